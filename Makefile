@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+# make: the library, the tools and the providers in build/. See README.md.
+
+BUILD ?= build
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Both are read below /usr and /usr/local; for another PREFIX say where.
+UDEVDIR ?= $(PREFIX)/lib/udev/rules.d
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+CC = gcc
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Werror -fPIC -fvisibility=hidden \
+	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc $(CFLAGS)
+# What runs in somebody else's process brings no shared object of its own but libc.
+STATIC_LIBS = -Wl,-Bstatic -linih -Wl,-Bdynamic
+
+RT_SRC := $(wildcard src/*.c src/store/*.c src/policy/*.c)
+RT_OBJ := $(RT_SRC:%.c=$(BUILD)/obj/%.o)
+PRELOAD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard preload/*.c))
+PROVIDERS := $(patsubst src/provider/%.c,$(BUILD)/providers/%.so,$(wildcard src/provider/*.c))
+UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c)) $(BUILD)/tests/unit/sim
+PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+
+PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
+CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
+LONG_PACKAGES = $(CHECK_PACKAGES) g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
+	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
+DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
+
+.PHONY: all check check-long debug demo bench install clean lint packages
+all: packages
+	$(MAKE) outputs
+.PHONY: outputs
+outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS)
+
+include tests/packages.mk
+
+# --- the runtime ---
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+$(BUILD)/librt_emf.a: $(RT_OBJ)
+	rm -f $@
+	ar rcs $@ $^
+
+# jemalloc under names of our own, its mappings routed to preload/init.c, without its operator new.
+JEMALLOC_A := $(shell $(CC) -print-file-name=libjemalloc_pic.a)
+$(BUILD)/jemalloc/libje.a: preload/jemalloc.syms
+	@mkdir -p $(@D)
+	cp $(JEMALLOC_A) $@.tmp
+	ar d $@.tmp jemalloc_cpp.pic.o
+	objcopy --redefine-syms=$< $@.tmp
+	mv $@.tmp $@
+
+$(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/libje.a preload/exports.map
+	$(CC) -shared -o $@ $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/libje.a $(STATIC_LIBS) \
+		-Wl,--version-script=preload/exports.map -Wl,--exclude-libs,ALL -Wl,-z,now -Wl,-z,relro \
+		-Wl,-z,nodelete -Wl,--no-undefined -Wl,--as-needed -pthread -ldl -lm
+
+$(BUILD)/providers/file.so: PROVIDER_LIBS = -luring
+$(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
+$(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@ $< -Wl,-z,now -Wl,-z,relro -Wl,--no-undefined $(PROVIDER_LIBS) -pthread
+
+# --- the tools ---
+
+tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/librt_emf.a
+	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
+$(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
+	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
+
+# --- tests and benchmarks ---
+
+$(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl
+$(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
+$(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
+
+# The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
+SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 -Ipreload
+SIM_SRC := $(filter-out src/kernel.c src/lock.c src/log.c src/store/store.c,$(RT_SRC)) $(wildcard tests/sim/*.c)
+SIM_OBJ := $(SIM_SRC:%.c=$(BUILD)/sim/%.o) $(BUILD)/sim/mman.o
+SIM_NAMES = mmap mmap64 munmap mremap madvise mprotect pkey_mprotect mlock mlock2 mlockall munlock \
+	munlockall vmsplice
+$(BUILD)/sim/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(SIM_CFLAGS) -c $< -o $@
+$(BUILD)/sim/mman.o: $(BUILD)/sim/preload/mman.o
+	objcopy $(foreach n,$(SIM_NAMES),--redefine-sym $(n)=sim_$(n)) $< $@
+$(BUILD)/tests/unit/sim: $(SIM_OBJ)
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl
+
+$(BUILD)/tests/%: tests/prog/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
+
+$(BUILD)/bench/%: bench/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
+
+check: packages-check
+	$(MAKE) outputs $(UNIT) $(PROGS)
+	tests/run.sh $(BUILD)
+
+# Real programs with far memory, half an hour or more: tests/long.
+check-long: packages-long
+	$(MAKE) outputs $(PROGS)
+	TESTS=long tests/run.sh $(BUILD)
+
+demo: packages-demo
+	$(MAKE) outputs
+	node bench/demo/demo.mjs
+
+# With lock ranks and the audit of what is accounted for; the tests are the same.
+debug: packages-check
+	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' outputs
+	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' check
+
+bench: packages-check
+	$(MAKE) outputs $(BENCHES)
+	bench/run.sh $(BUILD)
+
+lint:
+	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] include/*.h preload/*.[ch])
+	cppcheck -q --error-exitcode=1 --enable=warning,portability --inline-suppr -Iinclude -Isrc src preload tools
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/emfatier/providers \
+		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/emfatier/policies
+	install -m 755 $(BUILD)/emfatier $(BUILD)/tierstat $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/libemfatier.so $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(BUILD)/providers/*.so $(DESTDIR)$(PREFIX)/lib/emfatier/providers
+	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 policies/*.conf $(DESTDIR)$(PREFIX)/share/emfatier/policies
+	install -D -m 644 tools/60-emfatier.rules $(DESTDIR)$(UDEVDIR)/60-emfatier.rules
+	install -D -m 644 tools/emfatier.sysusers $(DESTDIR)$(SYSUSERSDIR)/emfatier.conf
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

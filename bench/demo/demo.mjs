@@ -1,0 +1,168 @@
+#!/usr/bin/env node
+// The main job: one engine, one model, the same tokens, with all memory local and
+// with most of it far away. Everything it needs it makes or installs first.
+
+import {createHash} from "node:crypto";
+import {accessSync, chmodSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from "node:fs";
+import {constants as os, tmpdir} from "node:os";
+import {join} from "node:path";
+import {killAll, output, start, stop, stopAll} from "./children.mjs";
+import {makeModel} from "./make-model.mjs";
+import {Progress, mib} from "./progress.mjs";
+import {judge, table} from "./report.mjs";
+import {runDecode} from "./run.mjs";
+import {startServers} from "./servers.mjs";
+import {HERE, UsageError, readSettings, usage} from "./settings.mjs";
+
+const INSTALL_LIMIT = 600;
+const GIB = 2 ** 30;
+
+const line = new Progress();
+const abort = new AbortController();
+let scratch;
+
+function cleanUp() {
+	line.end();
+	if (scratch)
+		rmSync(scratch, {recursive: true, force: true});
+	scratch = undefined;
+}
+
+function onSignal(name) {
+	if (abort.signal.aborted) {
+		killAll();
+		process.exit(128 + os.signals[name]);
+	}
+	abort.abort(Object.assign(new Error("stopped"), {exitCode: 128 + os.signals[name]}));
+	stopAll();
+}
+
+async function check(settings) {
+	if (process.platform !== "linux" || process.arch !== "x64")
+		throw new Error("needs Linux on x86-64, for which llama.cpp's binaries are pinned");
+	for (const name of ["emfatier", "tierstat", "libemfatier.so"]) {
+		const path = join(settings.build, name);
+		try {
+			accessSync(path, constants.R_OK);
+		} catch {
+			throw new Error(`${path} is missing: run make first`);
+		}
+	}
+	if (settings.runs.some(({store}) => store === "nbd") && (await output("nbdkit", ["--version"], 10000)).code !== 0)
+		throw new Error("nbdkit is missing: apt-get install nbdkit");
+}
+
+// The mark names the lock file it was installed from, and comes last: a half-done
+// or an old install is done again.
+async function install() {
+	const mark = join(HERE, "node_modules", ".emfatier-lock");
+	const lock = createHash("sha256").update(readFileSync(join(HERE, "package-lock.json"))).digest("hex");
+	if (existsSync(mark) && readFileSync(mark, "utf8") === lock)
+		return;
+
+	const began = Date.now();
+	const words = [];
+	line.say("installing node-llama-cpp");
+	line.begin();
+	// no scripts: the binaries are in the packages, nothing is to be built or fetched;
+	// no optional packages: those are the binaries of all other machines, 1 GB
+	const npm = start("npm", ["ci", "--omit=optional", "--ignore-scripts"], {
+		cwd: HERE, stdio: ["ignore", "ignore", "pipe"]
+	});
+	npm.stderr.setEncoding("utf8").on("data", (text) => words.push(text));
+	const clock = setInterval(() => {
+		const seconds = Math.round((Date.now() - began) / 1000);
+		line.update(`installing node-llama-cpp, ${seconds} s`);
+		if (seconds > INSTALL_LIMIT)
+			stop(npm);
+	}, 250);
+	const end = await npm.ended;
+	clearInterval(clock);
+	line.end();
+	abort.signal.throwIfAborted();
+	if (end.code !== 0) {
+		const why = words.join("").split("\n").filter((text) => /err/i.test(text)).slice(0, 3).join("; ");
+		throw new Error(`npm ci failed: ${end.error?.message ?? (why || `exit status ${end.code}`)}`);
+	}
+	writeFileSync(mark, lock);
+}
+
+async function model(settings) {
+	line.begin();
+	const made = await makeModel(settings.cache, settings.shape, {
+		progress: (done, total) => line.bytes("writing the model", done, total),
+		signal: abort.signal
+	});
+	line.say(`model: ${made.path}, ${mib(made.bytes)} MiB${made.made ? "" : ", already there"}`);
+	return made;
+}
+
+function title({share, store}, servers) {
+	if (!share)
+		return "all-local";
+	return `${share * 100}% local, ${store === "nbd" ? `${servers} memory servers` : "file"}`;
+}
+
+async function perform(run, settings, {path, bytes}) {
+	let servers = [];
+
+	if (run.store === "nbd")
+		// sparse: each could hold the model twice over, and uses what it is given
+		servers = await startServers(scratch, settings.servers, Math.ceil(2 * bytes / GIB) * GIB);
+	try {
+		return await runDecode(run, settings, path, servers.map(({uri}) => uri), (text) =>
+			line.update(`${run.title}: ${text}`));
+	} finally {
+		await Promise.all(servers.map(({child}) => stop(child)));
+	}
+}
+
+async function main() {
+	const settings = readSettings(process.argv.slice(2), process.env);
+	if (!settings) {
+		console.log(usage());
+		return 0;
+	}
+	for (const name of ["SIGINT", "SIGTERM", "SIGHUP"])
+		process.on(name, onSignal);
+	process.on("exit", () => { killAll(); cleanUp(); });
+
+	await check(settings);
+	await install();
+	const made = await model(settings);
+	scratch = mkdtempSync(join(tmpdir(), "emfatier-demo-"));
+	chmodSync(scratch, 0o700);
+
+	const outcomes = [];
+	for (const [i, run] of settings.runs.entries()) {
+		run.title = title(run, settings.servers);
+		run.budget = run.share && Math.floor(made.bytes * run.share);
+		line.say(`run ${i + 1} of ${settings.runs.length}: ${run.title}`);
+		line.begin();
+		const outcome = await perform(run, settings, made);
+		abort.signal.throwIfAborted();
+		outcomes.push({run, ...outcome});
+		// without a reference the others would say nothing
+		if (i === 0 && outcome.error)
+			break;
+	}
+	line.end();
+	judge(outcomes);
+	console.log(table(outcomes, process.stdout));
+	if (settings.json)
+		writeFileSync(settings.json, `${JSON.stringify({model_bytes: made.bytes, runs: outcomes}, null, "\t")}\n`);
+
+	const failures = outcomes.flatMap((o) => o.failures.map((text) => `${o.run.title}: ${text}`));
+	for (const text of failures)
+		console.error(`demo: ${text}`);
+	return failures.length ? 1 : 0;
+}
+
+main().then((code) => {
+	process.exitCode = code;
+}, async (error) => {
+	await stopAll();
+	line.end();
+	console.error(`demo: ${error.message}`);
+	process.exitCode = error.exitCode ?? (error instanceof UsageError ? 2 : 1);
+});

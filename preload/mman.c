@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mmap family. Ranges that hold no managed memory go straight to the kernel.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "kernel.h"
+#include "preload.h"
+#include "region.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+bool lock_future;
+static bool populate_future; /* and is to be there at once */
+
+static long edge(long r)
+{
+	if (r < 0) {
+		errno = (int)-r;
+		return -1;
+	}
+	return r;
+}
+
+static size_t pages(size_t len)
+{
+	return (len + K_PAGE - 1) & ~(size_t)(K_PAGE - 1);
+}
+
+/* Does the call touch managed memory? Malformed ranges are the kernel's to refuse. */
+static bool managed(const void *addr, size_t len)
+{
+	return !engine_thread && !((uintptr_t)addr & (K_PAGE - 1)) && len &&
+	       region_near((uintptr_t)addr, len);
+}
+
+/* Plain private memory; not stacks, reservations, code, locked, huge or shared pages. */
+static bool eligible(size_t len, int prot, int flags)
+{
+	const int never = MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB | MAP_LOCKED;
+
+	/* Allocators map what they use so, too (jemalloc); what is larger is a reservation. */
+	if ((flags & MAP_NORESERVE) && len > engine.budget)
+		return false;
+	return len >= managed_min && !lock_future && prot == (PROT_READ | PROT_WRITE) &&
+	       (flags & MAP_TYPE) == MAP_PRIVATE && (flags & MAP_ANONYMOUS) && !(flags & never) &&
+	       engine_wants(len);
+}
+
+void *map_aligned(size_t len, size_t align)
+{
+	/* Whole blocks are worth the most: on a 2 MiB boundary, where the kernel puts it by itself
+	 * if it can. */
+	if (align < BLOCK_SIZE && len >= BLOCK_SIZE)
+		align = BLOCK_SIZE;
+	void *p = k_map(len);
+	if (!p || !((uintptr_t)p & (align - 1)))
+		return p;
+	k_unmap(p, len);
+	return k_map_aligned(len, align, 0);
+}
+
+long map_over(void *addr, size_t len, int prot, int flags, int fd, long off)
+{
+	struct change c;
+
+	if (!(flags & MAP_FIXED) || !managed(addr, len))
+		return k_mmap(addr, len, prot, flags, fd, off);
+	engine_change_begin(&c, addr, len, NULL, 0);
+	long r = k_mmap(addr, len, prot, flags, fd, off);
+	/* One that fails may have unmapped before; the events tell, if there are any. */
+	engine_change_end(&c, r < 0 ? CHANGE_NONE : CHANGE_GONE);
+	return r;
+}
+
+EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	int saved = errno;
+	long r = map_over(addr, len, prot, flags, fd, off);
+
+	if (r < 0)
+		return (void *)edge(r);
+	if (eligible(len, prot, flags))
+		engine_adopt((void *)r, pages(len));
+	bool write = (prot & PROT_WRITE) && (flags & MAP_TYPE) == MAP_PRIVATE;
+	if (populate_future) /* where it cannot be, mlockall itself leaves it, too */
+		k_madvise((void *)r, pages(len), write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	errno = saved;
+	return (void *)r;
+}
+
+EXPORT void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+    __attribute__((alias("mmap")));
+
+int unmap(void *addr, size_t len)
+{
+	struct change c;
+
+	if (!managed(addr, len))
+		return k_munmap(addr, len);
+	engine_change_begin(&c, addr, len, NULL, 0);
+	int r = k_munmap(addr, len);
+	engine_change_end(&c, r ? CHANGE_NONE : CHANGE_GONE);
+	return r;
+}
+
+EXPORT int munmap(void *addr, size_t len)
+{
+	return (int)edge(unmap(addr, len));
+}
+
+/*
+ * Blocks keep their places in 2 MiB units only if the memory moves by a multiple of that: looks
+ * for such a place. NULL: none.
+ */
+static void *congruent_place(const void *addr, size_t len)
+{
+	size_t off = (uintptr_t)addr & (BLOCK_SIZE - 1);
+	long r = k_mmap(NULL, len + BLOCK_SIZE, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (r < 0)
+		return NULL;
+	uintptr_t got = (uintptr_t)r,
+		  to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
+	if (to > got)
+		k_munmap((void *)got, to - got);
+	if (got + BLOCK_SIZE > to)
+		k_munmap((void *)(to + len), got + BLOCK_SIZE - to);
+	return (void *)to;
+}
+
+long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
+{
+	uintptr_t start = (uintptr_t)addr;
+	size_t old = pages(old_len), new = pages(new_len);
+	struct change c;
+	void *place = NULL;
+	long r;
+
+	if (!managed(addr, old_len) && !((flags & MREMAP_FIXED) && managed(to, new_len)))
+		return k_mremap(addr, old_len, new_len, flags, to);
+	if (new && new < old && !(flags & ~MREMAP_MAYMOVE)) {
+		r = unmap((char *)addr + new, old - new);
+		return r ? r : (long)start;
+	}
+	/*
+	 * What locked memory grows by the kernel populates inside the call, while it lets nobody
+	 * serve the faults of that: it is locked again after it.
+	 */
+	bool locked = new > old && engine_kept(addr, old_len) & KEPT_LOCKED;
+	if (locked)
+		syscall(SYS_munlock, addr, old);
+	engine_change_begin(&c, addr, old_len, flags & MREMAP_FIXED ? to : NULL, new_len);
+	bool grows = !(flags & ~MREMAP_MAYMOVE) && old && new > old;
+	r = grows ? k_mremap(addr, old_len, new_len, 0, NULL) : -ENOMEM;
+	if (grows && r == -ENOMEM && (flags & MREMAP_MAYMOVE)) {
+		place = congruent_place(addr, new);
+		r = k_mremap(addr, old_len, new_len, place ? MREMAP_MAYMOVE | MREMAP_FIXED : flags,
+			     place);
+		if (r < 0 && place)
+			k_munmap(place, new);
+	} else if (!grows) {
+		r = k_mremap(addr, old_len, new_len, flags, to);
+	}
+	if (r >= 0 && (uintptr_t)r != start) {
+		c.to = (uintptr_t)r;
+		engine_change_end(&c, CHANGE_MOVED);
+	} else {
+		engine_change_end(&c, CHANGE_NONE);
+	}
+	if (locked)
+		syscall(SYS_mlock, r < 0 ? addr : (void *)r, r < 0 ? old : new);
+	if (r >= 0 && (flags & MREMAP_DONTUNMAP))
+		engine_left(addr, old); /* empty now, but still there */
+	else if (r >= 0 && old && new > old)
+		engine_grown((char *)r + old, new - old);
+	return r;
+}
+
+EXPORT void *mremap(void *addr, size_t old_len, size_t new_len, int flags, ...)
+{
+	va_list ap;
+
+	va_start(ap, flags);
+	void *to = flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) ? va_arg(ap, void *) : NULL;
+	va_end(ap);
+	return (void *)edge(remap(addr, old_len, new_len, flags, to));
+}
+
+static int discard(void *addr, size_t len, int advice)
+{
+	struct change c;
+
+	engine_change_begin(&c, addr, len, NULL, 0);
+	int r = k_madvise(addr, len, advice);
+	engine_change_end(&c, CHANGE_DISCARDED);
+	return r;
+}
+
+int advise(void *addr, size_t len, int advice)
+{
+	if (!managed(addr, len))
+		return k_madvise(addr, len, advice);
+	switch (advice) {
+	case MADV_DONTNEED:
+	case MADV_DONTNEED_LOCKED:
+		return discard(addr, len, advice);
+	case MADV_FREE: /* zeros or the old data: zeros */
+		return discard(addr, len, MADV_DONTNEED);
+	case MADV_DONTDUMP:
+	case MADV_WIPEONFORK:
+		/* Secrets must not leave; and what a child finds empty must not be given to it. */
+		engine_keep(addr, len, KEPT_SECRET);
+		break;
+	case MADV_MERGEABLE:
+	case MADV_GUARD_INSTALL:
+		engine_keep(addr, len, KEPT_ALWAYS);
+		break;
+	case MADV_DONTFORK:
+	case MADV_DOFORK:
+		engine_no_fork(addr, len, advice == MADV_DONTFORK);
+		break;
+	default:
+		break;
+	}
+	int r = k_madvise(addr, len, advice);
+	if (advice == MADV_DODUMP || advice == MADV_KEEPONFORK)
+		engine_unkeep(addr, len, KEPT_SECRET);
+	if (advice == MADV_DOFORK)
+		engine_no_fork(addr, len, false);
+	return r;
+}
+
+EXPORT int madvise(void *addr, size_t len, int advice)
+{
+	return (int)edge(advise(addr, len, advice));
+}
+
+/*
+ * Code and keyed memory are left alone. Else the kernel minds what the program may do; far
+ * blocks come back however they are protected.
+ */
+static int protect(void *addr, size_t len, int prot, int key)
+{
+	if ((prot & PROT_EXEC || key >= 0) && managed(addr, len))
+		engine_keep(addr, len, KEPT_ALWAYS);
+	else if (prot == PROT_READ && managed(addr, len))
+		engine_read_only();
+	return (int)(key < 0 ? syscall(SYS_mprotect, addr, len, prot)
+			     : syscall(SYS_pkey_mprotect, addr, len, prot, key));
+}
+
+EXPORT int mprotect(void *addr, size_t len, int prot)
+{
+	return protect(addr, len, prot, -1);
+}
+
+EXPORT int pkey_mprotect(void *addr, size_t len, int prot, int key)
+{
+	return protect(addr, len, prot, key);
+}
+
+/* mlock takes any address: what shares a page with the range is locked, too. */
+static void keep_around(const void *addr, size_t len, unsigned why, bool on)
+{
+	uintptr_t start = (uintptr_t)addr & ~(uintptr_t)(K_PAGE - 1);
+	size_t all = pages(len + ((uintptr_t)addr - start));
+
+	if (!len || engine_thread || !region_near(start, all))
+		return;
+	if (on)
+		engine_keep((void *)start, all, why);
+	else
+		engine_unkeep((void *)start, all, why);
+}
+
+EXPORT int mlock(const void *addr, size_t len)
+{
+	keep_around(addr, len, KEPT_LOCKED, true);
+	return (int)syscall(SYS_mlock, addr, len);
+}
+
+EXPORT int mlock2(const void *addr, size_t len, unsigned flags)
+{
+	keep_around(addr, len, KEPT_LOCKED, true);
+	return (int)syscall(SYS_mlock2, addr, len, flags);
+}
+
+EXPORT int munlock(const void *addr, size_t len)
+{
+	int r = (int)syscall(SYS_munlock, addr, len);
+
+	if (!r)
+		keep_around(addr, len, KEPT_LOCKED, false);
+	return r;
+}
+
+EXPORT int mlockall(int flags)
+{
+	if (flags & MCL_FUTURE)
+		lock_future = true;
+	if (flags & MCL_CURRENT)
+		engine_keep(NULL, 1ul << 47, KEPT_LOCKED);
+	/*
+	 * On fault: what is there is locked at once, but the runtime's reserved address
+	 * space, thousands of times what there is, does not get populated.
+	 */
+	int r = (int)syscall(SYS_mlockall,
+			     flags & (MCL_CURRENT | MCL_FUTURE) ? flags | MCL_ONFAULT : flags);
+	if (r && (flags & MCL_FUTURE))
+		lock_future = false;
+	populate_future = lock_future && !(flags & MCL_ONFAULT);
+	engine_unlock_frames();
+	return r;
+}
+
+/* A pipe holds the pages themselves, in a way that MOVE does not see: they stay where they are. */
+EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t n, unsigned flags)
+{
+	for (size_t i = 0; i < n && i < IOV_MAX; i++)
+		keep_around(iov[i].iov_base, iov[i].iov_len, KEPT_ALWAYS, true);
+	return syscall(SYS_vmsplice, fd, iov, n, flags);
+}
+
+EXPORT int munlockall(void)
+{
+	lock_future = populate_future = false;
+	int r = (int)syscall(SYS_munlockall);
+	engine_unkeep(NULL, 1ul << 47, KEPT_LOCKED);
+	return r;
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * System calls made through syscall(2) that change memory, and the forks that run no fork
+ * handlers: _Fork, clone, and these by number. What is not of our concern goes to the
+ * kernel exactly as by libc's own function, without a stack frame: a clone may return
+ * on another stack, and a vfork twice on the same.
+ *
+ * A call that the program makes by an instruction of its own is seen by the kernel's
+ * events only (change.h). Should that be a fork, the child gets none of the
+ * managed memory.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "preload.h"
+
+/* The file's assembly calls them. */
+long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
+long emf_syscall_failed(long r);
+long emf_syscall_raw(long n, ...);
+
+long emf_syscall_failed(long r)
+{
+	errno = (int)-r;
+	return -1;
+}
+
+static long edge(long r)
+{
+	return r < 0 && r > -4096 ? emf_syscall_failed(r) : r;
+}
+
+/* fork and what equals it. Both sides return. */
+static long fork_by(long n, long a, long b, long c, long d, long e)
+{
+	/* clone3's flags are the first word of its structure. */
+	uint64_t flags = n == SYS_clone ? (uint64_t)a : n == SYS_clone3 ? *(const uint64_t *)a : 0;
+
+	before_fork(!(flags & CLONE_FILES));
+	long r = k_syscall(n, a, b, c, d, e, 0);
+	if (r)
+		after_fork_parent();
+	else
+		after_fork_child();
+	return edge(r);
+}
+
+long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
+{
+	switch (n) {
+	case SYS_munmap:
+		return edge(unmap((void *)a, (size_t)b));
+	case SYS_madvise:
+		return edge(advise((void *)a, (size_t)b, (int)c));
+	case SYS_mremap:
+		return edge(remap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e));
+	case SYS_mmap:
+		return edge(map_over((void *)a, (size_t)b, (int)c, (int)d, (int)e, f));
+	default:
+		return fork_by(n, a, b, c, d, e);
+	}
+}
+
+#ifdef __x86_64__
+/*
+ * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 9 mmap, 11
+ * munmap, 25 mremap, 28 madvise, 56 clone, 57 fork, 435 clone3; 0x100 is CLONE_VM, in clone's
+ * first argument and in the first word that clone3's points to.
+ */
+__asm__(".text\n"
+	".globl syscall\n"
+	".type syscall, @function\n"
+	"syscall:\n"
+	"	cmp $28, %rdi\n"
+	"	ja 2f\n"
+	"	je 1f\n"
+	"	cmp $9, %rdi\n"
+	"	je 1f\n"
+	"	cmp $11, %rdi\n"
+	"	je 1f\n"
+	"	cmp $25, %rdi\n"
+	"	jne emf_syscall_raw\n"
+	"1:	pushq 8(%rsp)\n"
+	"	call emf_syscall\n"
+	"	add $8, %rsp\n"
+	"	ret\n"
+	"2:	cmp $57, %rdi\n"
+	"	je 1b\n"
+	"	cmp $56, %rdi\n"
+	"	je 3f\n"
+	"	cmp $435, %rdi\n"
+	"	jne emf_syscall_raw\n"
+	"	cmp $64, %rdx\n" /* CLONE_ARGS_SIZE_VER0; who asks what there is gives less, or no address */
+	"	jb emf_syscall_raw\n"
+	"	test %rsi, %rsi\n"
+	"	jz emf_syscall_raw\n"
+	"	testl $0x100, (%rsi)\n"
+	"	jz 1b\n"
+	"	jmp emf_syscall_raw\n"
+	"3:	test $0x100, %esi\n"
+	"	jz 1b\n"
+	".globl emf_syscall_raw\n"
+	".hidden emf_syscall_raw\n"
+	".type emf_syscall_raw, @function\n"
+	"emf_syscall_raw:\n"
+	"	mov %rdi, %rax\n"
+	"	mov %rsi, %rdi\n"
+	"	mov %rdx, %rsi\n"
+	"	mov %rcx, %rdx\n"
+	"	mov %r8, %r10\n"
+	"	mov %r9, %r8\n"
+	"	mov 8(%rsp), %r9\n"
+	"	syscall\n"
+	"	cmp $-4095, %rax\n"
+	"	jae 4f\n"
+	"	ret\n"
+	"4:	mov %rax, %rdi\n"
+	"	jmp emf_syscall_failed\n"
+	".size syscall, . - syscall\n");
+#endif
+
+static pid_t (*next_fork)(void);
+static int (*next_clone)(int (*)(void *), void *, int, void *, ...);
+
+/* At the start: dlsym must not be called where _Fork may be, in a signal handler. */
+__attribute__((constructor)) static void find_next(void)
+{
+	next_fork = (pid_t(*)(void))dlsym(RTLD_NEXT, "_Fork");
+	next_clone = (int (*)(int (*)(void *), void *, int, void *, ...))dlsym(RTLD_NEXT, "clone");
+}
+
+EXPORT pid_t _Fork(void)
+{
+	if (!next_fork) {
+		errno = ENOSYS;
+		return -1;
+	}
+	before_fork(true);
+	pid_t pid = next_fork();
+	int saved = errno;
+	if (pid)
+		after_fork_parent();
+	else
+		after_fork_child();
+	errno = saved;
+	return pid;
+}
+
+struct start {
+	int (*fn)(void *);
+	void *arg;
+};
+
+static int start(void *arg)
+{
+	struct start *s = arg;
+
+	after_fork_child();
+	return s->fn(s->arg);
+}
+
+EXPORT int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
+{
+	struct start s = { fn, arg };
+	va_list ap;
+
+	va_start(ap, arg);
+	void *parent_tid = va_arg(ap, void *), *tls = va_arg(ap, void *),
+	     *child_tid = va_arg(ap, void *);
+	va_end(ap);
+	if (!next_clone) {
+		errno = ENOSYS;
+		return -1;
+	}
+	if (flags & CLONE_VM || !fn || !stack)
+		return next_clone(fn, stack, flags, arg, parent_tid, tls, child_tid);
+	before_fork(!(flags & CLONE_FILES));
+	int pid = next_clone(start, stack, flags, &s, parent_tid, tls, child_tid);
+	int saved = errno;
+	after_fork_parent();
+	errno = saved;
+	return pid;
+}

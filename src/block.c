@@ -1,0 +1,976 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include "block.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "change.h"
+#include "engine.h"
+#include "frame.h"
+#include "log.h"
+#include "policy/policy.h"
+#include "region.h"
+#include "slot.h"
+#include "transfer.h"
+
+void list_append(struct block_list *l, struct block *b)
+{
+	b->list = l;
+	b->next = NULL;
+	b->prev = l->tail;
+	if (l->tail)
+		l->tail->next = b;
+	else
+		l->head = b;
+	l->tail = b;
+	l->count++;
+}
+
+void list_remove(struct block *b)
+{
+	struct block_list *l = b->list;
+
+	if (!l)
+		return;
+	if (b->prev)
+		b->prev->next = b->next;
+	else
+		l->head = b->next;
+	if (b->next)
+		b->next->prev = b->prev;
+	else
+		l->tail = b->prev;
+	l->count--;
+	b->list = NULL;
+	b->prev = b->next = NULL;
+}
+
+void block_relocate(struct block *b, const struct block *from, struct region *r)
+{
+	struct block_list *l = b->list;
+
+	b->region = r;
+	if (b->frame != NO_FRAME && frame_meta(b->frame)->owner == from)
+		frame_meta(b->frame)->owner = b;
+	if (!l)
+		return;
+	if (b->prev)
+		b->prev->next = b;
+	else if (l->head == from)
+		l->head = b;
+	if (b->next)
+		b->next->prev = b;
+	else if (l->tail == from)
+		l->tail = b;
+}
+
+static uintptr_t grid_start(const struct block *b)
+{
+	return region_block_start(b->region, (size_t)(b - b->region->blocks));
+}
+
+char *block_start(const struct block *b)
+{
+	uintptr_t addr = grid_start(b);
+
+	return (char *)(addr < b->region->start ? b->region->start : addr);
+}
+
+size_t block_len(const struct block *b)
+{
+	uintptr_t end = grid_start(b) + BLOCK_SIZE;
+
+	return (end > b->region->end ? b->region->end : end) - (uintptr_t)block_start(b);
+}
+
+size_t block_offset(const struct block *b)
+{
+	return (uintptr_t)block_start(b) - grid_start(b);
+}
+
+bool block_is_mapped(const struct block *b)
+{
+	return b->state == LOCAL || b->state == TAKING || b->state == ZAPPING;
+}
+
+bool block_in_flight(const struct block *b)
+{
+	return b->state == FILLING || b->state == TAKING || b->state == ZAPPING ||
+	       b->state == WRITING || b->state == FETCHING;
+}
+
+static void set_state(struct block *b, enum block_state s)
+{
+	struct emf_stats *st = engine.stats;
+	bool was_far = b->state == FAR || b->state == FETCHING, is_far = s == FAR || s == FETCHING;
+	bool was_standby = b->state == STANDBY || b->state == WRITING,
+	     is_standby = s == STANDBY || s == WRITING;
+	bool was_flying = block_in_flight(b);
+
+	b->state = (uint8_t)s;
+	if (was_far != is_far)
+		atomic_fetch_add(&st->far_bytes, is_far ? block_len(b) : -block_len(b));
+	if (was_standby != is_standby)
+		atomic_fetch_add(&st->standby_bytes, is_standby ? block_len(b) : -block_len(b));
+	if (was_flying && !block_in_flight(b)) {
+		engine.inflight--;
+		engine_settled();
+	} else if (!was_flying && block_in_flight(b)) {
+		engine.inflight++;
+	}
+}
+
+static void hold_frame(struct block *b, uint32_t f)
+{
+	b->frame = f;
+	frame_meta(f)->owner = b;
+}
+
+static void put_slot(struct block *b)
+{
+	if (b->slot != NO_SLOT)
+		slot_free(b->slot);
+	b->slot = NO_SLOT;
+}
+
+/* The frame's content is not needed any more. */
+static void put_frame(struct block *b, bool zeroed)
+{
+	uint32_t f = b->frame;
+	const struct frame *m = frame_meta(f);
+
+	/* Of a small frame only this block's range has pages. */
+	if (frame_kind(f) == FRAME_SMALL || m->holes || engine.local > engine.limit)
+		frame_release(f, frame_addr(f, b), block_len(b));
+	else
+		frame_recycle(f, zeroed);
+	b->frame = NO_FRAME;
+}
+
+static void close_holes(struct block *b)
+{
+	arena_free(b->holes, BLOCK_PAGES / 8);
+	b->holes = NULL;
+}
+
+static void zero_holes(struct block *b)
+{
+	for (size_t i = 0; b->holes && i < BLOCK_PAGES; i++) {
+		size_t at = i * K_PAGE, from = block_offset(b);
+		if (b->holes[i / 64] >> i % 64 & 1 && at >= from && at < from + block_len(b))
+			memset(frame_start(b->frame) + at, 0, K_PAGE);
+	}
+}
+
+/* The content is in the frame: zero what was discarded meanwhile. */
+static void apply_holes(struct block *b)
+{
+	if (!b->holes)
+		return;
+	zero_holes(b);
+	close_holes(b);
+	block_unslot(b);
+}
+
+/* Is there more of the budget than what the frames in reserve need? */
+static bool plenty(void)
+{
+	uint64_t used = engine.local - frame_free_count() * BLOCK_SIZE;
+
+	return used + engine.reserve_high * BLOCK_SIZE <= engine.limit;
+}
+
+static void arrived(struct block *b, enum arrival how)
+{
+	policy_arrived(b, how, engine.fetches - b->evicted_at, plenty(), engine.fetches);
+}
+
+/* Page by page where some are there already: they are newer. */
+static int copy_around(struct block *b, const char *src, bool protect)
+{
+	char *dst = block_start(b);
+
+	for (size_t at = 0; at < block_len(b); at += K_PAGE) {
+		int err = uffd_copy(&engine.uffd, dst + at, src + at, K_PAGE, protect);
+		if (err && err != -EEXIST)
+			return err;
+	}
+	return 0;
+}
+
+static int install_copy(struct block *b, bool protect)
+{
+	const char *src = frame_addr(b->frame, b);
+	int err = uffd_copy(&engine.uffd, block_start(b), src, block_len(b), protect);
+
+	if (err == -EEXIST) {
+		b->flags |= B_DIRTY;
+		err = copy_around(b, src, protect);
+	}
+	if (!err)
+		engine_account((int64_t)block_len(b));
+	return err;
+}
+
+/* Puts the content of the frame in place. The frame is the caller's afterwards, unless it is
+ * vacated. */
+static int install(struct block *b, bool protect, bool *vacated)
+{
+	char *dst = block_start(b);
+	size_t len = block_len(b);
+	uint32_t f = b->frame;
+	bool torn;
+
+	*vacated = false;
+	if (!engine.uffd.move)
+		return install_copy(b, protect);
+
+	int err = uffd_move(&engine.uffd, dst, frame_addr(f, b), len, frame_meta(f)->holes, &torn);
+	if (torn) {
+		/* What is being written of it meanwhile is not all of it (block_written). */
+		frame_meta(f)->holes = true;
+		b->flags |= B_DIRTY | B_TORN;
+	}
+	if (err == -EAGAIN)
+		return err;
+	if (err == -EBUSY && b->state == WRITING && !(b->flags & B_EXPIRED))
+		return err; /* the write-out has it pinned; it ends by itself */
+	if (err) {
+		log_debug("MOVE into %p refused (%d), copied", (void *)dst, err);
+		return install_copy(b, protect);
+	}
+	engine_account((int64_t)len - (int64_t)frame_meta(f)->bytes);
+	frame_meta(f)->bytes = 0;
+	*vacated = true;
+	if (protect) {
+		/* Should this be refused, UNSURE is enough. */
+		uffd_protect(&engine.uffd, dst, len, true);
+		b->flags |= B_UNSURE;
+	}
+	return 0;
+}
+
+bool block_fill(struct block *b)
+{
+	uint32_t f = engine_frame(true, false);
+
+	if (f == NO_FRAME)
+		return false;
+	list_remove(b);
+	hold_frame(b, f);
+	set_state(b, FILLING);
+	return true;
+}
+
+void block_filled(struct block *b)
+{
+	bool vacated;
+
+	frame_meta(b->frame)->holes = false; /* frame_zero has seen to it */
+	int err = install(b, false, &vacated);
+	if (err) {
+		if (err != -EAGAIN)
+			log_error("cannot map %zu bytes at %p: error %d", block_len(b),
+				  (void *)block_start(b), -err);
+		put_frame(b, true);
+		set_state(b, NONE);
+		return;
+	}
+	if (vacated)
+		frame_vacated(b->frame);
+	else
+		put_frame(b, true);
+	b->frame = NO_FRAME;
+	b->flags = B_DIRTY;
+	b->evicted_at = engine.fetches;
+	set_state(b, LOCAL);
+	arrived(b, ARRIVE_NEW);
+}
+
+int block_fill_short(struct block *b)
+{
+	ssize_t n = uffd_zero(&engine.uffd, block_start(b), block_len(b));
+
+	if (n < 0 && n != -EEXIST)
+		return (int)n;
+	engine_account((int64_t)block_len(b));
+	list_remove(b);
+	b->flags = B_DIRTY;
+	b->evicted_at = engine.fetches;
+	set_state(b, LOCAL);
+	arrived(b, ARRIVE_NEW);
+	return 0;
+}
+
+bool block_fetch(struct block *b, bool force)
+{
+	uint32_t f;
+
+	if (block_is_full(b)) {
+		f = engine_frame(false, force);
+	} else {
+		f = engine_room_short(block_len(b)) || force ? frame_empty(FRAME_SMALL) : NO_FRAME;
+		if (f != NO_FRAME) {
+			frame_meta(f)->bytes = (uint32_t)block_len(b);
+			engine_account((int64_t)block_len(b));
+		}
+	}
+	if (f == NO_FRAME)
+		return false;
+	list_remove(b);
+	hold_frame(b, f);
+	frame_meta(f)->holes = false; /* the transfer fills all of it */
+	set_state(b, FETCHING);
+	return true;
+}
+
+/* Nobody can have its content any more: who touches it must not see anything else. */
+static void lose(struct block *b, int status)
+{
+	char *p = block_start(b);
+	size_t len = block_len(b);
+
+	if (b->frame != NO_FRAME)
+		put_frame(b, false);
+	put_slot(b);
+	list_remove(b);
+	close_holes(b);
+	b->flags = 0;
+	set_state(b, LOST);
+	atomic_fetch_add(&engine.stats->lost_bytes, len);
+	int err = uffd_poison(&engine.uffd, p, len);
+	log_error("%zu bytes at %p are lost: the store %s; touching them raises SIGBUS", len,
+		  (void *)p,
+		  status == -EBADMSG	 ? "returned other data than was written"
+		  : status == -ETIMEDOUT ? "did not answer within store.timeout"
+					 : "could not be read");
+	/* Pages that are there are newer than what is lost; others are poisoned when they fault. */
+	if (err && err != -EAGAIN && err != -EEXIST) {
+		/* Without poison the thread would wait for ever. */
+		log_error(
+		    "this kernel cannot mark single pages as lost (error %d): ending the process",
+		    -err);
+		syscall(SYS_tgkill, getpid(), getpid(), SIGBUS);
+	}
+	engine_wake(b, true);
+}
+
+/* Where it can't be mapped now it stays in standby, and who waits for it asks again. */
+static void give_or_leave(struct block *b, enum arrival how, bool writing)
+{
+	int err = block_give(b, how, writing);
+
+	if (err && b->state == STANDBY && !b->list)
+		list_append(&engine.leaving, b);
+	engine_wake(b, !err);
+}
+
+void block_fetched(struct block *b, int status, bool map)
+{
+	if (status) {
+		lose(b, status);
+		return;
+	}
+	bool wanted = b->flags & B_WANTED;
+	set_state(b, STANDBY);
+	apply_holes(b);
+	if (!map && !wanted)
+		return;
+	if (b->flags & B_PREFETCHED) {
+		b->flags &= (uint8_t)~B_PREFETCHED;
+		list_remove(b);
+		atomic_fetch_add(&engine.stats->prefetch_useful, 1);
+		prefetch_touched(b, true);
+	}
+	give_or_leave(b, ARRIVE_FETCHED, b->flags & B_WRITE);
+}
+
+int block_give(struct block *b, enum arrival how, bool writing)
+{
+	struct transfer *t = b->state == WRITING ? frame_meta(b->frame)->transfer : NULL;
+	bool protect = !(b->flags & B_DIRTY) && !writing && b->slot != NO_SLOT && !t;
+	bool vacated;
+
+	/* What is being written must not change below the transfer. */
+	if (t && b->holes && !(b->flags & B_EXPIRED))
+		return -EBUSY;
+	/* The slot is the transfer's until that ends. */
+	if (t)
+		zero_holes(b);
+	else
+		apply_holes(b);
+	/* A copy would be a second one until the transfer ends, for each such block. */
+	if (t && !engine.uffd.move && !(b->flags & B_EXPIRED))
+		return -EBUSY;
+
+	int err = install(b, protect, &vacated);
+	if (err) {
+		if (err != -EBUSY && err != -EAGAIN)
+			log_error("cannot map %zu bytes at %p: error %d", block_len(b),
+				  (void *)block_start(b), -err);
+		return err;
+	}
+	if (t) {
+		/* The transfer keeps frame and slot until it ends, then lets go of both. */
+		transfer_detach(t);
+		b->slot = NO_SLOT;
+		close_holes(b);
+	} else if (vacated) {
+		frame_vacated(b->frame);
+	} else {
+		put_frame(b, false);
+	}
+	b->frame = NO_FRAME;
+	b->flags &= B_DIRTY | B_UNSURE;
+	if (!protect)
+		b->flags = B_DIRTY;
+	set_state(b, LOCAL);
+	arrived(b, how);
+	return 0;
+}
+
+/* Reads the program's memory without ever raising a signal here. */
+static int read_program(void *to, void *from, size_t len)
+{
+	struct iovec local = { to, len }, remote = { from, len };
+
+	while (local.iov_len) {
+		ssize_t n = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+		if (n <= 0)
+			return n ? -errno : -EFAULT;
+		local.iov_base = (char *)local.iov_base + n;
+		remote.iov_base = (char *)remote.iov_base + n;
+		local.iov_len -= (size_t)n;
+		remote.iov_len -= (size_t)n;
+	}
+	return 0;
+}
+
+/* It is to stay where it is after all. */
+static int not_taken(struct block *b, int err)
+{
+	put_frame(b, false);
+	set_state(b, LOCAL);
+	engine_wake(b, false);
+	return err;
+}
+
+/* Without MOVE: protect, copy, discard. Its region may be cut meanwhile: then *at is elsewhere. */
+static int take_copy(struct block **at, uint32_t f)
+{
+	struct block *b = *at;
+	char *p = block_start(b), *to = frame_addr(f, b);
+	size_t len = block_len(b);
+
+	hold_frame(b, f);
+	frame_meta(f)->holes = false;
+	set_state(b, TAKING);
+	int err = uffd_protect(&engine.uffd, p, len, true);
+	if (err)
+		return not_taken(b, err);
+	lock_give(&engine.lock);
+	err = read_program(to, p, len);
+	lock_take(&engine.lock);
+	b = *at = frame_meta(f)->owner;
+	if (b && (err || engine.hold || b->flags & B_WANTED || b->holes)) {
+		/* Somebody writes to it: it was a bad choice. Still protected, so still known to be
+		 * clean or not. */
+		if (b->holes) {
+			close_holes(b);
+			put_slot(b);
+			b->flags |= B_DIRTY;
+		}
+		return not_taken(b, err ? err : -EAGAIN);
+	}
+	if (b) {
+		set_state(b, ZAPPING);
+		change_own_discard((uintptr_t)p, len);
+		lock_give(&engine.lock);
+		err = k_madvise(p, len, MADV_DONTNEED);
+		lock_take(&engine.lock);
+		bool also_theirs = change_own_discarded();
+		b = *at = frame_meta(f)->owner;
+		if (b && err) /* locked memory stays */
+			return not_taken(b, err);
+		if (b && also_theirs) {
+			block_forget(b);
+			b = NULL;
+		} else if (b) {
+			engine_account(-(int64_t)len);
+		}
+	}
+	if (!b) {
+		/* It was unmapped, cut or moved meanwhile, and so the frame is nobody's. */
+		frame_release(f, to, len);
+		return -ENOENT;
+	}
+	return 0;
+}
+
+static int take_move(struct block *b, uint32_t f)
+{
+	char *p = block_start(b);
+	size_t len = block_len(b);
+	struct frame *m = frame_meta(f);
+	bool torn;
+	int err = uffd_move(&engine.uffd, frame_addr(f, b), p, len, true, &torn);
+
+	if (err && !torn)
+		return err;
+	m->bytes = (uint32_t)len;
+	hold_frame(b, f);
+
+	struct presence found = { .bytes = len };
+	if (torn) {
+		m->holes = true;
+		b->flags |= B_DIRTY | B_TORN;
+	} else if (!uffd_presence(&engine.uffd, frame_addr(f, b), len, &found) &&
+		   found.bytes < len) {
+		/* Pages that the program gave back: it is not what the slot holds. */
+		m->holes = true;
+		b->flags |= B_DIRTY;
+	}
+	if (!found.bytes) {
+		put_frame(b, false);
+		put_slot(b);
+		b->flags = 0;
+		list_remove(b);
+		set_state(b, NONE);
+	}
+	return 0;
+}
+
+/* A position for a copy, counted as what is to be in it. */
+static uint32_t frame_for_copy(const struct block *b)
+{
+	if (block_is_full(b))
+		return engine_frame(false, true); /* what COPY_SLACK is for */
+	uint32_t f = frame_empty(FRAME_SMALL);
+	if (f != NO_FRAME) {
+		frame_meta(f)->bytes = (uint32_t)block_len(b);
+		engine_account((int64_t)block_len(b));
+	}
+	return f;
+}
+
+static int take_by_copy(struct block **b)
+{
+	uint32_t f = frame_for_copy(*b);
+
+	return f == NO_FRAME ? -ENOMEM : take_copy(b, f);
+}
+
+static int take_by_move(struct block *b)
+{
+	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
+
+	if (f == NO_FRAME)
+		return -ENOMEM;
+	int err = take_move(b, f);
+	if (err) {
+		frame_vacated(f);
+		/* Pages that moved and came back have lost their protection. */
+		block_unslot(b);
+	}
+	return err;
+}
+
+int block_take(struct block **at)
+{
+	struct block *b = *at;
+
+	if (change_held((uintptr_t)block_start(b), block_len(b)))
+		return -EAGAIN;
+	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
+	/* MOVE takes from writable mappings only. */
+	if (err == -EINVAL && engine_may_copy())
+		err = take_by_copy(at);
+	if (err)
+		return err;
+	b = *at;
+	atomic_fetch_add(&engine.stats->evicted_blocks, 1);
+	b->evicted_at = engine.fetches;
+	if (b->state == NONE)
+		return 0;
+	list_remove(b);
+	set_state(b, STANDBY);
+	apply_holes(b);
+	if (b->flags & B_WANTED)
+		engine_wake(b, false);
+	return 0;
+}
+
+void block_drop(struct block *b)
+{
+	list_remove(b);
+	put_frame(b, false);
+	b->flags = 0;
+	set_state(b, FAR);
+}
+
+void block_check(struct block *b)
+{
+	list_remove(b);
+	set_state(b, WRITING);
+}
+
+bool block_own_slot(struct block *b)
+{
+	if (b->slot != NO_SLOT && slot_is_mine(b->slot))
+		return true;
+	put_slot(b);
+	b->slot = slot_alloc();
+	return b->slot != NO_SLOT;
+}
+
+void block_written(struct block *b, enum block_verdict v)
+{
+	bool wanted = b->flags & B_WANTED, writing = b->flags & B_WRITE;
+
+	if (b->flags & B_TORN)
+		v = BLOCK_FAILED;
+	switch (v) {
+	case BLOCK_ZERO:
+		close_holes(b);
+		atomic_fetch_add(&engine.stats->dropped_zero_bytes, block_len(b));
+		put_frame(b, true);
+		put_slot(b);
+		b->flags = 0;
+		set_state(b, NONE);
+		if (wanted)
+			engine_wake(b, false);
+		return;
+	case BLOCK_SAME:
+		atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_len(b));
+		b->flags = 0;
+		break;
+	case BLOCK_WRITTEN:
+		b->flags = 0;
+		break;
+	case BLOCK_FAILED:
+		put_slot(b);
+		b->flags = (uint8_t)(B_DIRTY | (b->flags & B_TORN));
+		break;
+	}
+	set_state(b, STANDBY);
+	if (v != BLOCK_FAILED && !wanted) {
+		block_drop(b);
+		return;
+	}
+	give_or_leave(b, ARRIVE_STANDBY, writing);
+}
+
+void block_expired(struct block *b)
+{
+	struct transfer *t;
+
+	if (b->state == WRITING) {
+		/* What the transfer reads from now on does not matter: its slot is given up. */
+		b->flags |= B_EXPIRED;
+		give_or_leave(b, ARRIVE_STANDBY, b->flags & B_WRITE);
+		return;
+	}
+	/* The frame stays with the transfer, which may still write to it. */
+	t = frame_meta(b->frame)->transfer;
+	transfer_detach(t);
+	b->frame = NO_FRAME;
+	if (b->flags & B_WANTED) {
+		b->slot = NO_SLOT;
+		lose(b, -ETIMEDOUT);
+		return;
+	}
+	transfer_keep_slot(t);
+	prefetch_wasted(b);
+	list_remove(b);
+	b->flags = 0;
+	set_state(b, FAR);
+}
+
+void block_lose(struct block *b)
+{
+	lose(b, -ETIMEDOUT);
+}
+
+void block_unslot(struct block *b)
+{
+	put_slot(b);
+	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
+}
+
+void block_dirty(struct block *b)
+{
+	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
+	block_unprotect(b);
+}
+
+void block_unprotect(struct block *b)
+{
+	/* Where it is refused the writer faults, and asks again. */
+	uffd_protect(&engine.uffd, block_start(b), block_len(b), false);
+}
+
+/* The transfer ends by itself; frame and slot are its own from now on. */
+static void leave_transfer(struct block *b)
+{
+	transfer_detach(frame_meta(b->frame)->transfer);
+	b->frame = NO_FRAME;
+	b->slot = NO_SLOT;
+}
+
+void block_forget(struct block *b)
+{
+	bool waited_for = b->flags & B_WANTED || b->list == &engine.starving;
+
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
+	list_remove(b);
+	if (block_is_mapped(b))
+		engine_account(-(int64_t)block_len(b));
+	if (b->state == WRITING || b->state == FETCHING) {
+		leave_transfer(b);
+	} else if (b->state == TAKING || b->state == ZAPPING || b->state == FILLING) {
+		frame_meta(b->frame)->owner = NULL;
+		b->frame = NO_FRAME;
+	}
+	if (b->frame != NO_FRAME)
+		put_frame(b, false);
+	put_slot(b);
+	close_holes(b);
+	b->flags = 0;
+	b->since = 0;
+	set_state(b, NONE);
+	if (waited_for)
+		engine_wake(b, false);
+}
+
+void block_punch(struct block *b, uintptr_t from, uintptr_t to)
+{
+	size_t first = (from - grid_start(b)) / K_PAGE, end = (to - grid_start(b)) / K_PAGE;
+
+	switch (b->state) {
+	case NONE:
+	case FILLING:
+	case LOST:
+		return;
+	case LOCAL:
+		block_unslot(b);
+		return;
+	case STANDBY:
+		memset(frame_start(b->frame) + first * K_PAGE, 0, (end - first) * K_PAGE);
+		block_unslot(b);
+		return;
+	default:
+		break;
+	}
+	if (!b->holes && !(b->holes = arena_alloc(BLOCK_PAGES / 8))) {
+		log_error("out of memory: %zu bytes at %p", (end - first) * K_PAGE, (void *)from);
+		return;
+	}
+	for (size_t i = first; i < end; i++)
+		b->holes[i / 64] |= 1ull << i % 64;
+}
+
+void block_loosen(struct block *b)
+{
+	if (b->list == &engine.starving || b->list == &engine.pulls) {
+		list_remove(b);
+		engine_wake(b, false);
+	}
+	switch (b->state) {
+	case LOCAL:
+		block_unslot(b);
+		break;
+	case FILLING:
+		block_forget(b);
+		break;
+	case TAKING:
+	case ZAPPING:
+		frame_meta(b->frame)->owner = NULL;
+		b->frame = NO_FRAME;
+		close_holes(b);
+		set_state(b, LOCAL);
+		block_unslot(b);
+		engine_wake(b, false);
+		break;
+	case FETCHING: {
+		struct transfer *t = frame_meta(b->frame)->transfer;
+		if (b->flags & B_PREFETCHED)
+			prefetch_wasted(b);
+		transfer_detach(t);
+		transfer_keep_slot(t);
+		b->frame = NO_FRAME;
+		list_remove(b);
+		set_state(b, FAR);
+		engine_wake(b, false);
+		b->flags = 0;
+		break;
+	}
+	case WRITING: {
+		/* A copy of it; the transfer keeps the rest. */
+		const char *from = frame_addr(b->frame, b);
+		uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
+		if (f == NO_FRAME) {
+			leave_transfer(b);
+			lose(b, -ENOMEM);
+			break;
+		}
+		memcpy(frame_addr(f, b), from, block_len(b));
+		frame_meta(f)->bytes = (uint32_t)block_len(b);
+		engine_account((int64_t)block_len(b));
+		leave_transfer(b);
+		hold_frame(b, f);
+		b->flags = B_DIRTY;
+		set_state(b, STANDBY);
+		apply_holes(b);
+		engine_wake(b, false);
+		list_append(&engine.leaving, b);
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+/* The part of a frame that belongs to one half; false: there is no frame left for it. */
+static bool take_part(struct block *b, uint32_t whole)
+{
+	uint32_t f = frame_empty(FRAME_SMALL);
+
+	if (f == NO_FRAME)
+		return false;
+	memcpy(frame_addr(f, b), frame_addr(whole, b), block_len(b));
+	frame_meta(f)->bytes = (uint32_t)block_len(b);
+	engine_account((int64_t)block_len(b));
+	hold_frame(b, f);
+	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~(B_UNSURE | B_PREFETCHED));
+	return true;
+}
+
+/* One half of what was STANDBY. */
+static void part_standby(struct block *b, uint32_t whole)
+{
+	b->frame = NO_FRAME;
+	if (!take_part(b, whole)) {
+		lose(b, -ENOMEM);
+		return;
+	}
+	list_remove(b);
+	list_append(&engine.leaving, b);
+}
+
+static void part_far(struct block *b)
+{
+	if (transfer_extent(b).pages)
+		return;
+	put_slot(b);
+	close_holes(b);
+	b->flags = 0;
+	set_state(b, NONE);
+}
+
+void block_part(struct block *low, struct block *high)
+{
+	uint32_t whole = low->frame;
+
+	if (high->slot != NO_SLOT)
+		slot_share(high->slot);
+	if (high->holes) {
+		high->holes = arena_alloc(BLOCK_PAGES / 8);
+		if (high->holes)
+			memcpy(high->holes, low->holes, BLOCK_PAGES / 8);
+	}
+	switch (low->state) {
+	case LOCAL:
+		/* As it is on a list of the policy's. */
+		if (low->list)
+			list_append(low->list, high);
+		break;
+	case FAR:
+		part_far(low);
+		part_far(high);
+		break;
+	case STANDBY: {
+		if (low->flags & B_PREFETCHED)
+			prefetch_wasted(low);
+		put_slot(low);
+		put_slot(high);
+		part_standby(low, whole);
+		part_standby(high, whole);
+		/* All of it, whatever of it is mapped where. */
+		frame_release(whole, frame_start(whole), BLOCK_SIZE);
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+void block_widened(struct block *b, size_t had)
+{
+	size_t more = block_len(b) - had;
+
+	if (b->state == LOCAL) {
+		engine_account((int64_t)more);
+		block_unslot(b);
+	} else if (b->state == FAR || b->state == FETCHING) {
+		atomic_fetch_add(&engine.stats->far_bytes, more);
+		/* The slot may have more than the block had: it was cut once. */
+		uintptr_t end = (uintptr_t)block_start(b) + block_len(b);
+		block_punch(b, end - more, end);
+	} else if (b->state == STANDBY || b->state == WRITING) {
+		/* Its pages are not there yet, and what comes to be written is longer. */
+		frame_meta(b->frame)->holes = true;
+		b->flags |= B_DIRTY;
+		atomic_fetch_add(&engine.stats->standby_bytes, more);
+	}
+}
+
+void block_adopt(struct block *b)
+{
+	struct presence found;
+
+	/* Where the kernel does not say, it counts as there: right, if not tight. */
+	if (b->state != NONE ||
+	    (!uffd_presence(&engine.uffd, block_start(b), block_len(b), &found) && !found.bytes))
+		return;
+	engine_account((int64_t)block_len(b));
+	b->flags = B_DIRTY;
+	set_state(b, LOCAL);
+	arrived(b, ARRIVE_NEW);
+}
+
+void block_inherit(struct block *b)
+{
+	uint8_t state = b->state;
+
+	b->prev = b->next = NULL;
+	b->list = NULL;
+	b->frame = NO_FRAME;
+	b->since = b->evicted_at = 0;
+	/* Protection is not inherited: whether it was written shows at its eviction. */
+	b->flags = state != LOCAL ? 0 : b->slot != NO_SLOT ? B_UNSURE : B_DIRTY;
+	b->state = NONE;
+	if (b->slot != NO_SLOT)
+		slot_share(b->slot);
+	if (state == LOCAL) {
+		engine_account((int64_t)block_len(b));
+		set_state(b, LOCAL);
+		arrived(b, ARRIVE_NEW);
+	} else if (state == FAR || state == LOST) {
+		set_state(b, (enum block_state)state);
+	}
+}
+
+void block_reset(struct block *b)
+{
+	struct region *r = b->region;
+
+	*b = (struct block){ .region = r, .frame = NO_FRAME, .slot = NO_SLOT };
+}

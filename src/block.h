@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blocks: 2 MiB of a region, the unit of tiering, and every step that one can
+ * make. Only block.c changes `state`; all under engine.lock, which is held
+ * throughout a step (a step is one to a few userfaultfd calls; transfers and
+ * long memory operations are states of their own, between two steps).
+ *
+ *  state     where the data is              frame slot  who waits on it
+ *  NONE      nowhere: all zero                -    -
+ *  FILLING   being zeroed in a frame          x    -    in flight
+ *  LOCAL     mapped, the program's            -    (x)
+ *  TAKING    being copied out (no MOVE)       x    (x)  in flight
+ *  ZAPPING   copied, being unmapped           x    (x)  in flight
+ *  STANDBY   in a frame, unmapped             x    (x)
+ *  WRITING   in a frame, being checked or     x    (x)  in flight, but can be
+ *            written out                                taken back at once
+ *  FAR       in the slot                      -    x
+ *  FETCHING  on its way into a frame          x    x    in flight
+ *  LOST      could not be fetched: poisoned   -    -
+ *
+ *  step                     from -> to                          by
+ *  block_fill/filled        NONE -> FILLING -> LOCAL            fault thread
+ *  block_fill_short         NONE -> LOCAL                       fault thread
+ *  block_fetch/fetched      FAR -> FETCHING -> LOCAL|STANDBY|LOST
+ *                                                               fault thread (demand), mover (bulk)
+ *  block_give               STANDBY|WRITING -> LOCAL            fault thread, mover, control (pull)
+ *  block_expired            FETCHING -> FAR|LOST, WRITING -> LOCAL
+ *                                                               fault thread, mover
+ *  block_lose               FAR -> LOST                         mover
+ *  block_adopt              NONE -> LOCAL                       who registers the region
+ *  block_take               LOCAL -> STANDBY|NONE               mover
+ *                           (without MOVE via TAKING, ZAPPING)
+ *  block_check              STANDBY -> WRITING                  mover
+ *  block_written            WRITING -> FAR|LOCAL|NONE           mover
+ *  block_drop               STANDBY (clean) -> FAR              mover, fault thread, control (fork)
+ *  block_forget             any -> NONE                         fault thread (events), control
+ *  block_punch              any; a part of it is zero           fault thread (events)
+ *  block_loosen, block_part in flight -> at rest, to be cut     fault thread (events), control
+ *  block_inherit            LOCAL, FAR as the parent's were     the child of a fork
+ *
+ * What is present in the program's page table is always newer than frame and slot: where
+ * a step finds a page there, that one stays. So a MOVE that was cut short, or pages
+ * that came in while metadata stood still (fork), need no state of their own.
+ *
+ * The races, and what settles each:
+ *  - write against eviction: MOVE unmaps atomically; DIRTY is read after it. Without
+ *    MOVE the block is protected first; a writer then waits until it is taken, or not.
+ *  - write against arrival: MOVE maps writable, protection is a second call. Another
+ *    thread may write in between, unseen, and so may the faulting one when a signal
+ *    interrupts its wait. So the block is UNSURE: at eviction its content is
+ *    compared with the checksum of its slot before it counts as clean.
+ *  - fault against write-out: the frame is moved back at once and the transfer is
+ *    left without a block (transfer.c); what it wrote is thrown away.
+ *  - fault against fetch: the fault sets WANTED; whoever ends the fetch maps and wakes.
+ *  - munmap, mremap against any step: until its event was read, the kernel refuses all
+ *    that changes pages (-EAGAIN): the step is not made. Then the event is applied
+ *    to the blocks at once (change.c). A transfer in flight loses its block and ends
+ *    by itself; who gave up the lock with a block in hand finds it again, or not,
+ *    by its frame (frame.h: owner).
+ *  - discard against eviction: the kernel discards only after its event was read, and does
+ *    not say when. Until the pages are seen to be gone the block is held (change.c).
+ *  - fork against any step: metadata stands still around it (engine.c); faults are
+ *    served by copies meanwhile (fault.c).
+ *  - exec, exit: the kernel ends all threads and descriptors; in flight or not, what is
+ *    in the store is freed by others (slot.h, store/guard.h).
+ */
+#ifndef EMF_BLOCK_H
+#define EMF_BLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "policy/policy.h"
+
+#ifndef BLOCK_SHIFT /* the simulation has smaller ones */
+#define BLOCK_SHIFT 21
+#endif
+#define BLOCK_SIZE (1ul << BLOCK_SHIFT)
+#define BLOCK_PAGES (1u << (BLOCK_SHIFT - 12))
+#define NO_FRAME UINT32_MAX
+#define NO_SLOT UINT32_MAX
+
+enum block_state {
+	NONE,
+	FILLING,
+	LOCAL,
+	TAKING,
+	ZAPPING,
+	STANDBY,
+	WRITING,
+	FAR,
+	FETCHING,
+	LOST,
+};
+
+enum {
+	B_DIRTY = 1 << 0,      /* content differs from the slot, or there is no slot */
+	B_UNSURE = 1 << 1,     /* protected, but may have been written before that */
+	B_PREFETCHED = 1 << 2, /* fetched ahead, not touched yet */
+	B_WANTED = 1 << 3,     /* a thread waits: map and wake when it settles */
+	B_WRITE = 1 << 4,      /* and that thread writes */
+	B_EXPIRED = 1 << 5,    /* its write-out takes too long: don't wait for that */
+	B_TORN = 1 << 6,       /* a part of it is still in place: give it back */
+};
+
+struct region;
+
+struct block {
+	struct region *region;
+	struct block *prev, *next; /* of the one list it is on (list), by state and policy */
+	struct block_list *list;
+	uint64_t evicted_at; /* engine.fetches when it left, for its reuse distance */
+	uint64_t retry_at;   /* ns; on the list `stuck` until then */
+	uint64_t since;	     /* ns; a thread waits since then, 0: none */
+	uint64_t *holes;     /* a bit for each page that is zero whatever the slot says; or NULL */
+	uint32_t frame, slot;
+	uint8_t state, flags;
+	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
+};
+
+struct block_list {
+	struct block *head, *tail;
+	size_t count;
+};
+
+void list_append(struct block_list *l, struct block *b);
+/* From whatever list it is on, if any. */
+void list_remove(struct block *b);
+/* The block moved in memory from `from`, into region r: mends who points to it. */
+void block_relocate(struct block *b, const struct block *from, struct region *r);
+
+/* The block's range of the address space: 2 MiB of the region's grid, cut to the region. */
+char *block_start(const struct block *b);
+size_t block_len(const struct block *b);
+/* How far from its 2 MiB it begins, as in its frame and slot. */
+size_t block_offset(const struct block *b);
+static inline bool block_is_full(const struct block *b)
+{
+	return block_len(b) == BLOCK_SIZE;
+}
+bool block_in_flight(const struct block *b);
+/* Do its pages count as the program's? */
+bool block_is_mapped(const struct block *b);
+
+/* False: no frame or no room in the budget; nothing changed. */
+bool block_fill(struct block *b);
+void block_filled(struct block *b);
+int block_fill_short(struct block *b);
+
+/* force: exceed the budget rather than fail. */
+bool block_fetch(struct block *b, bool force);
+void block_fetched(struct block *b, int status, bool map);
+
+/*
+ * Maps it. writing: the access that asks is a write. -EBUSY: a device still reads the frame;
+ * -EAGAIN: the address space is being changed; then it stays as it is.
+ */
+int block_give(struct block *b, enum arrival how, bool writing);
+/* Its transfer takes longer than store.timeout: who waits for a read loses it, else as before. */
+void block_expired(struct block *b);
+/* FAR, and the store will not answer any more. */
+void block_lose(struct block *b);
+/* LOCAL: gives up the slot, so that the content is here only. */
+void block_unslot(struct block *b);
+
+/*
+ * 0: STANDBY or NONE now. Else it stays LOCAL; -EAGAIN: it is in use just now, -ENOMEM: no
+ * frame, -EBUSY and others: the kernel refuses. -ENOENT: it is no more, don't use b. Without
+ * MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory afterwards.
+ */
+int block_take(struct block **b);
+void block_drop(struct block *b);
+
+void block_check(struct block *b);
+/* WRITING: sees to it that it has a slot of its own to be written to. False: the store is full. */
+bool block_own_slot(struct block *b);
+/* The content turned out all zero / equal to the slot / written (status) to the slot. */
+enum block_verdict { BLOCK_ZERO, BLOCK_SAME, BLOCK_WRITTEN, BLOCK_FAILED };
+void block_written(struct block *b, enum block_verdict v);
+
+/* The program's write to a protected block: from now on it is dirty and writable. */
+void block_dirty(struct block *b);
+
+/* LOCAL: lifts protection, without noting what that means. */
+void block_unprotect(struct block *b);
+
+/* Its content is gone (unmapped or discarded; the pages themselves are the caller's). */
+void block_forget(struct block *b);
+/* [from, to) of the address space, a part of it, is zero from now on. */
+void block_punch(struct block *b, uintptr_t from, uintptr_t to);
+
+/*
+ * It is going to be cut: loosen ends what is in flight, so that it is NONE, LOST, LOCAL, FAR or
+ * STANDBY. After region_split has made two of it, block_part gives each what is its own.
+ */
+void block_loosen(struct block *b);
+void block_part(struct block *low, struct block *high);
+
+/* It is longer than it was (had), by zeros. */
+void block_widened(struct block *b, size_t had);
+
+/* It becomes LOCAL or NONE as found in the page table, when its region is registered. */
+void block_adopt(struct block *b);
+/* In the child of a fork: frames and lists are gone, pages and slots as they were. */
+void block_inherit(struct block *b);
+/* The same, in one that starts from anew. */
+void block_reset(struct block *b);
+
+#endif

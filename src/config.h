@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Settings: one table of keys (name, type, range, default, help) from which the
+ * parser, `emfatier check` and the README's list come.
+ *
+ * Order: built-in < policy file < EMFATIER_CONF (inline, `;` between settings;
+ * `emfatier run` puts its command line there). Parsing happens once, before the
+ * runtime starts, in one thread; afterwards the struct is read only.
+ * Errors: one line "SOURCE:LINE: section.key: what is wrong; what to do" in err,
+ * return -EINVAL (or -errno of the file). LINE of inline text is the setting's
+ * ordinal. After an error cfg holds what was read before it.
+ */
+#ifndef EMF_CONFIG_H
+#define EMF_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "parse.h"
+
+#define EMF_MAX_STORES 16
+#define EMF_MAX_CLASSES 32
+#define EMF_URI_MAX 232
+
+enum emf_heap { EMF_HEAP_LARGE, EMF_HEAP_ALL, EMF_HEAP_OFF };
+enum emf_prefetch { EMF_PREFETCH_AUTO, EMF_PREFETCH_SEQUENTIAL, EMF_PREFETCH_OFF };
+enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP };
+
+/* SIZE (bytes) or PERCENT of the memory that this process may use. */
+struct emf_amount {
+	uint64_t bytes;	  /* when percent is 0 */
+	unsigned percent; /* 1..100 */
+};
+
+struct emf_class {
+	char name[32];
+	unsigned line; /* where the section starts, for messages; 0: inline */
+	/* match= : all that are given must hold; the first class that matches is taken */
+	uint64_t match_min, match_max; /* bytes of the region, inclusive: size>=X, size<=X */
+	char match_command[64];	       /* command=GLOB on the process name; empty: any */
+	enum emf_evict evict;
+	enum emf_prefetch prefetch;
+	unsigned window;   /* blocks that prefetch runs ahead; 0: by the engine */
+	unsigned resident; /* percent of the region's blocks, spread evenly, that stay local; 0: by
+			      the engine */
+};
+
+struct emf_config {
+	struct emf_amount limit; /* local.limit; auto is 80% */
+	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
+	unsigned nstores;
+	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */
+	uint64_t stripe;			     /* bytes: the unit of the stripe set */
+	unsigned timeout_ms;			     /* store.timeout */
+	uint64_t min_region;			     /* engine.min_region */
+	enum emf_heap heap;
+	bool move;	/* engine.move: auto (true) or off */
+	unsigned chaos; /* evictions a second, 0: off */
+	unsigned nclasses;
+	struct emf_class classes[EMF_MAX_CLASSES];
+};
+
+/* Built-in settings. Cannot fail. */
+void config_defaults(struct emf_config *cfg);
+
+/*
+ * Reads an INI policy file (NAME without a slash and without .conf: NAME.conf in
+ * one of the policy directories: $EMFATIER_POLICY_DIR, beside the library or
+ * tool (../policies of it), PREFIX/share/emfatier/policies).
+ */
+int config_read_policy(struct emf_config *cfg, const char *name, char *err, size_t errlen);
+
+/* The file that config_read_policy would read: out holds PATH_MAX. -ENOENT: err tells. */
+int config_find_policy(const char *name, char *out, char *err, size_t errlen);
+
+/* Reads exactly this INI file. A regular one: nothing that could make us wait. */
+int config_read_file(struct emf_config *cfg, const char *path, char *err, size_t errlen);
+
+/* Reads inline settings: "section.key=value;section.key=value". source: for messages. */
+int config_read_inline(struct emf_config *cfg, const char *text, const char *source, char *err,
+		       size_t errlen);
+
+/* What holds between keys (low <= high ...). */
+int config_validate(const struct emf_config *cfg, char *err, size_t errlen);
+
+/*
+ * One setting, "section.key=value" or "class.NAME.key=value", as inline text holds
+ * it between the `;`. False: why tells "section.key: what is wrong; what to do".
+ */
+bool config_set_text(struct emf_config *cfg, const char *text, char *why, size_t len);
+
+/*
+ * The environment as the contract says: EMFATIER_POLICY, then EMFATIER_CONF, each
+ * over what cfg holds.
+ */
+int config_read_env(struct emf_config *cfg, char *err, size_t errlen);
+
+/* The limit in bytes: a percentage is of the cgroup's limit (v1 or v2) or the host's memory. */
+uint64_t config_limit_bytes(const struct emf_config *cfg);
+
+/* The first class that matches a region of so many bytes in this command, or NULL. */
+const struct emf_class *config_class(const struct emf_config *cfg, uint64_t bytes,
+				     const char *command);
+
+/* Calls fn for every key of the table, for help texts and documentation. */
+void config_describe(void (*fn)(const char *section, const char *key, const char *type,
+				const char *dflt, const char *help));
+
+#endif

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config_keys.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "config_values.h"
+
+static const struct config_choice redundancies[] = {
+	{ "none", 0 }, { "mirror", VALUE_UNSUPPORTED }, { "parity", VALUE_UNSUPPORTED }, { 0 }
+};
+static const struct config_choice encryptions[] = { { "off", 0 },
+						    { "on", VALUE_UNSUPPORTED },
+						    { 0 } };
+static const struct config_choice faults[] = { { "thread", 0 },
+					       { "signal", VALUE_UNSUPPORTED },
+					       { 0 } };
+static const struct config_choice moves[] = { { "auto", true }, { "off", false }, { 0 } };
+static const struct config_choice heaps[] = {
+	{ "large", EMF_HEAP_LARGE }, { "all", EMF_HEAP_ALL }, { "off", EMF_HEAP_OFF }, { 0 }
+};
+static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
+						  { "loop", EMF_EVICT_LOOP },
+						  { 0 } };
+static const struct config_choice prefetches[] = { { "auto", EMF_PREFETCH_AUTO },
+						   { "sequential", EMF_PREFETCH_SEQUENTIAL },
+						   { "off", EMF_PREFETCH_OFF },
+						   { 0 } };
+
+static bool value_trace(const struct config_key *key, void *field, const char *value, char *why,
+			size_t len)
+{
+	(void)key, (void)field, (void)value;
+	snprintf(why, len, "traces are not supported by this version; leave the key out");
+	return false;
+}
+
+/* clang-format off */
+#define FIELD(member) \
+	.offset = offsetof(struct emf_config, member), \
+	.width = sizeof(((struct emf_config *)0)->member)
+#define CLASS_FIELD(member) \
+	.offset = offsetof(struct emf_class, member), \
+	.width = sizeof(((struct emf_class *)0)->member)
+/* the setter takes the whole struct, or nothing */
+#define NO_FIELD .offset = 0
+
+static const struct config_key keys[] = {
+	{ "local", "limit", "SIZE|PERCENT%|auto", "auto",
+	  "local memory for what can be moved; percent of the cgroup's or host's; auto is 80%",
+	  value_amount, FIELD(limit) },
+	{ "local", "high", "PERCENT", "98", "of the limit: eviction starts above it",
+	  value_percent, FIELD(high), .min = 1, .max = 100 },
+	{ "local", "low", "PERCENT", "96", "of the limit: eviction stops at it",
+	  value_percent, FIELD(low), .min = 1, .max = 100 },
+
+	{ "store", "uri", "URI,...", "",
+	  "where cold memory goes, several make a stripe set; empty: a local file",
+	  value_uris, NO_FIELD },
+	{ "store", "stripe", "SIZE", "512K", "unit of the stripe set, a power of two, 64K to 2M",
+	  value_power, FIELD(stripe), .min = 64u << 10, .max = 2u << 20 },
+	{ "store", "redundancy", "none", "none", "how lost stores are made up for",
+	  value_choice, .choice = redundancies },
+	{ "store", "timeout", "TIME", "10s", "a page that can't be had for so long is lost",
+	  value_duration, FIELD(timeout_ms), .min = 1, .max = 3600000 },
+	{ "store", "encrypt", "off", "off", "encrypt what leaves local memory",
+	  value_choice, .choice = encryptions },
+
+	{ "engine", "min_region", "SIZE", "4M", "smaller allocations stay local, from 4K",
+	  value_size, FIELD(min_region), .min = 4096, .max = 1ull << 46 },
+	{ "engine", "fault", "thread", "thread", "who resolves page faults",
+	  value_choice, .choice = faults },
+	{ "engine", "move", "auto|off", "auto", "off: copy pages even where the kernel can move them",
+	  value_choice, FIELD(move), .choice = moves },
+	{ "engine", "heap", "large|all|off", "large",
+	  "which of malloc's memory is managed; all: small objects, too",
+	  value_choice, FIELD(heap), .choice = heaps },
+	{ "engine", "chaos", "NUMBER", "0", "random evictions a second, for tests",
+	  value_uint, FIELD(chaos), .max = 1000000 },
+	{ "engine", "trace", "-", NULL, "not in this version",
+	  value_trace, NO_FIELD },
+
+	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE command=GLOB", "",
+	  "which regions: all that is given must hold; the first class that matches is taken",
+	  value_match, NO_FIELD },
+	{ CONFIG_CLASS, "evict", "auto|loop", "auto", "loop: for memory that is swept again and again",
+	  value_choice, CLASS_FIELD(evict), .choice = evictions },
+	{ CONFIG_CLASS, "prefetch", "auto|sequential|off", "auto", "what is fetched before it is touched",
+	  value_choice, CLASS_FIELD(prefetch), .choice = prefetches },
+	{ CONFIG_CLASS, "window", "BLOCKS", "0", "how far prefetch runs ahead, 0 to 1024; 0: by itself",
+	  value_uint, CLASS_FIELD(window), .max = 1024 },
+	{ CONFIG_CLASS, "resident", "PERCENT", "0", "of the region that stays local; 0: by itself",
+	  value_percent, CLASS_FIELD(resident), .max = 100 },
+	{ CONFIG_CLASS, "granule", "2M", "2M", "unit of tiering",
+	  value_size, .min = 2u << 20, .max = 2u << 20 },
+};
+/* clang-format on */
+
+#define NKEYS (sizeof(keys) / sizeof(keys[0]))
+#define CLASS_NAME_HELP "a class name has 1 to 31 letters, digits, - or _"
+
+const char *config_printable(const char *text, char *out, size_t len)
+{
+	size_t n = 0;
+
+	for (; text[n] && n + 1 < len; n++)
+		out[n] = text[n] >= ' ' && text[n] <= '~' ? text[n] : '?';
+	out[n] = '\0';
+	if (text[n] && len > 4)
+		memcpy(out + len - 4, "...", 3);
+	return out;
+}
+
+/* Levenshtein's, of words that fit a row; longer ones are far from every key. */
+static unsigned edit_distance(const char *a, const char *b)
+{
+	unsigned row[32];
+	size_t la = strlen(a), lb = strlen(b);
+
+	if (la >= 32 || lb >= 32)
+		return 32;
+	for (unsigned j = 0; j <= lb; j++)
+		row[j] = j;
+	for (unsigned i = 1; i <= la; i++) {
+		unsigned diagonal = row[0];
+
+		row[0] = i;
+		for (unsigned j = 1; j <= lb; j++) {
+			unsigned best = diagonal + (a[i - 1] != b[j - 1]);
+
+			if (row[j] + 1 < best)
+				best = row[j] + 1;
+			if (row[j - 1] + 1 < best)
+				best = row[j - 1] + 1;
+			diagonal = row[j];
+			row[j] = best;
+		}
+	}
+	return row[lb];
+}
+
+/* "unknown key; known are: a, b (did you mean a?)" */
+static void unknown_key(const char *section, const char *key, char *why, size_t len)
+{
+	const char *nearest = NULL;
+	unsigned nearest_distance = 3; /* a typo or two, not another word */
+	size_t n = (size_t)snprintf(why, len, "unknown key; known are:");
+	bool first = true;
+
+	for (size_t i = 0; i < NKEYS; i++) {
+		if (strcmp(keys[i].section, section))
+			continue;
+		unsigned d = edit_distance(key, keys[i].name);
+		if (d < nearest_distance) {
+			nearest_distance = d;
+			nearest = keys[i].name;
+		}
+		if (n < len)
+			n += (size_t)snprintf(why + n, len - n, "%s %s", first ? "" : ",",
+					      keys[i].name);
+		first = false;
+	}
+	if (nearest && n < len)
+		snprintf(why + n, len - n, " (did you mean %s?)", nearest);
+}
+
+static bool section_known(const char *section)
+{
+	for (size_t i = 0; i < NKEYS; i++) {
+		if (!strcmp(keys[i].section, section))
+			return true;
+	}
+	return false;
+}
+
+static bool class_name_valid(const char *name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				      "0123456789-_";
+	size_t n = strlen(name);
+
+	return n && n < sizeof(((struct emf_class *)0)->name) && strspn(name, allowed) == n;
+}
+
+bool config_section(char *text, char **cls, char *why, size_t len)
+{
+	static const char blanks[] = " \t";
+	size_t n = strcspn(text, blanks);
+	char shown[64];
+
+	config_printable(text, shown, sizeof(shown));
+	*cls = NULL;
+	if (text[n]) {
+		text[n++] = '\0';
+		*cls = text + n + strspn(text + n, blanks);
+	}
+	if (!section_known(text) || (*cls && strcmp(text, CONFIG_CLASS))) {
+		snprintf(why, len,
+			 "[%s]: unknown section; known are: local, store, engine, class NAME",
+			 shown);
+		return false;
+	}
+	if (!strcmp(text, CONFIG_CLASS) && (!*cls || !class_name_valid(*cls))) {
+		snprintf(why, len, "[%s]: write [class NAME]; " CLASS_NAME_HELP, shown);
+		return false;
+	}
+	return true;
+}
+
+static void class_defaults(struct emf_class *cls)
+{
+	char why[8];
+
+	for (size_t i = 0; i < NKEYS; i++) {
+		const struct config_key *k = &keys[i];
+
+		if (k->dflt && !strcmp(k->section, CONFIG_CLASS))
+			k->set(k, (char *)cls + k->offset, k->dflt, why, sizeof(why));
+	}
+}
+
+void config_keys_default(struct emf_config *cfg)
+{
+	char why[8];
+
+	for (size_t i = 0; i < NKEYS; i++) {
+		const struct config_key *k = &keys[i];
+
+		if (k->dflt && strcmp(k->section, CONFIG_CLASS))
+			k->set(k, (char *)cfg + k->offset, k->dflt, why, sizeof(why));
+	}
+}
+
+/* The class of that name, made when it is new; NULL: no room. */
+static struct emf_class *class_get(struct emf_config *cfg, const char *name, unsigned line)
+{
+	struct emf_class *cls;
+
+	for (unsigned i = 0; i < cfg->nclasses; i++) {
+		if (!strcmp(cfg->classes[i].name, name))
+			return &cfg->classes[i];
+	}
+	if (cfg->nclasses == EMF_MAX_CLASSES)
+		return NULL;
+	cls = &cfg->classes[cfg->nclasses++];
+	*cls = (struct emf_class){ .line = line };
+	strcpy(cls->name, name);
+	class_defaults(cls);
+	return cls;
+}
+
+/* Sets the key of the table in the struct that holds its field. */
+static bool set_value(struct emf_config *cfg, const struct config_key *k, const char *cls,
+		      const char *value, unsigned line, char *why, size_t len)
+{
+	struct emf_class *class;
+
+	if (!cls)
+		return k->set(k, (char *)cfg + k->offset, value, why, len);
+	class = class_get(cfg, cls, line);
+	if (!class) {
+		snprintf(why, len, "too many classes; at most %d are possible", EMF_MAX_CLASSES);
+		return false;
+	}
+	return k->set(k, (char *)class + k->offset, value, why, len);
+}
+
+bool config_set(struct emf_config *cfg, const char *section, const char *cls, const char *key,
+		const char *value, unsigned line, char *why, size_t len)
+{
+	const struct config_key *k;
+	char shown[64];
+	int n = snprintf(why, len, "%s%s%s.%s: ", section, cls ? "." : "", cls ? cls : "",
+			 config_printable(key, shown, sizeof(shown)));
+
+	if (n < 0 || (size_t)n >= len)
+		return false;
+	why += n;
+	len -= (size_t)n;
+	for (k = keys; k < keys + NKEYS; k++) {
+		if (!strcmp(k->section, section) && !strcmp(k->name, key))
+			return set_value(cfg, k, cls, value, line, why, len);
+	}
+	unknown_key(section, key, why, len);
+	return false;
+}
+
+/* Copies [from, to) without the blanks around it. False: it does not fit. */
+static bool copy_trimmed(const char *from, const char *to, char *out, size_t len)
+{
+	static const char blanks[] = " \t\r\n";
+
+	while (from < to && strchr(blanks, *from))
+		from++;
+	while (from < to && strchr(blanks, to[-1]))
+		to--;
+	if ((size_t)(to - from) >= len)
+		return false;
+	memcpy(out, from, (size_t)(to - from));
+	out[to - from] = '\0';
+	return true;
+}
+
+/* The last '.' of [text, to), or NULL. */
+static const char *last_dot(const char *text, const char *to)
+{
+	while (to > text) {
+		if (*--to == '.')
+			return to;
+	}
+	return NULL;
+}
+
+bool config_set_text(struct emf_config *cfg, const char *text, char *why, size_t len)
+{
+	char section[96], key[64], value[CONFIG_VALUE_MAX], shown[64];
+	const char *equals = strchr(text, '=');
+	const char *dot = equals ? last_dot(text, equals) : NULL;
+	char *cls;
+
+	if (!dot || !copy_trimmed(text, dot, section, sizeof(section)) ||
+	    !copy_trimmed(dot + 1, equals, key, sizeof(key))) {
+		snprintf(why, len,
+			 "'%s': not a setting; write section.key=value, as local.limit=2G",
+			 config_printable(text, shown, sizeof(shown)));
+		return false;
+	}
+	if (!copy_trimmed(equals + 1, equals + strlen(equals), value, sizeof(value))) {
+		snprintf(why, len, "%s.%s: the value is too long; at most %d characters", section,
+			 config_printable(key, shown, sizeof(shown)), CONFIG_VALUE_MAX - 1);
+		return false;
+	}
+	/* class.NAME as the section line writes it: class NAME */
+	cls = strchr(section, '.');
+	if (cls)
+		*cls = ' ';
+	return config_section(section, &cls, why, len) &&
+	       config_set(cfg, section, cls, key, value, 0, why, len);
+}
+
+void config_describe(void (*fn)(const char *section, const char *key, const char *type,
+				const char *dflt, const char *help))
+{
+	for (size_t i = 0; i < NKEYS; i++)
+		fn(keys[i].section, keys[i].name, keys[i].type, keys[i].dflt ? keys[i].dflt : "",
+		   keys[i].help);
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "config_values.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config.h"
+#include "config_keys.h"
+
+#define SHOWN 64 /* of a wrong value, in a message */
+
+#define SIZE_HELP "write bytes or a number with K, M, G or T, as 512M or 1.5G"
+
+/* Writes why and is false, so that a check reads `return refuse(...)`. */
+__attribute__((format(printf, 4, 5))) static bool refuse(const char *value, char *why, size_t len,
+							 const char *format, ...)
+{
+	char shown[SHOWN];
+	int n = snprintf(why, len, "'%s' ", config_printable(value, shown, sizeof(shown)));
+	va_list ap;
+
+	if (n < 0 || (size_t)n >= len)
+		return false;
+	va_start(ap, format);
+	vsnprintf(why + n, len - (size_t)n, format, ap);
+	va_end(ap);
+	return false;
+}
+
+/* 65536 as 64K: the largest unit that divides it. */
+static const char *format_size(uint64_t bytes, char *out, size_t len)
+{
+	static const char units[] = "KMGT";
+	unsigned u = 0;
+
+	while (u < 4 && bytes && bytes % 1024 == 0) {
+		bytes /= 1024;
+		u++;
+	}
+	if (u)
+		snprintf(out, len, "%" PRIu64 "%c", bytes, units[u - 1]);
+	else
+		snprintf(out, len, "%" PRIu64, bytes);
+	return out;
+}
+
+static void store(const struct config_key *key, void *field, uint64_t value)
+{
+	uint32_t word = (uint32_t)value;
+	bool flag = value != 0;
+
+	if (key->width == sizeof(value))
+		memcpy(field, &value, sizeof(value));
+	else if (key->width == sizeof(word))
+		memcpy(field, &word, sizeof(word));
+	else if (key->width == sizeof(flag))
+		memcpy(field, &flag, sizeof(flag));
+}
+
+bool value_amount(const struct config_key *key, void *field, const char *value, char *why,
+		  size_t len)
+{
+	struct emf_amount amount = { 0 };
+	const char *end = value + strlen(value);
+
+	(void)key;
+	if (!strcmp(value, "auto")) {
+		amount.percent = 80;
+	} else if (end > value && end[-1] == '%') {
+		if (!parse_percent(value, &amount.percent) || !amount.percent)
+			return refuse(value, why, len, "is not a percentage; write 1%% to 100%%");
+	} else if (!parse_size(value, &amount.bytes)) {
+		return refuse(value, why, len,
+			      "is not a size; " SIZE_HELP ", or 50%% of the memory, or auto");
+	} else if (!amount.bytes) {
+		return refuse(value, why, len, "leaves no local memory; " SIZE_HELP);
+	}
+	memcpy(field, &amount, sizeof(amount));
+	return true;
+}
+
+bool value_size(const struct config_key *key, void *field, const char *value, char *why, size_t len)
+{
+	char from[24], to[24];
+	uint64_t bytes;
+
+	if (!parse_size(value, &bytes))
+		return refuse(value, why, len, "is not a size; " SIZE_HELP);
+	if (bytes < key->min || bytes > key->max) {
+		format_size(key->min, from, sizeof(from));
+		format_size(key->max, to, sizeof(to));
+		if (key->min == key->max)
+			return refuse(value, why, len, "is not supported by this version; use %s",
+				      from);
+		return refuse(value, why, len, "is out of range; use %s to %s", from, to);
+	}
+	store(key, field, bytes);
+	return true;
+}
+
+bool value_power(const struct config_key *key, void *field, const char *value, char *why,
+		 size_t len)
+{
+	uint64_t bytes;
+
+	if (parse_size(value, &bytes) && (bytes & (bytes - 1)))
+		return refuse(value, why, len, "is not a power of two; use 64K, 128K, 256K ...");
+	return value_size(key, field, value, why, len);
+}
+
+bool value_uint(const struct config_key *key, void *field, const char *value, char *why, size_t len)
+{
+	uint64_t n;
+
+	if (!parse_uint(value, &n) || n < key->min || n > key->max)
+		return refuse(value, why, len, "is not a number from %" PRIu64 " to %" PRIu64,
+			      key->min, key->max);
+	store(key, field, n);
+	return true;
+}
+
+bool value_percent(const struct config_key *key, void *field, const char *value, char *why,
+		   size_t len)
+{
+	unsigned percent;
+
+	if (!parse_percent(value, &percent) || percent < key->min || percent > key->max)
+		return refuse(value, why, len, "is not a percentage; write %" PRIu64 " to %" PRIu64,
+			      key->min, key->max);
+	store(key, field, percent);
+	return true;
+}
+
+bool value_duration(const struct config_key *key, void *field, const char *value, char *why,
+		    size_t len)
+{
+	unsigned ms;
+
+	if (!parse_duration(value, &ms))
+		return refuse(value, why, len, "is not a duration; write 500ms, 10s or 2m");
+	if (ms < key->min || ms > key->max)
+		return refuse(value, why, len, "is out of range; use %" PRIu64 "ms to %" PRIu64 "s",
+			      key->min, key->max / 1000);
+	store(key, field, ms);
+	return true;
+}
+
+/* "auto or off", "a, b or c": what can be chosen. */
+static const char *choices(const struct config_choice *choice, char *out, size_t len)
+{
+	unsigned left = 0;
+	size_t n = 0;
+
+	for (const struct config_choice *c = choice; c->name; c++)
+		left += c->value != VALUE_UNSUPPORTED;
+	out[0] = '\0';
+	for (const struct config_choice *c = choice; c->name; c++) {
+		if (c->value == VALUE_UNSUPPORTED)
+			continue;
+		left--;
+		n += (size_t)snprintf(out + n, len - n, "%s%s", c->name,
+				      left > 1 ? ", "
+				      : left   ? " or "
+					       : "");
+		if (n >= len)
+			break;
+	}
+	return out;
+}
+
+bool value_choice(const struct config_key *key, void *field, const char *value, char *why,
+		  size_t len)
+{
+	const struct config_choice *c;
+	char list[128];
+
+	choices(key->choice, list, sizeof(list));
+	for (c = key->choice; c->name && strcmp(c->name, value); c++)
+		;
+	if (!c->name)
+		return refuse(value, why, len, "is not known; use %s", list);
+	if (c->value == VALUE_UNSUPPORTED)
+		return refuse(value, why, len, "is not supported by this version; use %s",
+			      list[0] ? list : "none: leave the key out");
+	store(key, field, (uint64_t)c->value);
+	return true;
+}
+
+/* The next piece of a list: *text moves behind it. NULL at the end. */
+static const char *next_item(const char **text, const char *separators, size_t *length)
+{
+	const char *p = *text + strspn(*text, separators);
+
+	*length = strcspn(p, separators);
+	*text = p + *length;
+	return *length ? p : NULL;
+}
+
+/* "scheme:...", nothing that a terminal or a list would trip over. */
+static bool is_uri(const char *text)
+{
+	static const char scheme[] = "abcdefghijklmnopqrstuvwxyz0123456789+-";
+	size_t n = strspn(text, scheme);
+
+	if (!n || text[n] != ':')
+		return false;
+	for (; text[n]; n++) {
+		if ((unsigned char)text[n] <= ' ' || text[n] == 0x7f)
+			return false;
+	}
+	return true;
+}
+
+bool value_uris(const struct config_key *key, void *config, const char *value, char *why,
+		size_t len)
+{
+	struct emf_config *cfg = config;
+	char uri[EMF_URI_MAX];
+	unsigned count = 0;
+	const char *item;
+	size_t n;
+
+	(void)key;
+	/* twice: a list that is wrong somewhere must not leave half of itself behind */
+	for (const char *p = value; (item = next_item(&p, ", \t", &n));) {
+		if (n >= sizeof(uri))
+			return refuse(item, why, len,
+				      "is too long; a URI has at most %zu characters",
+				      sizeof(uri) - 1);
+		memcpy(uri, item, n);
+		uri[n] = '\0';
+		if (!is_uri(uri))
+			return refuse(uri, why, len,
+				      "is not a URI; write file:/path, nbd://host or mem:");
+		if (++count > EMF_MAX_STORES)
+			return refuse(uri, why, len,
+				      "is one too many; at most %d stores make a set",
+				      EMF_MAX_STORES);
+	}
+	cfg->nstores = 0;
+	for (const char *p = value; (item = next_item(&p, ", \t", &n)); cfg->nstores++) {
+		memset(cfg->store_uri[cfg->nstores], 0, EMF_URI_MAX);
+		memcpy(cfg->store_uri[cfg->nstores], item, n);
+	}
+	return true;
+}
+
+/* One of size>=SIZE, size<=SIZE, command=GLOB. */
+static bool match_item(struct emf_class *cls, const char *item, char *why, size_t len)
+{
+	uint64_t *bound = NULL;
+
+	if (!strncmp(item, "size>=", 6))
+		bound = &cls->match_min;
+	else if (!strncmp(item, "size<=", 6))
+		bound = &cls->match_max;
+	if (bound)
+		return parse_size(item + 6, bound) ||
+		       refuse(item + 6, why, len, "is not a size; " SIZE_HELP);
+	if (strncmp(item, "command=", 8) || !item[8])
+		return refuse(item, why, len,
+			      "is no match; write size>=SIZE, size<=SIZE or command=GLOB");
+	if (strlen(item + 8) >= sizeof(cls->match_command))
+		return refuse(item + 8, why, len, "is too long; at most %zu characters",
+			      sizeof(cls->match_command) - 1);
+	strcpy(cls->match_command, item + 8);
+	return true;
+}
+
+bool value_match(const struct config_key *key, void *class, const char *value, char *why,
+		 size_t len)
+{
+	struct emf_class match = { .match_max = UINT64_MAX }, *cls = class;
+	char text[128];
+	const char *item;
+	size_t n;
+
+	(void)key;
+	for (const char *p = value; (item = next_item(&p, ", \t", &n));) {
+		if (n >= sizeof(text))
+			return refuse(item, why, len, "is too long; at most %zu characters",
+				      sizeof(text) - 1);
+		memcpy(text, item, n);
+		text[n] = '\0';
+		if (!match_item(&match, text, why, len))
+			return false;
+	}
+	if (match.match_min > match.match_max)
+		return refuse(value, why, len, "matches nothing; size>= must not be above size<=");
+	cls->match_min = match.match_min;
+	cls->match_max = match.match_max;
+	memcpy(cls->match_command, match.match_command, sizeof(cls->match_command));
+	return true;
+}

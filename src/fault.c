@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fault.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <string.h>
+
+#include "arena.h"
+#include "change.h"
+#include "engine.h"
+#include "frame.h"
+#include "log.h"
+#include "policy/policy.h"
+#include "region.h"
+#include "stats.h"
+#include "transfer.h"
+
+#define DEPTH 32 /* demand reads in flight; more faults than that wait their turn */
+#define FDS 32
+
+#define DEFERRED 256
+#define UNKNOWN_PATIENCE 1000 /* refusals of one page; an event comes within tens */
+
+static struct transfer_pool pool;
+
+/* The one read of a copy into place, while engine.forking. */
+static struct {
+	struct emf_io io;
+	char *buf; /* a cluster */
+	struct block *block;
+	char *to;	   /* where the cluster belonged, when the fork began */
+	uintptr_t by, now; /* how far it has moved since; the page that is waited for */
+	bool busy, missed; /* missed: others have faulted meanwhile and are to try again */
+} rescue;
+
+static struct uffd_message deferred[DEFERRED];
+static size_t ndeferred;
+
+int fault_open(void)
+{
+	rescue.buf = arena_alloc(STORE_CLUSTER);
+	return rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+}
+
+void fault_after_fork(void)
+{
+	memset(&pool, 0, sizeof(pool));
+	memset(&rescue, 0, sizeof(rescue));
+	ndeferred = 0;
+}
+
+bool fault_stuck(void)
+{
+	return transfer_stuck(&pool);
+}
+
+static void bump(emf_stat *counter)
+{
+	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
+}
+
+/* At once, or after it had starved. */
+static void resolved(struct block *b, uint64_t since)
+{
+	if (!b->since)
+		b->since = since;
+	engine_wake(b, true);
+}
+
+static void starve(struct block *b, uint64_t since)
+{
+	if (!b->since)
+		b->since = since;
+	if (b->list != &engine.starving) {
+		list_remove(b);
+		list_append(&engine.starving, b);
+	}
+	engine_kick_mover();
+}
+
+/* First touch. Gives up engine.lock while it zeroes. */
+static void fault_none(struct block *b, uint64_t since)
+{
+	if (!block_is_full(b)) {
+		if (!engine_room_short(block_len(b))) {
+			starve(b, since);
+			return;
+		}
+		if (!block_fill_short(b))
+			bump(&engine.stats->faults_zero);
+		resolved(b, since);
+		return;
+	}
+	if (!block_fill(b)) {
+		starve(b, since);
+		return;
+	}
+	bump(&engine.stats->faults_zero);
+	uint32_t f = b->frame;
+	char *p = block_start(b);
+	lock_give(&engine.lock);
+	frame_zero(f);
+	lock_take(&engine.lock);
+	b = frame_meta(f)->owner;
+	if (!b) { /* unmapped, or cut, meanwhile */
+		frame_meta(f)->holes = false;
+		frame_recycle(f, true);
+		uffd_wake(&engine.uffd, p, BLOCK_SIZE);
+		return;
+	}
+	block_filled(b);
+	resolved(b, since);
+}
+
+/* A hole in a block that is in place: the program gave the page back. */
+static void fault_hole(struct block *b, uintptr_t addr)
+{
+	uintptr_t end = (addr & ~(uintptr_t)(STORE_CLUSTER - 1)) + STORE_CLUSTER;
+	uintptr_t block_end = (uintptr_t)block_start(b) + block_len(b);
+
+	if (end > block_end)
+		end = block_end;
+	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, end - addr);
+	if (n > 0) {
+		bump(&engine.stats->faults_zero);
+		/* The zero page is writable: what is being copied out now may be written behind the
+		 * copy. */
+		block_unslot(b);
+		if (b->state == TAKING)
+			b->flags |= B_WANTED;
+	}
+	/* -EEXIST: two threads had faulted, and the other one was served. */
+	if (n < 0 && n != -EEXIST && n != -EAGAIN)
+		log_error("cannot map a zero page at %p: error %zd", (void *)addr, -n);
+	uffd_wake(&engine.uffd, (void *)addr, end - addr);
+}
+
+static void fault_standby(struct block *b, bool write, uint64_t since)
+{
+	bool ahead = b->flags & B_PREFETCHED;
+
+	if (ahead) {
+		/* Here prefetch learns how far the program is. */
+		bump(&engine.stats->prefetch_useful);
+		prefetch_touched(b, true);
+		b->flags &= (uint8_t)~B_PREFETCHED;
+	}
+	int err = block_give(b, ahead ? ARRIVE_FETCHED : ARRIVE_STANDBY, write);
+	if (err) {
+		engine_wanted(b, since);
+		/* What it waits for comes to this thread: it has to ask again. */
+		if (b->state == STANDBY)
+			engine_wake(b, false);
+		return;
+	}
+	bump(&engine.stats->faults_standby);
+	resolved(b, since);
+	if (ahead)
+		engine_kick_mover();
+}
+
+/* Gives up engine.lock while it submits. */
+static void fault_far(struct block *b, bool write, uint64_t since)
+{
+	if (!pool.free || !block_fetch(b, false)) {
+		starve(b, since);
+		return;
+	}
+	bump(&engine.stats->faults_demand);
+	prefetch_touched(b, false);
+	engine_wanted(b, since);
+	b->flags |= write ? B_WRITE : 0;
+	struct transfer *t = transfer_read(&pool, b);
+	engine_kick_mover();
+	lock_give(&engine.lock);
+	transfer_start(t);
+	lock_take(&engine.lock);
+}
+
+static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t now)
+{
+	switch (b->state) {
+	case NONE:
+		fault_none(b, now);
+		break;
+	case LOCAL:
+	case TAKING:
+		fault_hole(b, addr);
+		break;
+	case STANDBY:
+	case WRITING:
+		fault_standby(b, write, now);
+		break;
+	case FAR:
+		if (b->list == &engine.pulls)
+			engine_wanted(b, now);
+		else
+			fault_far(b, write, now);
+		break;
+	case FETCHING:
+		if (!(b->flags & B_WANTED))
+			bump(&engine.stats->faults_demand);
+		engine_wanted(b, now);
+		b->flags |= write ? B_WRITE : 0;
+		break;
+	case FILLING:
+	case ZAPPING:
+		engine_wanted(b, now);
+		break;
+	case LOST:
+		uffd_poison(&engine.uffd, (void *)addr, K_PAGE);
+		engine_wake(b, true);
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * Registered, but in no region: a mapping that the program let grow by a system call that we
+ * did not see.
+ */
+static void fault_unknown(uintptr_t addr)
+{
+	static uintptr_t last;
+	static unsigned refused;
+	uintptr_t start, end;
+	struct region *r = region_before(addr);
+	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, K_PAGE);
+
+	/* A region may be about to arrive there: then this is refused until its event was read. */
+	refused = n == -EAGAIN && addr == last ? refused + 1 : 0;
+	last = addr;
+	if (n > 0 && r && r->registered && !k_mapping(addr, &start, &end) && r->end > start &&
+	    !block_in_flight(r->blocks + r->nblocks - 1))
+		change_grown(r->end, end);
+	/* Or for ever, when mremap populates what locked memory grows by: that is the kernel's. */
+	if (refused > UNKNOWN_PATIENCE)
+		uffd_unregister(&engine.uffd, (void *)addr, K_PAGE);
+	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
+}
+
+/* Nothing here is ever away: what is absent was never touched. */
+static void fault_kept(struct block *b, const struct uffd_message *f, uintptr_t addr)
+{
+	if (f->write_protect)
+		block_unprotect(b);
+	else if (b->state == LOST)
+		uffd_poison(&engine.uffd, (void *)addr, K_PAGE);
+	else
+		uffd_zero(&engine.uffd, (void *)addr, K_PAGE);
+	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
+}
+
+static void resolve(const struct uffd_message *f, uint64_t now)
+{
+	uintptr_t addr = f->addr & ~(uintptr_t)(K_PAGE - 1);
+	struct region *r = region_find(addr);
+
+	if (!r) {
+		fault_unknown(addr);
+		return;
+	}
+	if (!r->registered) {
+		/* It races with the operation that leaves it to the kernel. */
+		uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
+		return;
+	}
+	struct block *b = region_block(r, addr);
+	if (r->kept) {
+		fault_kept(b, f, addr);
+		return;
+	}
+	if (!f->write_protect) {
+		fault_missing(b, addr, f->write, now);
+		return;
+	}
+	if (b->state == TAKING || b->state == ZAPPING) {
+		engine_wanted(b, now);
+		return;
+	}
+	if (b->state == LOCAL) {
+		bump(&engine.stats->faults_write_protect);
+		block_dirty(b);
+	} else {
+		/* A page that was left there by a move or copy that was cut short: see block.h. */
+		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
+	}
+	resolved(b, now);
+}
+
+/* --- while engine.forking --- */
+
+static bool covers(const struct uffd_message *m, uintptr_t start, uintptr_t addr)
+{
+	return addr >= start && addr - start < m->end - m->addr;
+}
+
+/* Where the page was before the events that were put off; *gone: nothing of that is left. */
+static uintptr_t origin(uintptr_t addr, bool *gone)
+{
+	*gone = false;
+	for (size_t i = ndeferred; i-- > 0;) {
+		const struct uffd_message *m = deferred + i;
+		if (m->what == UFFD_MOVED && covers(m, m->to, addr))
+			addr = addr - m->to + m->addr;
+		else if (covers(m, m->addr, addr))
+			*gone = true;
+	}
+	return addr;
+}
+
+static void rescued(struct emf_io *io)
+{
+	struct region *r;
+
+	lock_take(&engine.lock);
+	struct block *b = rescue.block;
+	char *start = block_start(b), *end = start + block_len(b);
+	size_t first = (size_t)((uintptr_t)rescue.to - region_block_start(b->region, (size_t)(b - b->region->blocks))) / K_PAGE;
+	for (size_t i = 0; !io->status && i < STORE_CLUSTER / K_PAGE; i++) {
+		char *to = rescue.to + i * K_PAGE, *from = rescue.buf + i * K_PAGE;
+		if (b->holes && b->holes[(first + i) / 64] >> (first + i) % 64 & 1)
+			memset(from, 0, K_PAGE);
+		bool gone;
+		uintptr_t now = (uintptr_t)to + rescue.by;
+		if (to >= start && to < end && origin(now, &gone) == (uintptr_t)to && !gone)
+			uffd_copy(&engine.uffd, (void *)now, from, K_PAGE, false);
+	}
+	rescue.busy = false;
+	/* Who waits may be the thread that forks: it must not wait for the end of that. */
+	if (io->status)
+		uffd_poison(&engine.uffd, (void *)rescue.now, K_PAGE);
+	uffd_wake(&engine.uffd, start + rescue.by, block_len(b));
+	for (size_t i = 0; rescue.missed && (r = region_at(i)); i++)
+		if (r->registered)
+			uffd_wake(&engine.uffd, (void *)r->start, r->end - r->start);
+	for (size_t i = 0; rescue.missed && i < ndeferred; i++)
+		if (deferred[i].what == UFFD_MOVED)
+			uffd_wake(&engine.uffd, (void *)deferred[i].to,
+				  deferred[i].end - deferred[i].addr);
+	rescue.missed = false;
+	engine_settled();
+	lock_give(&engine.lock);
+}
+
+/* Reads the cluster of a FAR block, as far as it was written, and copies it into place. */
+static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
+{
+	uintptr_t grid = region_block_start(b->region, (size_t)(b - b->region->blocks));
+	size_t cluster = (addr - grid) / STORE_CLUSTER, pages = STORE_CLUSTER / K_PAGE;
+	struct slot_extent e = slot_extent(b->slot);
+	size_t first = cluster * pages, last = first + pages;
+
+	if (rescue.busy) {
+		rescue.missed = true;
+		return;
+	}
+	if (first < e.first)
+		first = e.first;
+	if (last > (size_t)e.first + e.pages)
+		last = (size_t)e.first + e.pages;
+	memset(rescue.buf, 0, STORE_CLUSTER);
+	rescue.busy = true;
+	rescue.block = b;
+	rescue.by = now - addr;
+	rescue.now = now;
+	rescue.to = (char *)grid + cluster * STORE_CLUSTER;
+	rescue.io = (struct emf_io){
+		.op = EMF_READ,
+		.offset = ((uint64_t)b->slot << BLOCK_SHIFT) + first * K_PAGE,
+		.length = last > first ? (last - first) * K_PAGE : 0,
+		.buf = rescue.buf + (first - cluster * pages) * K_PAGE,
+		.done = rescued,
+	};
+	bump(&engine.stats->faults_demand);
+	lock_give(&engine.lock);
+	if (!rescue.io.length)
+		rescued(&rescue.io);
+	else
+		while (pool.queue->ops->submit(pool.queue, &rescue.io) == -EAGAIN)
+			pool.queue->ops->poll(pool.queue);
+	lock_take(&engine.lock);
+}
+
+static void resolve_forking(const struct uffd_message *f)
+{
+	uintptr_t addr = f->addr & ~(uintptr_t)(K_PAGE - 1);
+	bool gone;
+	uintptr_t was = origin(addr, &gone);
+	struct region *r = region_find(was);
+	struct block *b = r && r->registered && !gone ? region_block(r, was) : NULL;
+
+	if (f->write_protect) {
+		/* The page alone: the block may lie elsewhere. */
+		if (b && !r->kept && b->state == LOCAL)
+			b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
+		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
+	} else if (b && b->state == FAR) {
+		rescue_far(b, was, addr);
+		return;
+	} else if (b && b->state == LOST) {
+		uffd_poison(&engine.uffd, (void *)addr, K_PAGE);
+	} else if (uffd_zero(&engine.uffd, (void *)addr, K_PAGE) > 0 && b) {
+		/* Not what the slot holds any more. */
+		b->flags |= B_DIRTY;
+	}
+	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
+}
+
+bool fault_rescued(void)
+{
+	return !rescue.busy;
+}
+
+/* --- events --- */
+
+static void apply(const struct uffd_message *m)
+{
+	switch (m->what) {
+	case UFFD_UNMAPPED:
+		change_gone(m->addr, m->end);
+		break;
+	case UFFD_MOVED:
+		change_moved(m->addr, m->end, m->to);
+		break;
+	case UFFD_DISCARDED:
+		change_discarded(m->addr, m->end);
+		break;
+	case UFFD_FAULT:
+		break;
+	}
+	engine_update_gauges();
+}
+
+void fault_deferred(void)
+{
+	for (size_t i = 0; i < ndeferred; i++)
+		apply(deferred + i);
+	ndeferred = 0;
+}
+
+/*
+ * Under the lock from before the read: until an event was read nothing can happen to the pages
+ * in question, and after it only what knows of it.
+ */
+static void handle_messages(void)
+{
+	struct uffd_message m[16];
+	uint64_t begin = k_now_ns();
+
+	lock_take(&engine.lock);
+	int n = uffd_read(&engine.uffd, m, DEFERRED - ndeferred < 16 ? (int)(DEFERRED - ndeferred) : 16);
+	for (int i = 0; i < n; i++) {
+		if (m[i].what == UFFD_FAULT)
+			continue;
+		if (engine.forking)
+			deferred[ndeferred++] = m[i];
+		else
+			apply(m + i);
+	}
+	for (int i = 0; i < n; i++) {
+		if (m[i].what != UFFD_FAULT)
+			continue;
+		if (engine.forking)
+			resolve_forking(m + i);
+		else
+			resolve(m + i, begin);
+	}
+	lock_give(&engine.lock);
+}
+
+void fault_catch_up(void)
+{
+	struct uffd_message m[16];
+	int n;
+
+	/*
+	 * The kernel queues an event a little after the change itself, but refuses to change pages
+	 * from before that until it was read.
+	 */
+	while (!engine.forking && uffd_changing(&engine.uffd, frame_start(0))) {
+		while ((n = uffd_read(&engine.uffd, m, 16)) > 0)
+			for (int i = 0; i < n; i++)
+				if (m[i].what == UFFD_FAULT)
+					uffd_wake(&engine.uffd, (void *)(m[i].addr & ~(uintptr_t)(K_PAGE - 1)),
+						  K_PAGE);
+				else
+					apply(m + i);
+		lock_give(&engine.lock);
+		sched_yield();
+		lock_take(&engine.lock);
+	}
+}
+
+void *fault_main(void *unused)
+{
+	struct pollfd fds[FDS];
+
+	(void)unused;
+	engine_thread_begin("emf-fault");
+	for (;;) {
+		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
+		int n = 1;
+		bool busy = pool.inflight || rescue.busy;
+		if (busy)
+			n += pool.queue->ops->pollfds(pool.queue, fds + n, FDS - n);
+		bool sync = busy && n == 1; /* nothing to wait for: just poll it */
+		poll(fds, (nfds_t)n, sync ? 0 : busy ? 100 : -1);
+		if (fds[0].revents)
+			handle_messages();
+		if (ndeferred == DEFERRED)
+			poll(NULL, 0, 1); /* no room for more until the fork is done */
+		if (pool.inflight || rescue.busy)
+			pool.queue->ops->poll(pool.queue);
+		if (pool.inflight) {
+			lock_take(&engine.lock);
+			transfer_expire(&pool);
+			lock_give(&engine.lock);
+		}
+	}
+	return NULL;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fault thread: reads the userfaultfd, resolves what can be resolved at once, starts
+ * demand reads on a queue of its own, and never waits for bulk traffic.
+ */
+#ifndef EMF_FAULT_H
+#define EMF_FAULT_H
+
+#include <stdbool.h>
+
+/* Before the thread is started: its queue. */
+int fault_open(void);
+void *fault_main(void *unused);
+void fault_after_fork(void);
+/*
+ * Under engine.lock, given up meanwhile: all changes of the address space that ended before the
+ * call are applied. By the control thread, before memory at an address that was just
+ * given out becomes a region: the map may still have there what was munmapped or moved away.
+ */
+void fault_catch_up(void);
+/*
+ * While engine.forking nothing of the engine may change: faults are served by copies into
+ * place, and other events are put off. Under engine.lock: is no such copy under way?
+ * After that, carries out what was put off.
+ */
+bool fault_rescued(void);
+void fault_deferred(void);
+/* Under engine.lock: does the store owe it all of its transfers? */
+bool fault_stuck(void);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The end of a program whose main thread ended by pthread_exit: libc ends the process
+ * when the last thread ends, but it counts the runtime's threads, too. So the mover
+ * looks for that now and then, and the keeper thread, which shares the program's
+ * descriptors (the others have their own), ends the process as libc would: exit(0).
+ */
+#ifndef EMF_KEEPER_H
+#define EMF_KEEPER_H
+
+void *keeper_main(void *unused);
+/* The start failed: no thread of ours is left to be told apart. */
+void keeper_dismiss(void);
+/* By the mover, any number of times a second. */
+void keeper_look(void);
+
+#endif

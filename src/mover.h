@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The mover thread: keeps frames free (evicts, checks, writes out, drops), fetches
+ * ahead, pulls what structural operations ask for, trims, and does the random
+ * evictions of engine.chaos. It owns the bulk queue and all waiting for it.
+ */
+#ifndef EMF_MOVER_H
+#define EMF_MOVER_H
+
+/* Starts the engine (engine_boot), then moves. */
+void *mover_main(void *unused);
+int mover_open(void);
+/* Any runtime thread: there is something to do. */
+void mover_kick(void);
+void mover_after_fork(void);
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Regions: managed ranges of private anonymous memory, and the map from
+ * addresses to them. All under engine.lock, but for region_near.
+ */
+#ifndef EMF_REGION_H
+#define EMF_REGION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "block.h"
+
+struct emf_class;
+
+/* Why nothing of a region may leave local memory, nor move in it. */
+enum {
+	KEPT_LOCKED = 1 << 0, /* mlock */
+	KEPT_SECRET = 1 << 1, /* MADV_DONTDUMP, MADV_WIPEONFORK */
+	KEPT_DEVICE = 1 << 2, /* registered for DMA */
+	KEPT_ALWAYS = 1 << 3, /* code, pages that a pipe holds ... */
+};
+
+struct region {
+	uintptr_t start, end;
+	uintptr_t base;	      /* where block 0 begins, or would: at most 2 MiB before start */
+	struct block *blocks; /* block i covers [base + i * 2 MiB, ...) cut to the region */
+	size_t nblocks;
+	const struct emf_class *class; /* NULL: built-in behaviour */
+	bool registered; /* with userfaultfd; false while everything fits */
+	bool no_fork;	 /* children do not get it (MADV_DONTFORK) */
+	/*
+	 * KEPT_*: all blocks are NONE, or LOST, and their pages the kernel's. It stays registered,
+	 * for what was one mapping would be two for the program (mremap) for ever after.
+	 */
+	uint8_t kept;
+};
+
+/* Could this range hold managed memory? Without a lock, false positives only (2 MiB grain). */
+bool region_near(uintptr_t start, size_t len);
+
+/* Makes a region and puts it into the map. NULL: no memory, or too many regions. */
+struct region *region_insert(uintptr_t start, uintptr_t end);
+/* Takes it out of the map and frees it. No block may hold anything. */
+void region_erase(struct region *r);
+
+struct region *region_find(uintptr_t addr);
+/* The first region that ends above addr, or NULL. */
+struct region *region_next(uintptr_t addr);
+/* The last region that ends at or below addr, or NULL. */
+struct region *region_before(uintptr_t addr);
+/* i-th in address order, NULL behind the last. */
+struct region *region_at(size_t i);
+
+/* The block of an address inside the region. */
+struct block *region_block(struct region *r, uintptr_t addr);
+static inline uintptr_t region_block_start(const struct region *r, size_t i)
+{
+	return r->base + (i << BLOCK_SHIFT);
+}
+
+/*
+ * Cuts r at `at`; the new upper part is returned, r keeps the lower. A block that
+ * spans the cut becomes two that look the same, the upper one on no list: the
+ * caller sees to what they hold. NULL: no memory.
+ */
+struct region *region_split(struct region *r, uintptr_t at);
+/* It ends at `end` now, further up. False: no memory. */
+bool region_extend(struct region *r, uintptr_t end);
+/* It starts at `to` now, where no region is; the blocks keep their places in it. */
+void region_move(struct region *r, uintptr_t to);
+
+size_t region_count(void);
+size_t region_bytes(void);
+/* Cap on the number of regions, a share of vm.max_map_count. */
+size_t region_cap(void);
+
+#endif

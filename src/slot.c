@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "slot.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernel.h"
+#include "store/store.h"
+
+#define MEMBERS 64
+
+/* The memfd: a page of header, then a mask for each slot. See also store/reap.c. */
+struct header {
+	_Atomic uint64_t members;
+	_Atomic uint64_t high; /* no slot from here on was ever owned */
+};
+
+static struct {
+	struct header *family;
+	_Atomic uint64_t *owners;
+	uint16_t *refs; /* by blocks of this process */
+	struct slot_extent *extent;
+	uint32_t *freed; /* a stack: given back, not trimmed yet */
+	uint64_t nfreed;
+	uint64_t n, hand, nused; /* nused: ours, also those in `freed` */
+	unsigned me, next;	 /* our number, the child's */
+	int fd, life;
+} sl = { .fd = -1, .life = -1 };
+
+static uint64_t bit(unsigned member)
+{
+	return 1ull << member;
+}
+
+int slot_init(uint64_t store_bytes)
+{
+	uint64_t n = store_bytes >> BLOCK_SHIFT;
+
+	if (n >= NO_SLOT)
+		n = NO_SLOT - 1;
+	if (!n)
+		return -ENOSPC;
+	size_t len = STORE_SLOTS_HEADER + n * sizeof(*sl.owners);
+	sl.fd = k_memfd("emfatier-slots", len);
+	if (sl.fd < 0)
+		return sl.fd;
+	long r = k_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, sl.fd, 0);
+	if (r < 0)
+		return (int)r;
+	sl.family = (struct header *)r;
+	sl.owners = (_Atomic uint64_t *)(r + STORE_SLOTS_HEADER);
+	sl.refs = k_reserve(n * sizeof(*sl.refs), K_PAGE, false);
+	sl.extent = k_reserve(n * sizeof(*sl.extent), K_PAGE, false);
+	sl.freed = k_reserve(n * sizeof(*sl.freed), K_PAGE, false);
+	sl.n = n;
+	sl.hand = sl.nused = sl.nfreed = 0;
+	sl.me = 0;
+	sl.family->members = bit(0);
+	/* Without /proc there is no second description, so no lock, and no family. */
+	sl.life = k_reopen(sl.fd);
+	if (sl.life >= 0 && k_lock_byte(sl.life, 0)) {
+		close(sl.life);
+		sl.life = -1;
+	}
+	return sl.refs && sl.extent && sl.freed ? 0 : -ENOMEM;
+}
+
+int slot_memfd(void)
+{
+	return sl.fd;
+}
+
+uint64_t slot_capacity(void)
+{
+	return sl.n;
+}
+
+uint64_t slot_used(void)
+{
+	return sl.nused;
+}
+
+static uint32_t claim(uint64_t s)
+{
+	uint64_t none = 0;
+
+	if (atomic_load_explicit(sl.owners + s, memory_order_relaxed) ||
+	    !atomic_compare_exchange_strong(sl.owners + s, &none, bit(sl.me)))
+		return NO_SLOT;
+	uint64_t high = atomic_load(&sl.family->high);
+	while (high <= s && !atomic_compare_exchange_weak(&sl.family->high, &high, s + 1))
+		;
+	sl.nused++;
+	sl.hand = s + 1 < sl.n ? s + 1 : 0;
+	sl.refs[s] = 1;
+	return (uint32_t)s;
+}
+
+uint32_t slot_alloc(void)
+{
+	uint32_t got = NO_SLOT;
+
+	if (sl.nfreed) {
+		got = sl.freed[--sl.nfreed];
+		sl.refs[got] = 1;
+		return got;
+	}
+	/* Next fit: the one after the last is free until the first wrap. */
+	for (uint64_t i = 0, s = sl.hand; i < sl.n && got == NO_SLOT; i++, s = s + 1 < sl.n ? s + 1 : 0)
+		got = claim(s);
+	return got;
+}
+
+void slot_share(uint32_t s)
+{
+	if (!sl.refs[s]++)
+		sl.nused++;
+}
+
+/* It is ours alone, and its content is not needed. */
+static void push_freed(uint32_t s)
+{
+	sl.freed[sl.nfreed++] = s;
+}
+
+void slot_free(uint32_t s)
+{
+	if (--sl.refs[s])
+		return;
+	if (slot_is_mine(s)) {
+		push_freed(s);
+		return;
+	}
+	sl.nused--;
+	if (atomic_fetch_and(sl.owners + s, ~bit(sl.me)) & ~bit(sl.me))
+		return;
+	/* The others have left it in the same moment: it is nobody's, but to be trimmed. */
+	if (claim(s) != NO_SLOT) {
+		sl.refs[s] = 0;
+		push_freed(s);
+	}
+}
+
+bool slot_is_mine(uint32_t s)
+{
+	return sl.refs[s] <= 1 && atomic_load(sl.owners + s) == bit(sl.me);
+}
+
+void slot_set_extent(uint32_t s, struct slot_extent e)
+{
+	sl.extent[s] = e;
+}
+
+struct slot_extent slot_extent(uint32_t s)
+{
+	return sl.extent[s];
+}
+
+uint32_t slot_to_trim(void)
+{
+	return sl.nfreed ? sl.freed[--sl.nfreed] : NO_SLOT;
+}
+
+uint64_t slot_freed_count(void)
+{
+	return sl.nfreed;
+}
+
+void slot_trimmed(uint32_t s)
+{
+	atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+	sl.nused--;
+}
+
+/* --- the family --- */
+
+static int new_member(void)
+{
+	uint64_t members = atomic_load(&sl.family->members);
+
+	for (unsigned m = 0; m < MEMBERS; m++)
+		while (!(members & bit(m)))
+			if (atomic_compare_exchange_weak(&sl.family->members, &members,
+							 members | bit(m)))
+				return (int)m;
+	return -EAGAIN;
+}
+
+int slot_fork(void)
+{
+	if (sl.life < 0)
+		return -ENOTSUP;
+	int m = new_member();
+	if (m < 0)
+		return m;
+	int life = k_reopen(sl.fd);
+	int err = life < 0 ? life : k_lock_byte(life, (uint64_t)m);
+	/* Somebody who looked for the dead may have taken the number back before it was locked. */
+	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
+	if (err) {
+		if (life >= 0)
+			close(life);
+		atomic_fetch_and(&sl.family->members, ~bit((unsigned)m));
+		return err;
+	}
+	for (uint64_t s = 0; s < sl.family->high; s++)
+		if (sl.refs[s])
+			atomic_fetch_or(sl.owners + s, bit((unsigned)m));
+	sl.next = (unsigned)m;
+	return life;
+}
+
+void slot_forked(void)
+{
+	sl.me = sl.next;
+	sl.fd = sl.life = -1;
+	sl.nfreed = sl.nused = 0;
+	memset(sl.refs, 0, sl.family->high * sizeof(*sl.refs));
+}
+
+void slot_attach(int memfd, int life)
+{
+	sl.fd = memfd;
+	sl.life = life;
+	/* What the parent's transfers without a block held is none of ours. */
+	for (uint64_t s = 0; s < sl.family->high; s++)
+		if (!sl.refs[s] && atomic_load(sl.owners + s) & bit(sl.me))
+			atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+}
+
+void slot_forget(void)
+{
+	memset(&sl, 0, sizeof(sl));
+	sl.fd = sl.life = -1;
+}
+
+static void take_over(unsigned dead)
+{
+	for (uint64_t s = 0; s < sl.family->high; s++) {
+		if (!(atomic_load_explicit(sl.owners + s, memory_order_relaxed) & bit(dead)))
+			continue;
+		if (atomic_fetch_and(sl.owners + s, ~bit(dead)) == bit(dead) &&
+		    claim(s) != NO_SLOT) {
+			sl.refs[s] = 0;
+			push_freed((uint32_t)s);
+		}
+	}
+}
+
+void slot_reap(void)
+{
+	if (sl.life < 0)
+		return;
+	static uint64_t dead; /* found so by the call before */
+	uint64_t others = atomic_load(&sl.family->members) & ~bit(sl.me), was_dead = dead;
+
+	dead = 0;
+	for (unsigned m = 0; others && m < MEMBERS; m++) {
+		if (!(others & bit(m)) || k_lock_byte(sl.life, m))
+			continue;
+		/* We are the only one, and the number is not given out before it is unlocked. */
+		if (!(was_dead & bit(m))) {
+			/* What it had sent may still be on its way into the store. */
+			dead |= bit(m);
+		} else if (atomic_load(&sl.family->members) & bit(m)) {
+			take_over(m);
+			atomic_fetch_and(&sl.family->members, ~bit(m));
+		}
+		k_unlock_byte(sl.life, m);
+	}
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Slots: 2 MiB units of the far store, given out when a block is first written
+ * out. Under engine.lock.
+ *
+ * A slot can be shared: by the two halves of a block that was cut, and by the
+ * processes of a family, parent and forked children, that use one store. What is
+ * shared is never written again. Who owns what is in a memfd that the family maps: a
+ * mask of members for each slot, after a header page with the mask of members. A
+ * member proves that it lives by a lock on the byte of its number, which the kernel
+ * drops with the process; others then take over what it held. Whoever cleans up
+ * after the last one (store/guard.h) reads the same masks.
+ *
+ * Slots that were given back wait to be trimmed, and are reused first.
+ */
+#ifndef EMF_SLOT_H
+#define EMF_SLOT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "block.h"
+
+/* -ENOMEM, -ENOSPC: not one fits. */
+int slot_init(uint64_t store_bytes);
+int slot_memfd(void);
+uint64_t slot_capacity(void);
+uint64_t slot_used(void);
+
+uint32_t slot_alloc(void); /* NO_SLOT: the store is full */
+/* One more block uses it. */
+void slot_share(uint32_t s);
+void slot_free(uint32_t s);
+/* May its content be replaced? Not while anybody else uses it. */
+bool slot_is_mine(uint32_t s);
+
+/* Which part of it was written: [first, first + pages) of its 512 pages. */
+struct slot_extent {
+	uint16_t first, pages;
+};
+void slot_set_extent(uint32_t s, struct slot_extent e);
+struct slot_extent slot_extent(uint32_t s);
+
+/* A slot to trim now, or NO_SLOT; slot_trimmed ends it. */
+uint32_t slot_to_trim(void);
+uint64_t slot_freed_count(void);
+void slot_trimmed(uint32_t s);
+
+/*
+ * fork. slot_fork: by the parent, before: a child is to be a member that holds
+ * whatever we hold. Returns the descriptor of its life, for the child only, or -errno.
+ * slot_forked: by the child; what it holds is then what the caller adds with slot_share.
+ * slot_attach: by its runtime, with copies of slot_memfd and of its life.
+ */
+int slot_fork(void);
+void slot_forked(void);
+void slot_attach(int memfd, int life);
+/* In the child, when it is to hold none: nothing of the parent's is ours. */
+void slot_forget(void);
+
+/* Gives back what members held that had ended at the call before: a second apart or more. Cheap. */
+void slot_reap(void);
+
+#endif

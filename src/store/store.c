@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1 /* strchrnul, memrchr, RTLD_NODELETE */
+#include "store.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "count.h"
+#include "emfatier-stats.h"
+#include "lock.h"
+#include "where.h"
+
+#define MAX_URI 4096
+
+/* --- URIs --- */
+
+/* The userinfo of SCHEME://USERINFO@HOST with its '@'; *length 0: there is none. */
+static const char *userinfo(const char *uri, size_t *length)
+{
+	const char *start = strstr(uri, "://"), *at;
+
+	*length = 0;
+	if (!start)
+		return uri;
+	start += 3;
+	at = memrchr(start, '@', strcspn(start, "/?#"));
+	if (at)
+		*length = (size_t)(at + 1 - start);
+	return start;
+}
+
+/* Takes every copy of the URI's userinfo out of text. */
+static void strip_secrets(const char *uri, char *text)
+{
+	size_t length;
+	const char *secret = userinfo(uri, &length);
+	char *at;
+
+	if (!length)
+		return;
+	while ((at = memmem(text, strlen(text), secret, length)))
+		memmove(at, at + length, strlen(at + length) + 1);
+}
+
+/* "store.uri: 'URI': why", one line, no secrets. Returns rc. */
+static int blame(const char *uri, const char *why, int rc, char *err, size_t errlen)
+{
+	snprintf(err, errlen, "store.uri: '%.200s': %s", uri, why);
+	strip_secrets(uri, err);
+	for (char *c = err; *c; c++)
+		if ((unsigned char)*c < ' ')
+			*c = ' ';
+	return rc;
+}
+
+static bool make_dir(const char *path)
+{
+	struct stat st;
+
+	if (!stat(path, &st))
+		return S_ISDIR(st.st_mode) && !access(path, W_OK | X_OK);
+	return !mkdir(path, 0700);
+}
+
+/* file:DIR with DIR = $XDG_CACHE_HOME/emfatier where that can be had, else /var/tmp. */
+static void default_uri(char *uri, size_t length)
+{
+	const char *cache = getenv("XDG_CACHE_HOME");
+	char dir[PATH_MAX];
+	int n = -1;
+
+	if (cache && cache[0] == '/')
+		n = snprintf(dir, sizeof(dir), "%s/emfatier", cache);
+	if (n < 0 || (size_t)n >= sizeof(dir) || !make_dir(cache) || !make_dir(dir))
+		strcpy(dir, "/var/tmp");
+	n = snprintf(uri, length, "file:");
+	for (const char *c = dir; *c && (size_t)n + 4 < length; c++)
+		n += snprintf(uri + n, length - (size_t)n, *c == '%' || *c == '?' ? "%%%02X" : "%c",
+			      (unsigned char)*c);
+}
+
+/* --- providers --- */
+
+/* The name of the provider for a URI; false: not SCHEME:... */
+static bool provider_name(const char *uri, char *name, size_t length)
+{
+	size_t n = strspn(uri, "abcdefghijklmnopqrstuvwxyz0123456789+");
+
+	if (!n || uri[n] != ':' || n >= length)
+		return false;
+	memcpy(name, uri, n);
+	name[n] = '\0';
+	if (!strcmp(name, "nbds") || !strcmp(name, "nbd+unix") || !strcmp(name, "nbds+unix"))
+		strcpy(name, "nbd");
+	return !strchr(name, '+');
+}
+
+static bool find_provider(const char *dir, const char *name, char *path, size_t length)
+{
+	static const char *const place[] = { "providers", "../lib/emfatier/providers" };
+	char self[PATH_MAX];
+	int n;
+
+	if (dir) {
+		n = snprintf(path, length, "%s/%s.so", dir, name);
+		return n > 0 && (size_t)n < length && !access(path, R_OK);
+	}
+	if (where_dir(self, sizeof(self)))
+		return false;
+	for (size_t i = 0; i < sizeof(place) / sizeof(place[0]); i++) {
+		n = snprintf(path, length, "%s/%s/%s.so", self, place[i], name);
+		if (n > 0 && (size_t)n < length && !access(path, R_OK))
+			return true;
+	}
+	return false;
+}
+
+void store_load(const struct store_options *opt)
+{
+	char name[32], path[PATH_MAX];
+
+	for (unsigned i = 0; i < (opt->nuri ? opt->nuri : 1); i++)
+		if (provider_name(opt->nuri ? opt->uri[i] : "file:", name, sizeof(name)) &&
+		    find_provider(opt->provider_dir, name, path, sizeof(path)))
+			(void)!dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
+static int load(const char *uri, const char *dir, void **dl, const struct emf_provider **out,
+		char *err, size_t errlen)
+{
+	const struct emf_provider *p = NULL;
+	char name[32], path[PATH_MAX], why[PATH_MAX + 64];
+
+	if (!provider_name(uri, name, sizeof(name)))
+		return blame(uri, "not a URI; use file:, mem:, nbd:// or nbd+unix://", -EINVAL, err,
+			     errlen);
+	if (!find_provider(dir, name, path, sizeof(path))) {
+		bool ours = !strcmp(name, "file") || !strcmp(name, "mem") || !strcmp(name, "nbd");
+
+		snprintf(why, sizeof(why),
+			 ours ? "provider '%s' is not installed (no %s.so)"
+			      : "no provider '%s'; use file:, mem:, nbd:// or nbd+unix://",
+			 name, name);
+		return blame(uri, why, -EINVAL, err, errlen);
+	}
+	/* NODELETE: libraries below a provider may have left thread-specific data. */
+	*dl = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	if (!*dl)
+		return blame(uri, dlerror(), -ELIBACC, err, errlen);
+	p = dlsym(*dl, "emf_provider");
+	if (!p || p->abi != EMF_PROVIDER_ABI) {
+		snprintf(why, sizeof(why), "%s is not a provider of this version", path);
+		return blame(uri, why, -ELIBBAD, err, errlen);
+	}
+	*out = p;
+	return 0;
+}
+
+/* --- the chain --- */
+
+static int lock_leaf(struct store *st, unsigned i, const char *uri, const struct store_options *opt,
+		     char *err, size_t errlen)
+{
+	char clean[MAX_URI], why[PATH_MAX + 64];
+
+	snprintf(clean, sizeof(clean), "%s", uri);
+	strip_secrets(uri, clean);
+	st->lock_fd[i] = lock_space(clean, opt->run_dir, opt->timeout_ms, why, sizeof(why));
+	return st->lock_fd[i] < 0 ? blame(uri, why, st->lock_fd[i], err, errlen) : 0;
+}
+
+/* One space named twice would overwrite itself. */
+static bool is_repeated(const char *const *uri, unsigned i)
+{
+	for (unsigned j = 0; j < i; j++)
+		if (!strcmp(uri[i], uri[j]))
+			return true;
+	return false;
+}
+
+static int open_leaf(struct store *st, unsigned i, const char *const *uris,
+		     const struct store_options *opt, char *err, size_t errlen)
+{
+	const char *uri = uris[i];
+	const struct emf_provider *p = NULL;
+	struct emf_store_stats *stats = opt->stats ? &opt->stats[i] : NULL;
+	char why[512] = "";
+	int rc;
+
+	if (strlen(uri) >= MAX_URI)
+		return blame(uri, "too long", -EINVAL, err, errlen);
+	rc = load(uri, opt->provider_dir, &st->dl[i], &p, err, errlen);
+	if (rc)
+		return rc;
+	rc = p->open(uri, opt->timeout_ms, &st->leaf[i], why, sizeof(why));
+	if (rc)
+		return blame(uri, why[0] ? why : strerror(-rc), rc, err, errlen);
+	if (st->leaf[i]->caps & EMF_CAP_OUTLIVES) {
+		st->outlives = true;
+		if (is_repeated(uris, i))
+			return blame(uri, "named twice; each member needs an export of its own",
+				     -EINVAL, err, errlen);
+		rc = opt->run_dir ? lock_leaf(st, i, uri, opt, err, errlen) : 0;
+		if (rc)
+			return rc;
+	}
+	if (!stats)
+		return 0;
+	snprintf(stats->uri, sizeof(stats->uri), "%s", uri);
+	strip_secrets(uri, stats->uri);
+	atomic_store(&stats->state, EMF_STORE_OK);
+	rc = count_open(st->leaf[i], stats, &st->count[i]);
+	return rc ? blame(uri, strerror(-rc), rc, err, errlen) : 0;
+}
+
+static int build(struct store *st, const struct store_options *opt, char *err, size_t errlen)
+{
+	struct emf_backend *member[STORE_LEAVES] = { NULL }, *below;
+	int rc = 0;
+
+	for (unsigned i = 0; i < st->nleaves; i++)
+		member[i] = st->count[i] ? st->count[i] : st->leaf[i];
+	below = member[0];
+	if (st->nleaves > 1) {
+		rc = stripe_open(member, st->nleaves, opt->stripe_unit, &st->stripe);
+		below = st->stripe;
+	}
+	if (!rc)
+		rc = checksum_open(below, &st->checksum);
+	if (rc) {
+		snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
+		return rc;
+	}
+	st->top = st->checksum;
+	return 0;
+}
+
+int store_open(struct store *st, const struct store_options *opt, char *err, size_t errlen)
+{
+	char dflt[MAX_URI];
+	const char *one = dflt, *const *uri = opt->uri;
+	unsigned n = opt->nuri;
+	int rc = 0;
+
+	*st = (struct store){ 0 };
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		st->lock_fd[i] = -1;
+	if (!n) {
+		default_uri(dflt, sizeof(dflt));
+		uri = &one;
+		n = 1;
+	}
+	if (n > STORE_LEAVES) {
+		snprintf(err, errlen, "store.uri: %u stores, at most %u are possible", n,
+			 STORE_LEAVES);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < n && !rc; i++) {
+		st->nleaves = i + 1;
+		rc = open_leaf(st, i, uri, opt, err, errlen);
+	}
+	if (!rc)
+		rc = build(st, opt, err, errlen);
+	if (rc)
+		store_close(st);
+	return rc;
+}
+
+static void close_one(struct emf_backend **be)
+{
+	if (*be)
+		(*be)->ops->close(*be);
+	*be = NULL;
+}
+
+void store_close(struct store *st)
+{
+	close_one(&st->checksum);
+	close_one(&st->stripe);
+	for (unsigned i = 0; i < st->nleaves; i++) {
+		close_one(&st->count[i]);
+		close_one(&st->leaf[i]);
+		if (st->lock_fd[i] >= 0)
+			close(st->lock_fd[i]);
+		st->lock_fd[i] = -1;
+		if (st->dl[i])
+			dlclose(st->dl[i]);
+		st->dl[i] = NULL;
+	}
+	st->top = NULL;
+	st->nleaves = 0;
+}
+
+int store_descriptors(const struct store *st, int *fds, unsigned max)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < st->nleaves; i++) {
+		const struct emf_backend *leaf = st->leaf[i];
+		int got = leaf->ops->descriptors(leaf, fds + n, (int)(max - n));
+
+		if (got < 0)
+			return got;
+		n += (unsigned)got;
+		if (st->lock_fd[i] < 0)
+			continue;
+		if (n == max)
+			return -E2BIG;
+		fds[n++] = st->lock_fd[i];
+	}
+	return (int)n;
+}
+
+int store_forked(struct store *st, const int *fds)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < st->nleaves && !rc; i++) {
+		rc = st->leaf[i]->ops->forked(st->leaf[i], fds);
+		if (rc < 0)
+			return rc;
+		fds += rc;
+		rc = 0;
+		if (st->lock_fd[i] >= 0)
+			st->lock_fd[i] = *fds++;
+	}
+	return st->stripe ? st->stripe->ops->forked(st->stripe, NULL) : 0;
+}
+
+bool store_matches(struct store *st, uint64_t offset, size_t length, const void *buf)
+{
+	return checksum_matches(st->checksum, offset, length, buf);
+}

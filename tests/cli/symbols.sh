@@ -1,0 +1,48 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The reserved path (what runs while a program thread is stopped in a fault) calls no
+# allocator, no stdio, no dynamic linker, no resolver and nothing of pthreads but what
+# the start needs: the undefined symbols of its objects are held against this list.
+# And the preloaded library exports what it interposes, nothing else.
+set -u
+BUILD=$(cd "${BUILD:?the directory of the build outputs}" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+status=0
+
+reserved="arena block change control fault fmt frame kernel lock log mover policy/resident policy/sequential
+	region slot transfer"
+allowed=" _GLOBAL_OFFSET_TABLE_ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
+	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread
+	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcpy strlen strncat strnlen strrchr syscall write "
+
+defined=$(find "$BUILD/obj/src" -name '*.o' ! -path '*/provider/*' -exec nm --defined-only {} + |
+	awk 'NF == 3 { print $3 }' | sort -u)
+bad=''
+for name in $reserved; do
+	for symbol in $(nm -u "$BUILD/obj/src/$name.o" | awk '{ print $2 }'); do
+		case $(echo $allowed) in
+		*" $symbol "* | *" $symbol" | "$symbol "*) continue ;;
+		esac
+		grep -qx "$symbol" <<<"$defined" || bad+=" $name:$symbol"
+	done
+done
+if [ -z "$bad" ]; then
+	echo "ok symbols: the reserved path"
+else
+	echo "not ok symbols: the reserved path: calls$bad"
+	status=1
+fi
+
+# The list in the map's first comment, and NAME@VERSION of each version.
+want=$(awk '
+	/^ \*\t/ { gsub(/[*\t ]/, ""); n = split($0, name, ";"); for (i = 1; i < n; i++) print name[i] }
+	/^[A-Za-z]/ && !/local:/ { for (i = 3; i < NF; i++) { sub(";", "", $i); print $i "@" $1 } }
+' "$here/../../preload/exports.map" | sort)
+have=$(nm -D --defined-only "$BUILD/libemfatier.so" | awk '$2 != "A" { print $3 }' | sort)
+if [ "$want" = "$have" ]; then
+	echo "ok symbols: exports"
+else
+	echo "not ok symbols: exports: $(diff <(echo "$want") <(echo "$have") | grep '^[<>]' | tr '\n' ' ')"
+	status=1
+fi
+exit $status

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bugs that were found, a row each: every one of these failed before its fix.
+ */
+#define _GNU_SOURCE
+#include "rows.h"
+
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+#include <time.h>
+
+enum { BLOCK = 2 << 20, SECONDS = 3 };
+
+static char *block_aligned(size_t size)
+{
+	char *p = map_anon(size + BLOCK);
+
+	return (char *)(((uintptr_t)p + BLOCK - 1) & ~(uintptr_t)(BLOCK - 1));
+}
+
+static bool time_left(time_t end)
+{
+	return time(NULL) < end;
+}
+
+static void on_alarm(int sig)
+{
+	(void)sig;
+}
+
+/*
+ * A signal interrupts the wait in a fault; the access then runs again before the page is
+ * protected, and the write that follows was not seen.
+ */
+static void run_signal_write(size_t size)
+{
+	size_t blocks = size / BLOCK;
+	volatile unsigned *word[8];
+	unsigned *expect = calloc(blocks * 8, sizeof(*expect)), x = 1;
+	char *p = block_aligned(size);
+	struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGALRM };
+	struct itimerspec often = { { 0, 40000 }, { 0, 40000 } };
+	timer_t timer;
+
+	memset(p, 0, size);
+	signal(SIGALRM, on_alarm);
+	SYS(timer_create(CLOCK_MONOTONIC, &event, &timer));
+	SYS(timer_settime(timer, 0, &often, NULL));
+	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+		x = x * 1664525u + 1013904223u;
+		size_t b = (x >> 8) % blocks, k = (x >> 3) % 8;
+		word[k] = (volatile unsigned *)(p + b * BLOCK + k * PAGE);
+		if (*word[k] != expect[b * 8 + k])
+			die("block %zu: %u instead of %u", b, *word[k], expect[b * 8 + k]);
+		*word[k] = ++expect[b * 8 + k];
+	}
+	timer_delete(timer);
+}
+
+/* A discard that begins and ends inside of blocks; the first one left while the second was fetched. */
+static void run_discard_edges(size_t size)
+{
+	char *p = block_aligned(size);
+	unsigned x = 1;
+
+	memset(p, 1, size);
+	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+		x = x * 1664525u + 1013904223u;
+		char *from = p + (x >> 8) % (size / BLOCK - 2) * BLOCK + BLOCK / 2, *to = from + BLOCK;
+		memset(from, 7, BLOCK);
+		for (size_t i = 0; i < size; i += BLOCK)
+			((volatile char *)p)[i];
+		SYS(madvise(from, BLOCK, MADV_DONTNEED));
+		for (char *q = from; q < to; q += PAGE)
+			if (*(volatile char *)q)
+				die("old data %zu bytes behind the start of a discard", q - from);
+	}
+}
+
+/* Fork again and again while blocks come and go: what had just left was zero in the child. */
+static void run_fork_often(size_t size)
+{
+	char *p = filled(size);
+
+	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+		pid_t child = SYS(fork());
+		if (!child) {
+			check_pages(p, 0, size / PAGE, 1, "child");
+			_exit(0);
+		}
+		expect_child(child, "child");
+	}
+}
+
+static volatile bool writer_done;
+
+static void *write_and_check(void *arg)
+{
+	size_t pages = *(size_t *)arg;
+	char *p = map_anon(pages * PAGE);
+
+	for (unsigned version = 1; version < 4; version++) {
+		fill_pages(p, 0, pages, version);
+		check_pages(p, 0, pages, version, "thread");
+	}
+	writer_done = true;
+	return NULL;
+}
+
+/* Fork in one thread while another grows its memory: accounting and budget survive it. */
+static void run_fork_growing(size_t size)
+{
+	size_t pages = size / PAGE;
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, write_and_check, &pages);
+	while (!writer_done) {
+		pid_t child = SYS(fork());
+		if (!child)
+			_exit(0);
+		SYS(waitpid(child, NULL, 0));
+	}
+	pthread_join(thread, NULL);
+}
+
+/* What locks, protects or marks a part of an allocation must not break free and realloc. */
+static void run_free_released(size_t size)
+{
+	size_t n = size / 4;
+	char *p = malloc(n);
+
+	memset(p, 7, n);
+	if (!mlock(p, PAGE))
+		munlock(p, PAGE);
+	free(p);
+	p = malloc(n);
+	memset(p, 7, n);
+	SYS(madvise((void *)(((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1)), n - PAGE, MADV_DONTDUMP));
+	free(p);
+	p = malloc(n);
+	memset(p, 7, n);
+	char *page = (char *)(((uintptr_t)p + n / 2) & ~(uintptr_t)(PAGE - 1));
+	SYS(mprotect(page, PAGE, PROT_READ));
+	SYS(mprotect(page, PAGE, PROT_READ | PROT_WRITE));
+	if (malloc_usable_size(p) < n)
+		die("malloc_usable_size: %zu of %zu", malloc_usable_size(p), n);
+	p = realloc(p, 2 * n);
+	for (size_t i = 0; i < n; i += PAGE)
+		if (p[i] != 7)
+			die("realloc lost byte %zu", i);
+	free(p);
+}
+
+static void *read_and_print(void *arg)
+{
+	sleep(1);
+	check_pages(arg, 0, (32 << 20) / PAGE, 1, "last thread");
+	puts("the last thread was here");
+	return NULL;
+}
+
+/* The main thread ends first; the process ends with the last thread of the program, as ever. */
+static void run_last_thread(size_t size)
+{
+	int out[2];
+
+	SYS(pipe(out));
+	pid_t child = SYS(fork());
+	if (!child) {
+		pthread_t thread;
+		SYS(dup2(out[1], 1));
+		close(out[0]);
+		close(out[1]);
+		pthread_create(&thread, NULL, read_and_print, filled(size));
+		pthread_detach(thread);
+		pthread_exit(NULL);
+	}
+	char text[64] = "";
+	int status;
+	close(out[1]);
+	SYS(waitpid(child, &status, 0));
+	SYS(read(out[0], text, sizeof(text) - 1));
+	if (status || strcmp(text, "the last thread was here\n"))
+		die("status %x, output '%s'", status, text);
+}
+
+/* libc makes each thread change its identity, by a signal: also those it does not know to be ours. */
+static void run_setuid(size_t size)
+{
+	if (geteuid())
+		skip("not root");
+	pid_t child = SYS(fork());
+	if (!child) {
+		char *p = filled(size);
+		SYS(setgid(65534));
+		SYS(setuid(65534));
+		check_pages(p, 0, size / PAGE, 1, "after setuid");
+		_exit(0);
+	}
+	expect_child(child, "other identity");
+}
+
+/*
+ * The parent writes while the child still shares: MOVE of a huge page that was split meets
+ * a shared page, and had moved one page more than it said, which then was lost.
+ */
+static void run_write_after_fork(size_t size)
+{
+	size_t n = size / PAGE;
+
+	for (unsigned round = 0; round < 6; round++) {
+		char *p = filled(size), c;
+		int go[2];
+		SYS(pipe(go));
+		pid_t child = SYS(fork());
+		if (!child) {
+			SYS(read(go[0], &c, 1));
+			_exit(0);
+		}
+		fill_pages(p, 0, n, 2);
+		SYS(write(go[1], "x", 1));
+		expect_child(child, "child");
+		check_pages(p, 0, n, 2, "parent");
+		SYS(munmap(p, size));
+		close(go[0]);
+		close(go[1]);
+	}
+}
+
+static const struct row rows[] = {
+	{ "signal-write", run_signal_write, true },
+	{ "discard-edges", run_discard_edges, true },
+	{ "fork-often", run_fork_often, true },
+	{ "fork-growing", run_fork_growing, false },
+	{ "free-released", run_free_released, false },
+	{ "last-thread", run_last_thread, false },
+	{ "setuid", run_setuid, false },
+	{ "write-after-fork", run_write_after_fork, true },
+};
+
+ROWS_MAIN(rows)

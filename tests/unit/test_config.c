@@ -1,0 +1,751 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Settings: every key, every error, files, inline text, limits, noise. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "config.h"
+#include "config_memory.h"
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+static char tmp[64]; /* a directory for this run */
+static char err[1024];
+static struct emf_config cfg;
+
+static const char *in_tmp(const char *name)
+{
+	static char path[4][256];
+	static unsigned turn;
+	char *p = path[turn++ % 4];
+
+	snprintf(p, sizeof(path[0]), "%s/%s", tmp, name);
+	return p;
+}
+
+static const char *write_bytes(const char *name, const void *data, size_t len)
+{
+	const char *path = in_tmp(name);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, data, len), len);
+	close(fd);
+	return path;
+}
+
+static const char *write_file(const char *name, const char *text)
+{
+	return write_bytes(name, text, strlen(text));
+}
+
+static int read_inline(const char *text)
+{
+	config_defaults(&cfg);
+	memset(err, 0, sizeof(err));
+	return config_read_inline(&cfg, text, "inline", err, sizeof(err));
+}
+
+static int read_text(const char *text)
+{
+	const char *path = write_file("p.conf", text);
+
+	config_defaults(&cfg);
+	memset(err, 0, sizeof(err));
+	return config_read_file(&cfg, path, err, sizeof(err));
+}
+
+static void assert_contains(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' is not in: %s", part, text);
+}
+
+static void assert_defaults(void)
+{
+	assert_int_equal(cfg.limit.percent, 80);
+	assert_int_equal(cfg.limit.bytes, 0);
+	assert_int_equal(cfg.high, 98);
+	assert_int_equal(cfg.low, 96);
+	assert_int_equal(cfg.nstores, 0);
+	assert_int_equal(cfg.stripe, 512 << 10);
+	assert_int_equal(cfg.timeout_ms, 10000);
+	assert_int_equal(cfg.min_region, 4 << 20);
+	assert_int_equal(cfg.heap, EMF_HEAP_LARGE);
+	assert_true(cfg.move);
+	assert_int_equal(cfg.chaos, 0);
+	assert_int_equal(cfg.nclasses, 0);
+	assert_int_equal(config_validate(&cfg, err, sizeof(err)), 0);
+}
+
+static unsigned described;
+
+static void describe(const char *section, const char *key, const char *type, const char *dflt,
+		     const char *help)
+{
+	char setting[128];
+
+	described++;
+	assert_true(*section && *key && *type && *help);
+	if (!strcmp(key, "trace"))
+		return;
+	/* every default must be a value that the parser takes */
+	snprintf(setting, sizeof(setting), "%s%s.%s=%s", section,
+		 strcmp(section, "class") ? "" : ".x", key, dflt);
+	if (config_read_inline(&cfg, setting, "default", err, sizeof(err)))
+		fail_msg("%s", err);
+}
+
+static void defaults(void **state)
+{
+	(void)state;
+	memset(&cfg, 0xa5, sizeof(cfg));
+	config_defaults(&cfg);
+	assert_defaults();
+	described = 0;
+	config_describe(describe);
+	assert_int_equal(described, 20);
+	assert_int_equal(cfg.nclasses, 1);
+	cfg.nclasses = 0;
+	assert_defaults();
+}
+
+static void good_values(void **state)
+{
+	(void)state;
+	assert_int_equal(read_inline("local.limit=50%;local.high=90%;local.low=80"), 0);
+	assert_int_equal(cfg.limit.percent, 50);
+	assert_int_equal(cfg.high, 90);
+	assert_int_equal(cfg.low, 80);
+	assert_int_equal(read_inline(" local.limit = 1.5G ;; \t; ;local.limit=2G;"), 0);
+	assert_int_equal(cfg.limit.percent, 0);
+	assert_int_equal(cfg.limit.bytes, 2ull << 30);
+	assert_int_equal(read_inline("local.limit=2G;local.limit=auto"), 0);
+	assert_int_equal(cfg.limit.percent, 80);
+	assert_int_equal(cfg.limit.bytes, 0);
+	assert_int_equal(
+	    read_inline("store.uri=mem:?latency=3us&bandwidth=12G, nbd://[::1]:10809/x "
+			"nbd+unix:///?socket=/s;store.stripe=2M;store.timeout=500ms;"
+			"store.redundancy=none;store.encrypt=off"),
+	    0);
+	assert_int_equal(cfg.nstores, 3);
+	assert_string_equal(cfg.store_uri[0], "mem:?latency=3us&bandwidth=12G");
+	assert_string_equal(cfg.store_uri[1], "nbd://[::1]:10809/x");
+	assert_string_equal(cfg.store_uri[2], "nbd+unix:///?socket=/s");
+	assert_int_equal(cfg.stripe, 2 << 20);
+	assert_int_equal(cfg.timeout_ms, 500);
+	assert_int_equal(read_inline("store.uri=mem:,mem:;store.uri=file:/x"), 0);
+	assert_int_equal(cfg.nstores, 1);
+	assert_int_equal(read_inline("store.uri=mem:;store.uri="), 0);
+	assert_int_equal(cfg.nstores, 0);
+	assert_int_equal(read_inline("engine.min_region=4K;engine.fault=thread;engine.move=off;"
+				     "engine.heap=off;engine.chaos=1000000"),
+			 0);
+	assert_int_equal(cfg.min_region, 4096);
+	assert_false(cfg.move);
+	assert_int_equal(cfg.heap, EMF_HEAP_OFF);
+	assert_int_equal(cfg.chaos, 1000000);
+	assert_int_equal(read_inline("engine.heap=all"), 0);
+	assert_int_equal(cfg.heap, EMF_HEAP_ALL);
+	assert_int_equal(read_inline(""), 0);
+	assert_defaults();
+}
+
+static void bad_values(void **state)
+{
+	/* clang-format off */
+	static const struct {
+		const char *text, *message;
+	} table[] = {
+		{ "local.limit=0", "inline:1: local.limit: '0' leaves no local memory" },
+		{ "local.limit=", "local.limit: '' is not a size; write bytes or a number with K, M" },
+		{ "local.limit=-1G", "'-1G' is not a size" },
+		{ "local.limit=12Q", "'12Q' is not a size" },
+		{ "local.limit=99999999T", "'99999999T' is not a size" },
+		{ "local.limit=0%", "not a percentage" },
+		{ "local.limit=101%", "not a percentage" },
+		{ "local.limit=%", "not a percentage" },
+		{ "local.limit=2G;local.high=0", "inline:2: local.high: '0' is not a percentage; write 1 to 100" },
+		{ "local.high=101", "not a percentage" },
+		{ "local.low=x", "local.low: 'x' is not a percentage" },
+		{ "local.low=99", "inline:1: local.low: 99 is above local.high, 98; lower it" },
+		{ "store.uri=mem1", "store.uri: 'mem1' is not a URI; write file:/path" },
+		{ "store.uri=mem:,:x", "':x' is not a URI" },
+		{ "store.uri=MEM:", "not a URI" },
+		{ "store.uri=mem:\x01", "'mem:?' is not a URI" },
+		{ "store.uri=m:1,m:2,m:3,m:4,m:5,m:6,m:7,m:8,m:9,m:10,m:11,m:12,m:13,m:14,m:15,m:16,m:17", "'m:17' is one too many; at most 16" },
+		{ "store.stripe=32K", "'32K' is out of range; use 64K to 2M" },
+		{ "store.stripe=4M", "out of range" },
+		{ "store.stripe=96K", "'96K' is not a power of two" },
+		{ "store.stripe=x", "'x' is not a size" },
+		{ "store.redundancy=mirror", "'mirror' is not supported by this version; use none" },
+		{ "store.redundancy=parity", "not supported by this version" },
+		{ "store.redundancy=raid", "'raid' is not known; use none" },
+		{ "store.encrypt=on", "'on' is not supported by this version; use off" },
+		{ "store.timeout=10", "'10' is not a duration; write 500ms, 10s or 2m" },
+		{ "store.timeout=0s", "'0s' is out of range; use 1ms to 3600s" },
+		{ "store.timeout=2000m", "out of range" },
+		{ "engine.min_region=4095", "'4095' is out of range; use 4K to 64T" },
+		{ "engine.fault=signal", "'signal' is not supported by this version; use thread" },
+		{ "engine.heap=small", "'small' is not known; use large, all or off" },
+		{ "engine.move=on", "'on' is not known; use auto or off" },
+		{ "engine.chaos=1000001", "'1000001' is not a number from 0 to 1000000" },
+		{ "engine.chaos=-1", "not a number" },
+		{ "engine.chaos=1.5", "not a number" },
+		{ "engine.trace=/tmp/x", "engine.trace: traces are not supported by this version" },
+		{ "class.a.match=size>64M", "class.a.match: 'size>64M' is no match; write size>=SIZE" },
+		{ "class.a.match=size>=x", "'x' is not a size" },
+		{ "class.a.match=command=", "'command=' is no match" },
+		{ "class.a.match=size>=2G size<=1G", "matches nothing" },
+		{ "class.a.evict=lru", "'lru' is not known; use auto or loop" },
+		{ "class.a.prefetch=yes", "'yes' is not known; use auto, sequential or off" },
+		{ "class.a.window=1025", "not a number from 0 to 1024" },
+		{ "class.a.resident=101", "not a percentage" },
+		{ "class.a.granule=4M", "class.a.granule: '4M' is not supported by this version; use 2M" },
+		{ "class.a.size=4M", "class.a.size: unknown key; known are: match, evict, prefetch" },
+		{ "class.a b.evict=loop", "class name" },
+		{ "class..evict=loop", "class name" },
+		{ "class.a.b.evict=loop", "class name" },
+		{ "class.evict=loop", "write [class NAME]" },
+		{ "class.a123456789012345678901234567890123.evict=loop", "class name" },
+		{ "store.uir=mem:", "store.uir: unknown key; known are: uri, stripe, redundancy, "
+				    "timeout, encrypt (did you mean uri?)" },
+		{ "local.budget=1", "local.budget: unknown key; known are: limit, high, low" },
+		{ "local.limt=1", "(did you mean limit?)" },
+		{ "=1", "not a setting" },
+		{ "lokal.limit=1", "[lokal]: unknown section; known are: local, store, engine, class NAME" },
+		{ "local.x.limit=1", "unknown section" },
+		{ "limit=1", "'limit=1': not a setting; write section.key=value" },
+		{ "local.limit", "not a setting" },
+		{ "local.limit:2G", "not a setting" },
+		{ "local.limit=1G\x1b[31m", "'1G?[31m' is not a size" }, /* nothing reaches a terminal */
+	};
+	/* clang-format on */
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		if (read_inline(table[i].text) != -EINVAL)
+			fail_msg("accepted: %s", table[i].text);
+		assert_contains(err, table[i].message);
+		assert_null(strchr(err, '\n'));
+	}
+}
+
+static void files(void **state)
+{
+	char text[512];
+
+	(void)state;
+	assert_int_equal(read_text("\xef\xbb\xbf[local]\r\n# comment\n; comment\n\n"
+				   "  limit = 1G ; why\r\n\t high=90\n\tlow: 85\n"
+				   "[store]\nuri = mem:;x\n[ class weights ]\nevict=loop"),
+			 -EINVAL); /* blanks inside the brackets are not trimmed by libinih */
+	assert_contains(err, "/p.conf:10: [ class weights ]: unknown section");
+	assert_int_equal(read_text("\xef\xbb\xbf[local]\r\n# comment\n; comment\n\n"
+				   "  limit = 1G ; why\r\n\t high=90\n\tlow: 85\n"
+				   "[store]\nuri = mem:;x\n[class  weights]\nevict=loop"),
+			 0);
+	assert_int_equal(cfg.limit.bytes, 1 << 30);
+	assert_int_equal(cfg.high, 90);
+	assert_int_equal(cfg.low, 85);
+	assert_string_equal(cfg.store_uri[0], "mem:;x");
+	assert_int_equal(cfg.nclasses, 1);
+	assert_string_equal(cfg.classes[0].name, "weights");
+	assert_int_equal(cfg.classes[0].line, 10);
+	assert_int_equal(cfg.classes[0].evict, EMF_EVICT_LOOP);
+	assert_int_equal(read_text(""), 0);
+	assert_defaults();
+
+	/* low and high may be given in either order; what counts is the end */
+	assert_int_equal(read_text("[local]\nhigh=50\nlow=40\n"), 0);
+	assert_int_equal(read_text("[local]\nlow=99\nhigh=100\n"), 0);
+
+	snprintf(text, sizeof(text), "%s: No such file or directory", in_tmp("none"));
+	assert_int_equal(config_read_file(&cfg, in_tmp("none"), err, sizeof(err)), -ENOENT);
+	assert_string_equal(err, text);
+	assert_int_equal(config_read_file(&cfg, tmp, err, sizeof(err)), -EINVAL);
+	assert_contains(err, "not a regular file");
+	assert_int_equal(mkfifo(in_tmp("fifo"), 0600), 0);
+	assert_int_equal(config_read_file(&cfg, in_tmp("fifo"), err, sizeof(err)), -EINVAL);
+	assert_contains(err, "not a regular file");
+	assert_int_equal(config_read_file(&cfg, "/dev/zero", err, sizeof(err)), -EINVAL);
+}
+
+static void bad_files(void **state)
+{
+	static const struct {
+		const char *text, *message;
+	} table[] = {
+		{ "[local]\nlimit=1G\n\nlimt=2G\n", "/p.conf:4: local.limt: unknown key" },
+		{ "[local]\nlimit=1G\n  limit=12Q\n",
+		  "/p.conf:3: local.limit: '12Q' is not a size" },
+		{ "limit=1G\n", "/p.conf:1: a key before any section" },
+		{ "[local]\nlimit\n", "/p.conf:2: neither [section] nor key = value" },
+		{ "[local]\nlimit\nhigh=x\n", "/p.conf:2: neither" },
+		{ "[local]\nhigh=x\nlimit\n", "/p.conf:2: local.high" },
+		{ "[local\n", "/p.conf:1: neither" },
+		{ "\n[lokal]\n", "/p.conf:2: [lokal]: unknown section" },
+		{ "[class]\n", "/p.conf:1: [class]: write [class NAME]" },
+		{ "[class a.b]\n", "class name has" },
+		{ "[local x]\n", "unknown section" },
+		{ "[]\n", "unknown section" },
+		{ "[local]\nlow=99\nlimit=1G\n", "/p.conf:2: local.low: 99 is above" },
+		{ "[local]\nhigh=90\n", "/p.conf:2: local.low: 96 is above local.high, 90" },
+		{ "[class x]\nwindow=1\n[class y]\nwindow=-1\n", "/p.conf:4: class.y.window" },
+		{ "[0123456789012345678901234567890123456789012345678901234567890]\n",
+		  "/p.conf:1: the section's name is too long" },
+		{ "[local]\n0123456789012345678901234567890123456789012345678901234567890=1\n",
+		  "/p.conf:2: local.0123" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		if (read_text(table[i].text) != -EINVAL)
+			fail_msg("accepted: %s", table[i].text);
+		assert_contains(err, table[i].message);
+		assert_null(strchr(err, '\n'));
+	}
+}
+
+static void long_and_binary(void **state)
+{
+	static char text[1 << 20];
+	size_t n;
+
+	(void)state;
+	/* sixteen URIs of full length fit into one line, one character more does not */
+	n = (size_t)sprintf(text, "[store]\nuri = ");
+	for (unsigned i = 0; i < EMF_MAX_STORES; i++)
+		n += (size_t)sprintf(text + n, "%smem:%0*d", i ? "," : "", EMF_URI_MAX - 5, i);
+	assert_int_equal(read_text(text), 0);
+	assert_int_equal(cfg.nstores, EMF_MAX_STORES);
+	assert_int_equal(strlen(cfg.store_uri[15]), EMF_URI_MAX - 1);
+	sprintf(text, "[store]\nuri = mem:%0*d", EMF_URI_MAX - 4, 0);
+	assert_int_equal(read_text(text), -EINVAL);
+	assert_contains(err, "is too long; a URI has at most 231 characters");
+
+	memset(text, 'x', sizeof(text));
+	memcpy(text, "[local]\n", 8);
+	text[sizeof(text) - 1] = '\0';
+	assert_int_equal(read_text(text), -EINVAL);
+	assert_contains(err, "p.conf:2: the line is too long");
+
+	/* blanks and comments may be as many as one likes */
+	memset(text, ' ', sizeof(text));
+	memcpy(text, "[local]\n", 8);
+	strcpy(text + sizeof(text) - 16, "limit=3M\n");
+	assert_int_equal(read_text(text), 0);
+	assert_int_equal(cfg.limit.bytes, 3 << 20);
+
+	memset(text, 'x', 10000);
+	memcpy(text, "local.limit=", 12);
+	text[10000] = '\0';
+	assert_int_equal(read_inline(text), -EINVAL);
+	assert_contains(err, "inline:1: local.limit: the value is too long");
+	memset(text, 'y', 10000);
+	assert_int_equal(read_inline(text), -EINVAL);
+	assert_contains(err, "not a setting");
+
+	config_defaults(&cfg);
+	assert_int_equal(config_read_file(&cfg, write_bytes("nul", "[local]\nlimit=1\0G\n", 18),
+					  err, sizeof(err)),
+			 -EINVAL);
+	assert_contains(err, "nul:2: holds a zero byte");
+	assert_int_equal(config_read_file(&cfg, "/proc/self/exe", err, sizeof(err)), -EINVAL);
+	/* a buffer for the message that is too small is the caller's loss, no more */
+	assert_int_equal(config_read_inline(&cfg, "local.limit=0", "s", err, 8), -EINVAL);
+	assert_int_equal(strlen(err), 7);
+}
+
+static void classes(void **state)
+{
+	char text[4096];
+	size_t n = 0;
+
+	(void)state;
+	assert_int_equal(read_text("[class big]\nmatch = size>=64M, command=llama*\n"
+				   "evict = loop\nprefetch = sequential\nwindow = 16\n"
+				   "resident = 25%\ngranule = 2M\n"
+				   "[class mid]\nmatch=size>=8M size<=16M\n"
+				   "[class rest]\nprefetch=off\n"),
+			 0);
+	assert_int_equal(cfg.nclasses, 3);
+	assert_int_equal(cfg.classes[0].window, 16);
+	assert_int_equal(cfg.classes[0].resident, 25);
+	assert_int_equal(cfg.classes[0].prefetch, EMF_PREFETCH_SEQUENTIAL);
+	assert_ptr_equal(config_class(&cfg, 64 << 20, "llama-server"), &cfg.classes[0]);
+	assert_ptr_equal(config_class(&cfg, 64 << 20, "node"), &cfg.classes[2]);
+	assert_ptr_equal(config_class(&cfg, (64 << 20) - 1, "llama"), &cfg.classes[2]);
+	assert_ptr_equal(config_class(&cfg, 8 << 20, "x"), &cfg.classes[1]);
+	assert_ptr_equal(config_class(&cfg, 16 << 20, "x"), &cfg.classes[1]);
+	assert_ptr_equal(config_class(&cfg, (16 << 20) + 1, "x"), &cfg.classes[2]);
+
+	/* inline text changes a class of the file, and adds others behind it */
+	assert_int_equal(config_read_inline(&cfg,
+					    "class.mid.match=command=a?c*e;class.new.window=3",
+					    "inline", err, sizeof(err)),
+			 0);
+	assert_int_equal(cfg.nclasses, 4);
+	assert_ptr_equal(config_class(&cfg, 1, "abcde"), &cfg.classes[1]);
+	assert_ptr_equal(config_class(&cfg, 1, "abce"), &cfg.classes[1]);
+	assert_ptr_equal(config_class(&cfg, 1, "abcd"), &cfg.classes[2]);
+	assert_int_equal(cfg.classes[1].match_min, 0);
+	assert_int_equal(cfg.classes[1].match_max, UINT64_MAX);
+
+	assert_int_equal(read_inline(""), 0);
+	assert_null(config_class(&cfg, 1, "x"));
+
+	for (unsigned i = 0; i <= EMF_MAX_CLASSES; i++)
+		n += (size_t)sprintf(text + n, "class.c%u.window=1;", i);
+	assert_int_equal(read_inline(text), -EINVAL);
+	assert_contains(err, "inline:33: class.c32.window: too many classes; at most 32");
+}
+
+static void globs(void **state)
+{
+	static const struct {
+		const char *glob, *name;
+		bool matches;
+	} table[] = {
+		{ "*", "", true },
+		{ "*", "x", true },
+		{ "a", "a", true },
+		{ "a", "b", false },
+		{ "a", "", false },
+		{ "a*", "a", true },
+		{ "*a", "bca", true },
+		{ "*a", "ab", false },
+		{ "*a*b*", "xxaxxbxx", true },
+		{ "*a*b*", "xxbxxa", false },
+		{ "a*b*c", "abbbcbc", true },
+		{ "?", "", false },
+		{ "??", "ab", true },
+		{ "[a]", "a", false },
+		{ "**", "ab", true },
+		{ "*aab", "aaaab", true },
+		{ "a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaa", false },
+	};
+	char text[128];
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		snprintf(text, sizeof(text), "class.x.match=command=%s", table[i].glob);
+		assert_int_equal(read_inline(text), 0);
+		if (!config_class(&cfg, 1, table[i].name) == table[i].matches)
+			fail_msg("%s and '%s'", table[i].glob, table[i].name);
+	}
+}
+
+static void policies(void **state)
+{
+	char path[PATH_MAX];
+
+	(void)state;
+	setenv("EMFATIER_POLICY_DIR", tmp, 1);
+	write_file("mine.conf", "[local]\nlimit=7M\n");
+	config_defaults(&cfg);
+	assert_int_equal(config_read_policy(&cfg, "mine", err, sizeof(err)), 0);
+	assert_int_equal(cfg.limit.bytes, 7 << 20);
+	assert_int_equal(config_read_policy(&cfg, in_tmp("mine.conf"), err, sizeof(err)), 0);
+	assert_int_equal(config_read_policy(&cfg, "no-such", err, sizeof(err)), -ENOENT);
+	assert_contains(err, "no-such: no such policy in ");
+	assert_contains(err, tmp);
+	assert_int_equal(config_read_policy(&cfg, "no-such.conf", err, sizeof(err)), -ENOENT);
+	assert_int_equal(config_find_policy("mine", path, err, sizeof(err)), 0);
+	assert_string_equal(path, in_tmp("mine.conf"));
+
+	/* built-in < policy file < EMFATIER_CONF */
+	setenv("EMFATIER_POLICY", "mine", 1);
+	setenv("EMFATIER_CONF", "engine.chaos=5", 1);
+	config_defaults(&cfg);
+	assert_int_equal(config_read_env(&cfg, err, sizeof(err)), 0);
+	assert_int_equal(cfg.limit.bytes, 7 << 20);
+	assert_int_equal(cfg.chaos, 5);
+	setenv("EMFATIER_CONF", "local.limit=8M;local.limit=x", 1);
+	assert_int_equal(config_read_env(&cfg, err, sizeof(err)), -EINVAL);
+	assert_contains(err, "EMFATIER_CONF:2: local.limit: 'x'");
+	setenv("EMFATIER_POLICY", "no-such", 1);
+	assert_int_equal(config_read_env(&cfg, err, sizeof(err)), -ENOENT);
+	unsetenv("EMFATIER_POLICY");
+	unsetenv("EMFATIER_CONF");
+	config_defaults(&cfg);
+	assert_int_equal(config_read_env(&cfg, err, sizeof(err)), 0);
+	assert_defaults();
+	unsetenv("EMFATIER_POLICY_DIR");
+}
+
+/* Run from the source tree, the policies that ship are read as well. */
+static void shipped_policies(void **state)
+{
+	(void)state;
+	if (access("policies/default.conf", R_OK))
+		skip();
+	memset(&cfg, 0, sizeof(cfg));
+	config_defaults(&cfg);
+	/* of nothing: what the file leaves out would stay 0 */
+	cfg.high = cfg.low = cfg.timeout_ms = 0;
+	cfg.stripe = cfg.min_region = 0;
+	cfg.limit.percent = 0;
+	if (config_read_file(&cfg, "policies/default.conf", err, sizeof(err)))
+		fail_msg("%s", err);
+	assert_defaults();
+	config_defaults(&cfg);
+	if (config_read_file(&cfg, "policies/llm-decode.conf", err, sizeof(err)))
+		fail_msg("%s", err);
+	assert_non_null(config_class(&cfg, 1ull << 30, "node"));
+	assert_null(config_class(&cfg, 1 << 20, "node"));
+}
+
+static void make_tree(const char *root, const char *path, const char *text)
+{
+	char full[PATH_MAX];
+	int fd;
+
+	snprintf(full, sizeof(full), "%s%s", root, path);
+	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); *p++ = '/') {
+		*p = '\0';
+		mkdir(full, 0700);
+	}
+	fd = open(full, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+static void memory_limits(void **state)
+{
+	const char *root = in_tmp("root");
+	char keep[256];
+	struct memory_limit m;
+
+	(void)state;
+	snprintf(keep, sizeof(keep), "%s", root);
+	root = keep;
+	mkdir(root, 0700);
+	make_tree(root, "/proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.host, 16ull << 30);
+	assert_int_equal(m.cgroup, UINT64_MAX);
+
+	/* version 2: the tightest of the path */
+	make_tree(root, "/proc/self/cgroup", "0::/a.slice/b.scope\n");
+	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, UINT64_MAX);
+	make_tree(root, "/sys/fs/cgroup/a.slice/memory.max", "4294967296\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, 4ull << 30);
+	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, 1ull << 30);
+
+	/* version 1, beside an unused version 2; the path exists only outside the container */
+	make_tree(root, "/proc/self/cgroup",
+		  "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
+	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, UINT64_MAX);
+	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, 512ull << 20);
+
+	/* nonsense is no limit */
+	make_tree(root, "/proc/self/cgroup", "\n:::\n0::\nmemory\n4:memory:/../..//\n:");
+	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1\n");
+	make_tree(root, "/proc/meminfo", "MemTotal: lots\n");
+	memory_limit_read(root, &m);
+	assert_int_equal(m.cgroup, UINT64_MAX);
+	assert_true(m.host > 1 << 20); /* sysinfo's */
+
+	/* of this machine, whatever it has */
+	assert_int_equal(read_inline("local.limit=3M"), 0);
+	assert_int_equal(config_limit_bytes(&cfg), 3 << 20);
+	assert_int_equal(read_inline("local.limit=100%"), 0);
+	memory_limit_read("", &m);
+	assert_int_equal(config_limit_bytes(&cfg), m.cgroup < m.host ? m.cgroup : m.host);
+}
+
+static uint64_t random_state;
+
+static unsigned random_below(unsigned n)
+{
+	/* xorshift64*, Vigna 2014 */
+	random_state ^= random_state >> 12;
+	random_state ^= random_state << 25;
+	random_state ^= random_state >> 27;
+	return (unsigned)((random_state * 2685821657736338717ull) >> 33) % n;
+}
+
+/* Pieces of real settings between random bytes: noise alone never gets far. */
+static size_t noise(char *out, size_t room)
+{
+	static const char *const pieces[] = {
+		"[local]\n",
+		"[store]\n",
+		"[engine]\n",
+		"[class x]\n",
+		"[class ",
+		"]",
+		"limit",
+		"high",
+		"low",
+		"uri",
+		"stripe",
+		"timeout",
+		"match",
+		"window",
+		"=",
+		"=",
+		"=",
+		"\n",
+		"\n",
+		";",
+		".",
+		"local.",
+		"store.",
+		"class.a.",
+		"class.",
+		"size>=",
+		"size<=",
+		"command=",
+		"64M",
+		"1.5G",
+		"97",
+		"%",
+		"mem:",
+		",",
+		"nbd://h",
+		"auto",
+		"99999999999999999999",
+		"resident",
+		"granule=2M",
+		"\r\n",
+		"\xef\xbb\xbf",
+		"local.limit=2G;",
+		"local.low=1;",
+		"store.uri=mem:,mem:;",
+		"class.b.evict=loop;",
+		"engine.chaos=9;",
+		"\t",
+		" ",
+	};
+	size_t n = 0;
+
+	for (unsigned left = random_below(40); left; left--) {
+		if (random_below(4)) {
+			const char *p = pieces[random_below(COUNT(pieces))];
+
+			if (n + strlen(p) >= room)
+				break;
+			memcpy(out + n, p, strlen(p));
+			n += strlen(p);
+		} else {
+			for (unsigned i = random_below(8); i && n < room - 1; i--)
+				out[n++] = (char)random_below(256);
+		}
+	}
+	out[n] = '\0';
+	return n;
+}
+
+static void assert_sane(int rc)
+{
+	assert_true(cfg.nstores <= EMF_MAX_STORES && cfg.nclasses <= EMF_MAX_CLASSES);
+	for (unsigned i = 0; i < cfg.nstores; i++)
+		assert_true(strnlen(cfg.store_uri[i], EMF_URI_MAX) - 1 < EMF_URI_MAX - 1);
+	for (unsigned i = 0; i < cfg.nclasses; i++)
+		assert_true(strnlen(cfg.classes[i].name, 32) - 1 < 31);
+	assert_true(cfg.high >= 1 && cfg.high <= 100 && cfg.low >= 1 && cfg.low <= 100);
+	assert_true(cfg.limit.percent ? !cfg.limit.bytes : cfg.limit.bytes > 0);
+	if (!rc) {
+		assert_true(cfg.low <= cfg.high);
+		return;
+	}
+	assert_true(err[0]);
+	for (const char *p = err; *p; p++)
+		assert_true(*p >= ' ' && *p <= '~');
+}
+
+static void fuzz(void **state)
+{
+	const char *given = getenv("EMF_TEST_SEED");
+	uint64_t seed = (uint64_t)time(NULL) << 20 | (uint64_t)getpid();
+	static char text[4096];
+	unsigned accepted = 0;
+
+	(void)state;
+	if (given)
+		seed = strtoull(given, NULL, 0);
+	print_message("# EMF_TEST_SEED=%llu\n", (unsigned long long)seed);
+	random_state = seed | 1;
+	for (unsigned i = 0; i < 100000; i++) {
+		size_t n = noise(text, sizeof(text));
+		int rc = read_inline(text);
+
+		assert_sane(rc);
+		accepted += !rc && n > 8;
+		if (i % 20)
+			continue;
+		write_bytes("noise", text, n);
+		config_defaults(&cfg);
+		rc = config_read_file(&cfg, in_tmp("noise"), err, sizeof(err));
+		assert_sane(rc);
+		accepted += !rc && n > 8;
+	}
+	/* else the noise never got past the first check */
+	assert_true(accepted > 20);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	unsetenv("EMFATIER_POLICY_DIR");
+	unsetenv("EMFATIER_POLICY");
+	unsetenv("EMFATIER_CONF");
+	strcpy(tmp, "/tmp/emf-test-config-XXXXXX");
+	return mkdtemp(tmp) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	char command[128];
+
+	(void)state;
+	snprintf(command, sizeof(command), "rm -r %s", tmp);
+	return system(command);
+}
+
+int main(void)
+{
+	/* clang-format off */
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults),
+		cmocka_unit_test(good_values),
+		cmocka_unit_test(bad_values),
+		cmocka_unit_test(files),
+		cmocka_unit_test(bad_files),
+		cmocka_unit_test(long_and_binary),
+		cmocka_unit_test(classes),
+		cmocka_unit_test(globs),
+		cmocka_unit_test(policies),
+		cmocka_unit_test(shipped_policies),
+		cmocka_unit_test(memory_limits),
+		cmocka_unit_test(fuzz),
+	};
+	/* clang-format on */
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,29 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# fork while memory is on memory servers: what is far is brought home through libnbd,
+# which allocates, while the forking thread holds the allocator's locks. A child can't
+# have its parent's export and says so; its data must be right all the same.
+# shellcheck source-path=SCRIPTDIR source=lib.bash
+. "$(dirname "$0")/lib.bash"
+
+if ! have nbdkit; then
+	skipped "fork with memory servers" "no nbdkit"
+	finish
+fi
+nbd_start one 256M
+one=$nbd_uri
+nbd_start two 256M
+for row in fork fork-again many-children fork-threads fork-threads fork-threads; do
+	LIMIT=30 managed "local.limit=32M;store.stripe=256K;store.uri=$one,$nbd_uri" \
+		"$PROG/processes" "$row" 128M >"$T/out" 2>"$T/err" </dev/null
+	status=$?
+	if [ $status -eq 124 ]; then
+		not_ok "$row with memory servers" "hung"
+		break # the servers are still in use
+	elif [ $status -ne 0 ]; then
+		not_ok "$row with memory servers" "status $status: $(gist "$T/err")"
+	else
+		ok "$row with memory servers"
+	fi
+done
+finish

@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Random access to four times the budget over every provider: no wrong byte, the
+# budget is kept, and memory did go far and come back.
+# shellcheck source-path=SCRIPTDIR source=lib.bash
+. "$(dirname "$0")/lib.bash"
+
+# one NAME CONF METHOD [SIZE BUDGET [ROUNDS [TOGETHER]]]: SIZE bytes, BUDGET of them local
+one() {
+	local name=$1 conf=$2 method=$3 size=${4:-80M} budget=${5:-20M} rounds=${6:-1} together=${7:-16} why=''
+	local seed=${SEED:-$RANDOM}
+
+	rm -f "$T/stats"
+	TIERSTAT_OUT=$T/stats managed "local.limit=$budget;$conf" \
+		"$PROG/integrity" "$size" 4 "$rounds" "$seed" "$method" "$together" >"$T/out" 2>"$T/err"
+	local status=$?
+	if [ $status -eq 124 ]; then
+		why="hung (seed $seed): $(gist "$T/err")"
+	elif [ $status -ne 0 ]; then
+		why="status $status (seed $seed): $(gist "$T/err")"
+	elif [ -s "$T/err" ]; then
+		why="says: $(gist "$T/err")"
+	else
+		# All was read at least twice, of which no more than the budget could stay.
+		why=$(not_tiered "$T/stats" "$size")
+		why=${why:-$(not_faulted "$T/stats")}
+		why=${why:-$(over_budget "$T/stats" "$budget")}
+	fi
+	if [ -n "$why" ]; then
+		not_ok "$name" "$why"
+	else
+		ok "$name"
+	fi
+}
+
+# one over each way to run the engine
+each_way() {
+	one "$1" "$2" "$3"
+	one "$1 chaos" "$2;engine.chaos=2000;engine.min_region=4K" "$3"
+	one "$1 without MOVE" "$2;engine.move=off" "$3"
+}
+
+if plain "$PROG/integrity" 32M 4 1 1 heap >"$T/out" 2>&1; then
+	ok "plain"
+else
+	not_ok "plain" "$(gist "$T/out")"
+fi
+
+for method in malloc mmap memalign calloc heap; do
+	one "mem $method" "store.uri=mem:" $method
+done
+one "mem heap chaos" "store.uri=mem:;engine.chaos=2000;engine.min_region=4K" heap 80M 20M 3
+one "mem page by page" "store.uri=mem:" mmap 32M 8M 1 1
+# It fits: what went far did so by chaos alone.
+one "mem chaos that fits" "store.uri=mem:;engine.chaos=2000;engine.min_region=4K" heap 64M 96M 3 1
+one "mem 256M" "store.uri=mem:" mmap 256M 64M
+each_way "mem" "store.uri=mem:" mmap
+# No store named: the default file.
+each_way "file" "engine.chaos=0" malloc
+each_way "stripe mem+file" "store.uri=mem:,file:$T" calloc
+
+if have nbdkit; then
+	nbd_start one 512M
+	each_way "nbd" "store.uri=$nbd_uri" mmap
+	one "nbd heap" "store.uri=$nbd_uri" heap
+	nbd_start two 256M
+	two=$nbd_uri
+	nbd_start three 256M
+	each_way "stripe nbd+nbd" "store.uri=$two,$nbd_uri;store.stripe=256K" memalign
+else
+	skipped "nbd" "no nbdkit"
+fi
+# Every transfer takes its time: what overlaps in time, overlaps here.
+one "mem slow" "store.uri=mem:?latency=300us&bandwidth=1G;engine.chaos=500" mmap 64M 16M
+finish

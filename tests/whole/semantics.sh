@@ -1,0 +1,65 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What programs rely on (tests/prog: syscalls, processes, mappings, heap, threads, found, window),
+# row by row: without us, with a quarter of the memory local, and under chaos with
+# the smallest regions. A row that uses cold memory must have had some.
+# ROWS="fork mremap-grow" runs only these, PROGRAMS="processes" only those.
+# shellcheck source-path=SCRIPTDIR source=lib.bash
+. "$(dirname "$0")/lib.bash"
+
+# one DIR NAME CONF COLD PROGRAM ROW: CONF empty runs it plain; DIR is for its files
+one() {
+	local dir=$1 name=$2 conf=$3 cold=$4 prog=$5 row=$6 why=''
+
+	rm -f "$dir/stats"
+	if [ -n "$conf" ]; then
+		TIERSTAT_OUT=$dir/stats LIMIT=120 managed "$conf" "$PROG/$prog" "$row" 128M \
+			</dev/null >"$dir/out" 2>"$dir/err"
+	else
+		LIMIT=120 plain "$PROG/$prog" "$row" 128M </dev/null >"$dir/out" 2>"$dir/err"
+	fi
+	local status=$?
+	if [ $status -eq 77 ]; then
+		skipped "$name" "$(gist "$dir/out")"
+		return
+	elif [ $status -eq 124 ]; then
+		why="hung: $(gist "$dir/err")"
+	elif [ $status -ne 0 ]; then
+		why="status $status: $(gist "$dir/err")"
+	elif [ -s "$dir/err" ]; then
+		why="says: $(gist "$dir/err")"
+	elif [ -n "$conf" ] && [ "$cold" = cold ]; then
+		why=$(not_tiered "$dir/stats" 16M)
+	fi
+	if [ -n "$why" ]; then
+		not_ok "$name" "$why"
+	else
+		ok "$name"
+	fi
+}
+
+# all SUFFIX CONF: every row in one way
+all() {
+	local prog row cold
+
+	mkdir "$T/$1"
+	for prog in ${PROGRAMS:-syscalls processes mappings heap threads found window}; do
+		while read -r row cold; do
+			[ -z "${ROWS:-}" ] || [[ " $ROWS " == *" $row "* ]] || continue
+			one "$T/$1" "$prog $row $1" "$2" "$cold" "$prog" "$row"
+		done < <("$PROG/$prog" list)
+	done
+	return $failed
+}
+
+# Two at a time: most rows have one thread.
+(
+	trap - EXIT
+	all plain ""
+	all tiered "local.limit=32M;store.uri=mem:"
+) &
+other=$!
+# The default file store: its descriptors and its threads are in play.
+all chaos "local.limit=32M;engine.min_region=4K;engine.chaos=2000"
+wait $other || failed=1
+finish

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "complain.h"
+#include "config.h"
+
+int check_main(int argc, char **argv)
+{
+	struct emf_config cfg;
+	char err[1024];
+	int at = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
+
+	if (at == 1 && argc > 1 && argv[1][0] == '-')
+		return complain("check: unknown option %s; usage: emfatier check FILE", argv[1]);
+	if (argc != at + 1)
+		return complain("check: %s; usage: emfatier check FILE",
+				argc > at ? "one FILE only" : "which FILE?");
+	config_defaults(&cfg);
+	if (config_read_file(&cfg, argv[at], err, sizeof(err))) {
+		fprintf(stderr, "%s\n", err);
+		return EXIT_WRONG;
+	}
+	printf("%s: ok\n", argv[at]);
+	return 0;
+}
