@@ -164,9 +164,11 @@ static void family(void **state)
 	assert_true(life >= 0);
 	pid_t pid = fork();
 	if (!pid) {
+		int memfd = slot_memfd();
 		slot_forked();
-		slot_attach(slot_memfd(), life);
 		slot_share(a);
+		/* Only now: what is not shared by then it has not. */
+		slot_attach(memfd, life);
 		bool good = !slot_is_mine(a) && slot_used() == 1;
 		uint32_t c = slot_alloc();
 		good = good && c != a && c != b && slot_is_mine(c);
