@@ -84,7 +84,7 @@ $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
 
 # The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
 SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 -Ipreload
-SIM_SRC := $(filter-out src/kernel.c src/lock.c src/log.c src/store/store.c,$(RT_SRC)) $(wildcard tests/sim/*.c)
+SIM_SRC := $(filter-out src/kernel.c src/away.c src/lock.c src/log.c src/store/store.c,$(RT_SRC)) $(wildcard tests/sim/*.c)
 SIM_OBJ := $(SIM_SRC:%.c=$(BUILD)/sim/%.o) $(BUILD)/sim/mman.o
 SIM_NAMES = mmap mmap64 munmap mremap madvise mprotect pkey_mprotect mlock mlock2 mlockall munlock \
 	munlockall vmsplice

@@ -7,10 +7,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "arena.h"
+#include "away.h"
 #include "change.h"
 #include "engine.h"
 #include "frame.h"
@@ -97,13 +97,13 @@ size_t block_offset(const struct block *b)
 
 bool block_is_mapped(const struct block *b)
 {
-	return b->state == LOCAL || b->state == TAKING || b->state == ZAPPING;
+	return b->state == LOCAL || b->state == TAKING;
 }
 
 bool block_in_flight(const struct block *b)
 {
-	return b->state == FILLING || b->state == TAKING || b->state == ZAPPING ||
-	       b->state == WRITING || b->state == FETCHING;
+	return b->state == FILLING || b->state == TAKING || b->state == WRITING ||
+	       b->state == FETCHING;
 }
 
 static void set_state(struct block *b, enum block_state s)
@@ -436,23 +436,6 @@ int block_give(struct block *b, enum arrival how, bool writing)
 	return 0;
 }
 
-/* Reads the program's memory without ever raising a signal here. */
-static int read_program(void *to, void *from, size_t len)
-{
-	struct iovec local = { to, len }, remote = { from, len };
-
-	while (local.iov_len) {
-		ssize_t n = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
-		if (n <= 0)
-			return n ? -errno : -EFAULT;
-		local.iov_base = (char *)local.iov_base + n;
-		remote.iov_base = (char *)remote.iov_base + n;
-		local.iov_len -= (size_t)n;
-		remote.iov_len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* It is to stay where it is after all. */
 static int not_taken(struct block *b, int err)
 {
@@ -462,55 +445,34 @@ static int not_taken(struct block *b, int err)
 	return err;
 }
 
-/* Without MOVE: protect, copy, discard. Its region may be cut meanwhile: then *at is elsewhere. */
+/* Without MOVE. Its region may be cut meanwhile: then *at is elsewhere. */
 static int take_copy(struct block **at, uint32_t f)
 {
 	struct block *b = *at;
 	char *p = block_start(b), *to = frame_addr(f, b);
 	size_t len = block_len(b);
+	struct taken taken;
 
 	hold_frame(b, f);
-	frame_meta(f)->holes = false;
 	set_state(b, TAKING);
-	int err = uffd_protect(&engine.uffd, p, len, true);
-	if (err)
-		return not_taken(b, err);
 	lock_give(&engine.lock);
-	err = read_program(to, p, len);
+	int err = away_take(&engine.uffd, to, p, len, &taken);
 	lock_take(&engine.lock);
 	b = *at = frame_meta(f)->owner;
-	if (b && (err || engine.hold || b->flags & B_WANTED || b->holes)) {
-		/* Somebody writes to it: it was a bad choice. Still protected, so still known to be
-		 * clean or not. */
-		if (b->holes) {
-			close_holes(b);
-			put_slot(b);
-			b->flags |= B_DIRTY;
-		}
-		return not_taken(b, err ? err : -EAGAIN);
-	}
-	if (b) {
-		set_state(b, ZAPPING);
-		change_own_discard((uintptr_t)p, len);
-		lock_give(&engine.lock);
-		err = k_madvise(p, len, MADV_DONTNEED);
-		lock_take(&engine.lock);
-		bool also_theirs = change_own_discarded();
-		b = *at = frame_meta(f)->owner;
-		if (b && err) /* locked memory stays */
-			return not_taken(b, err);
-		if (b && also_theirs) {
-			block_forget(b);
-			b = NULL;
-		} else if (b) {
-			engine_account(-(int64_t)len);
-		}
-	}
 	if (!b) {
 		/* It was unmapped, cut or moved meanwhile, and so the frame is nobody's. */
 		frame_release(f, to, len);
 		return -ENOENT;
 	}
+	if (err && !taken.torn)
+		return not_taken(b, err);
+	frame_meta(f)->holes = false;
+	engine_account(-(int64_t)len);
+	/* Pages that the program gave back: it is not what the slot holds. */
+	if (taken.holes)
+		b->flags |= B_DIRTY;
+	if (taken.torn)
+		b->flags |= B_DIRTY | B_TORN;
 	return 0;
 }
 
@@ -735,7 +697,7 @@ void block_forget(struct block *b)
 		engine_account(-(int64_t)block_len(b));
 	if (b->state == WRITING || b->state == FETCHING) {
 		leave_transfer(b);
-	} else if (b->state == TAKING || b->state == ZAPPING || b->state == FILLING) {
+	} else if (b->state == TAKING || b->state == FILLING) {
 		frame_meta(b->frame)->owner = NULL;
 		b->frame = NO_FRAME;
 	}
@@ -791,7 +753,6 @@ void block_loosen(struct block *b)
 		block_forget(b);
 		break;
 	case TAKING:
-	case ZAPPING:
 		frame_meta(b->frame)->owner = NULL;
 		b->frame = NO_FRAME;
 		close_holes(b);

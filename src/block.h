@@ -10,7 +10,6 @@
  *  FILLING   being zeroed in a frame          x    -    in flight
  *  LOCAL     mapped, the program's            -    (x)
  *  TAKING    being copied out (no MOVE)       x    (x)  in flight
- *  ZAPPING   copied, being unmapped           x    (x)  in flight
  *  STANDBY   in a frame, unmapped             x    (x)
  *  WRITING   in a frame, being checked or     x    (x)  in flight, but can be
  *            written out                                taken back at once
@@ -29,7 +28,7 @@
  *  block_lose               FAR -> LOST                         mover
  *  block_adopt              NONE -> LOCAL                       who registers the region
  *  block_take               LOCAL -> STANDBY|NONE               mover
- *                           (without MOVE via TAKING, ZAPPING)
+ *                           (without MOVE via TAKING)
  *  block_check              STANDBY -> WRITING                  mover
  *  block_written            WRITING -> FAR|LOCAL|NONE           mover
  *  block_drop               STANDBY (clean) -> FAR              mover, fault thread, control (fork)
@@ -43,8 +42,8 @@
  * that came in while metadata stood still (fork), need no state of their own.
  *
  * The races, and what settles each:
- *  - write against eviction: MOVE unmaps atomically; DIRTY is read after it. Without
- *    MOVE the block is protected first; a writer then waits until it is taken, or not.
+ *  - write against eviction: MOVE unmaps atomically, and so does mremap where there is
+ *    no MOVE (away.h); DIRTY is read after it.
  *  - write against arrival: MOVE maps writable, protection is a second call. Another
  *    thread may write in between, unseen, and so may the faulting one when a signal
  *    interrupts its wait. So the block is UNSURE: at eviction its content is
@@ -86,7 +85,6 @@ enum block_state {
 	FILLING,
 	LOCAL,
 	TAKING,
-	ZAPPING,
 	STANDBY,
 	WRITING,
 	FAR,

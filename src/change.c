@@ -24,11 +24,6 @@ static struct range {
 } held[RANGES];
 static size_t nheld;
 
-static struct {
-	uintptr_t start, end;
-	size_t seen;
-} own;
-
 int change_cut(uintptr_t at)
 {
 	struct region *r = region_find(at);
@@ -103,9 +98,6 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 		prefetch_region_gone(r);
 		for (size_t i = 0; i < r->nblocks; i++) {
 			struct block *b = r->blocks + i;
-			/* It is being copied from where it was. */
-			if (b->state == TAKING || b->state == ZAPPING)
-				block_loosen(b);
 			if (b->state == LOCAL && !(b->flags & B_DIRTY))
 				b->flags |= B_UNSURE; /* protection may not have moved */
 		}
@@ -125,7 +117,7 @@ void change_grown(uintptr_t old, uintptr_t end)
 	size_t n = r->nblocks;
 	struct block *last = r->blocks + n - 1;
 	size_t had = block_len(last);
-	if (last->state == TAKING || last->state == ZAPPING)
+	if (last->state == TAKING)
 		block_loosen(last);
 	prefetch_region_gone(r);
 	if (!region_extend(r, end))
@@ -171,10 +163,6 @@ void change_discarded(uintptr_t start, uintptr_t end)
 {
 	struct region *r;
 
-	if (own.start <= start && end <= own.end) {
-		own.seen += end - start;
-		return;
-	}
 	hold_for_discard(start, end);
 	for (r = region_next(start); r && r->start < end; r = region_next(r->end))
 		if (r->registered)
@@ -256,23 +244,7 @@ bool change_settle(void)
 	return left;
 }
 
-void change_own_discard(uintptr_t start, size_t len)
-{
-	own.start = start;
-	own.end = start + len;
-	own.seen = 0;
-}
-
-bool change_own_discarded(void)
-{
-	bool more = own.seen > own.end - own.start;
-
-	own.start = own.end = 0;
-	return more;
-}
-
 void change_after_fork(void)
 {
 	nheld = 0;
-	own.start = own.end = 0;
 }

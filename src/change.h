@@ -37,13 +37,6 @@ void change_discard_done(uintptr_t start, uintptr_t end);
 /* Ends those of discards that the kernel has carried out. By the mover; true: some are left. */
 bool change_settle(void);
 
-/*
- * The runtime itself is going to discard the range by madvise, outside the lock: of its
- * events only what exceeds one pass over it is the program's. discarded: was there such?
- */
-void change_own_discard(uintptr_t start, size_t len);
-bool change_own_discarded(void);
-
 /* In the child of a fork. */
 void change_after_fork(void);
 

@@ -401,15 +401,15 @@ static bool taking(uintptr_t start, uintptr_t end)
 		struct block *b = region_block(r, start > r->start ? start : r->start),
 			     *last = region_block(r, (end < r->end ? end : r->end) - 1);
 		for (; r->registered && b <= last; b++)
-			if (b->state == TAKING || b->state == ZAPPING)
+			if (b->state == TAKING)
 				return true;
 	}
 	return false;
 }
 
 /*
- * Nothing of the range is taken from now on (until change_release), nor being taken. What is
- * discarded after it was copied can't be cut: its content would be neither here nor there.
+ * Nothing of the range is taken from now on (until change_release), nor being taken: what is
+ * on its way out by copy can't be cut, as its content is neither here nor there.
  */
 static void hold_still(uintptr_t start, uintptr_t end)
 {
@@ -502,10 +502,7 @@ static long op_no_fork(uintptr_t start, uintptr_t end, unsigned on)
 	return err;
 }
 
-/*
- * A block that was copied is then discarded by madvise, and what is at its address must not
- * change under that.
- */
+/* A block is taken by copy from an address, and what is there must not change under that. */
 static long op_hold(uintptr_t start, uintptr_t end, unsigned on)
 {
 	lock_take(&engine.lock);

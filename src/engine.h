@@ -176,7 +176,7 @@ void engine_wanted(struct block *b, uint64_t since);
 void engine_wake(struct block *b, bool resolved);
 
 /*
- * May blocks be taken by copy and madvise? Only when all who change the address space ask for
+ * May blocks be taken by copy? Only when all who change the address space ask for
  * it to be held meanwhile.
  */
 bool engine_may_copy(void);

@@ -124,11 +124,7 @@ static void fault_hole(struct block *b, uintptr_t addr)
 	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, end - addr);
 	if (n > 0) {
 		bump(&engine.stats->faults_zero);
-		/* The zero page is writable: what is being copied out now may be written behind the
-		 * copy. */
 		block_unslot(b);
-		if (b->state == TAKING)
-			b->flags |= B_WANTED;
 	}
 	/* -EEXIST: two threads had faulted, and the other one was served. */
 	if (n < 0 && n != -EEXIST && n != -EAGAIN)
@@ -185,7 +181,6 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 		fault_none(b, now);
 		break;
 	case LOCAL:
-	case TAKING:
 		fault_hole(b, addr);
 		break;
 	case STANDBY:
@@ -205,7 +200,7 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 		b->flags |= write ? B_WRITE : 0;
 		break;
 	case FILLING:
-	case ZAPPING:
+	case TAKING:
 		engine_wanted(b, now);
 		break;
 	case LOST:
@@ -276,7 +271,7 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		fault_missing(b, addr, f->write, now);
 		return;
 	}
-	if (b->state == TAKING || b->state == ZAPPING) {
+	if (b->state == TAKING) {
 		engine_wanted(b, now);
 		return;
 	}

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "away.h"
 #include "fmt.h"
 #include "log.h"
 
@@ -706,9 +707,13 @@ int uffd_read(const struct uffd *u, struct uffd_message *out, int max)
 		max = 16;
 	ssize_t got = read(u->fd, msg, (size_t)max * sizeof(msg[0]));
 	int n = got < 0 ? 0 : (int)(got / (ssize_t)sizeof(msg[0]));
-	for (int i = 0; i < n; i++)
-		out[i] = message(msg + i);
-	return n;
+	int k = 0;
+	for (int i = 0; i < n; i++) {
+		out[k] = message(msg + i);
+		bool own = away_is_own(out[k].what == UFFD_MOVED ? out[k].to : out[k].addr);
+		k += !own;
+	}
+	return k;
 }
 
 int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end)

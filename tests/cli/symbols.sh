@@ -9,7 +9,7 @@ BUILD=$(cd "${BUILD:?the directory of the build outputs}" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 status=0
 
-reserved="arena block change control fault fmt frame kernel lock log mover policy/resident policy/sequential
+reserved="arena away block change control fault fmt frame kernel lock log mover policy/resident policy/sequential
 	region slot transfer"
 allowed=" _GLOBAL_OFFSET_TABLE_ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
 	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread

@@ -230,6 +230,52 @@ static void run_write_after_fork(size_t size)
 	}
 }
 
+struct cutter {
+	char *p;
+	size_t size;
+	volatile bool stop;
+};
+
+/* Makes a page here and there read-only and writable again: mappings are cut and joined. */
+static void *cut_and_join(void *arg)
+{
+	struct cutter *c = arg;
+	unsigned x = 1;
+
+	while (!c->stop) {
+		x = x * 1664525u + 1013904223u;
+		char *page = c->p + (x >> 8) % (c->size / PAGE) * PAGE;
+		SYS(mprotect(page, PAGE, PROT_READ));
+		SYS(mprotect(page, PAGE, PROT_READ | PROT_WRITE));
+	}
+	return NULL;
+}
+
+/*
+ * Read-only parts leave by copy and madvise, which is reported anew where a mapping is cut
+ * meanwhile: that passed for a discard by the program, and the block was zeros.
+ */
+static void run_protect_cuts(size_t size)
+{
+	struct cutter c = { block_aligned(size / 2), size / 2, false };
+	char *other = map_anon(size / 2);
+	size_t n = size / 2 / PAGE;
+	pthread_t thread;
+
+	fill_pages(c.p, 0, n, 1);
+	fill_pages(other, 0, n, 1);
+	/* It stays read-only for long, so that all of its block leaves by copy. */
+	for (size_t i = 7; i < n; i += BLOCK / PAGE)
+		SYS(mprotect(c.p + i * PAGE, PAGE, PROT_READ));
+	pthread_create(&thread, NULL, cut_and_join, &c);
+	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+		check_pages(c.p, 0, n, 1, "cut and joined");
+		check_pages(other, 0, n, 1, "other memory");
+	}
+	c.stop = true;
+	pthread_join(thread, NULL);
+}
+
 static const struct row rows[] = {
 	{ "signal-write", run_signal_write, true },
 	{ "discard-edges", run_discard_edges, true },
@@ -239,6 +285,7 @@ static const struct row rows[] = {
 	{ "last-thread", run_last_thread, false },
 	{ "setuid", run_setuid, false },
 	{ "write-after-fork", run_write_after_fork, true },
+	{ "protect-cuts", run_protect_cuts, true },
 };
 
 ROWS_MAIN(rows)

@@ -13,9 +13,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
+#include "away.h"
 #include "block.h"
 #include "engine.h"
 #include "sim.h"
@@ -29,7 +29,7 @@
 
 struct event {
 	struct uffd_message m;
-	bool queued, read;
+	bool queued, read, own;
 };
 
 static struct page pages[SIM_PAGES];
@@ -566,30 +566,6 @@ long syscall(long n, ...)
 	}
 }
 
-ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long nlocal,
-			 const struct iovec *remote, unsigned long nremote, unsigned long flags)
-{
-	uintptr_t from = (uintptr_t)remote->iov_base;
-	char *to = local->iov_base;
-	size_t done = 0;
-
-	(void)pid;
-	(void)nlocal;
-	(void)nremote;
-	(void)flags;
-	while (done < remote->iov_len) {
-		if (touch(from + done, NULL) != TOUCHED) {
-			errno = EFAULT;
-			return done ? (ssize_t)done : -1;
-		}
-		memcpy(to + done, &page_at(from + done)->value, 8);
-		done += K_PAGE;
-		if (chance(16))
-			co_point();
-	}
-	return (ssize_t)done;
-}
-
 /* --- userfaultfd --- */
 
 int uffd_open(struct uffd *u, bool want_move)
@@ -857,6 +833,49 @@ int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 	return err;
 }
 
+/* The mapping that begins at `at` goes, as far as the block does. */
+static void take_pages(uintptr_t at, uintptr_t end, char *to, struct taken *out)
+{
+	for (; at < end; at += K_PAGE, to += K_PAGE) {
+		struct page *p = page_at(at);
+		bool poison = p->flags & P_POISON;
+		if (p->flags & P_SECRET)
+			sim_fail("a secret leaves: page %zu", (size_t)(p - pages));
+		out->holes |= !(p->flags & P_PRESENT);
+		memset(to, 0, K_PAGE);
+		memcpy(to, &p->value, 8);
+		zap(p);
+		p->flags |= poison ? P_POISON : 0u;
+	}
+}
+
+int away_take(const struct uffd *u, void *dst, void *src, size_t len, struct taken *out)
+{
+	uintptr_t from = (uintptr_t)src, end = from + len;
+
+	(void)u;
+	*out = (struct taken){ 0 };
+	co_point();
+	for (uintptr_t at = from; at < end; at += K_PAGE)
+		if (!mapped(at) || page_at(at)->flags & P_LOCKED)
+			return -EINVAL;
+	for (uintptr_t at = from; at < end;) {
+		struct event e = event(UFFD_MOVED, at, at, 0);
+		e.own = true;
+		if (!mapped(at) || chance(plan.torn)) {
+			memset((char *)dst + (at - from), 0, end - at);
+			out->torn = at > from;
+			return -ENOMEM;
+		}
+		uintptr_t next = mapping_end(at, end);
+		take_pages(at, next, (char *)dst + (at - from), out);
+		at = next;
+		send_events(&e, 1);
+	}
+	trace("taken away %#lx-%#lx", from, end);
+	return 0;
+}
+
 int uffd_poison(const struct uffd *u, void *addr, size_t len)
 {
 	uintptr_t at = (uintptr_t)addr;
@@ -905,7 +924,8 @@ int uffd_read(const struct uffd *u, struct uffd_message *out, int max)
 							  .write_protect = c->fault.protect };
 		} else if (nqueue) {
 			queue[0]->read = true;
-			out[n++] = queue[0]->m;
+			out[n] = queue[0]->m;
+			n += !queue[0]->own;
 			memmove(queue, queue + 1, --nqueue * sizeof(queue[0]));
 		} else {
 			break;
