@@ -584,27 +584,16 @@ __attribute__((constructor)) static void find_send(void)
 	real_sendmmsg = (__typeof__(real_sendmmsg))dlsym(RTLD_NEXT, "sendmmsg");
 }
 
-static void keep_local(const void *addr, size_t len)
-{
-	uintptr_t start, end;
-	int saved = errno;
-
-	if (!engine_thread && whole_pages(addr, len, &start, &end) &&
-	    region_near(start, end - start))
-		engine_keep((void *)start, end - start, KEPT_ALWAYS);
-	errno = saved;
-}
-
 static void keep_message(const struct msghdr *msg)
 {
 	for (size_t i = 0; msg && msg->msg_iov && i < msg->msg_iovlen && i < IOV_MAX; i++)
-		keep_local(msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len);
+		keep_local(msg->msg_iov[i].iov_base, msg->msg_iov[i].iov_len, KEPT_ALWAYS);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t len, int flags)
 {
 	if (__builtin_expect(flags & MSG_ZEROCOPY, 0))
-		keep_local(buf, len);
+		keep_local(buf, len, KEPT_ALWAYS);
 	/* NULL in constructors that run before ours. */
 	return real_send ? real_send(fd, buf, len, flags)
 			 : syscall(SYS_sendto, fd, buf, len, flags, NULL, 0);
@@ -614,7 +603,7 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t len, int flags, const stru
 		      socklen_t to_len)
 {
 	if (__builtin_expect(flags & MSG_ZEROCOPY, 0))
-		keep_local(buf, len);
+		keep_local(buf, len, KEPT_ALWAYS);
 	return real_sendto ? real_sendto(fd, buf, len, flags, to, to_len)
 			   : syscall(SYS_sendto, fd, buf, len, flags, to, to_len);
 }

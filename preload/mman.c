@@ -89,14 +89,16 @@ long map_over(void *addr, size_t len, int prot, int flags, int fd, long off)
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
 	int saved = errno;
-	long r = map_over(addr, len, prot, flags, fd, off);
+	/* Populated by the kernel, it would be all there at once: only once it is managed. */
+	bool manage = eligible(len, prot, flags), populate = manage && flags & MAP_POPULATE;
+	long r = map_over(addr, len, prot, populate ? flags & ~MAP_POPULATE : flags, fd, off);
 
 	if (r < 0)
 		return (void *)edge(r);
-	if (eligible(len, prot, flags))
+	if (manage)
 		engine_adopt((void *)r, pages(len));
 	bool write = (prot & PROT_WRITE) && (flags & MAP_TYPE) == MAP_PRIVATE;
-	if (populate_future) /* where it cannot be, mlockall itself leaves it, too */
+	if (populate || populate_future) /* where it cannot be, mlockall itself leaves it, too */
 		k_madvise((void *)r, pages(len), write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 	errno = saved;
 	return (void *)r;
@@ -185,7 +187,7 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 	if (locked)
 		syscall(SYS_mlock, r < 0 ? addr : (void *)r, r < 0 ? old : new);
 	if (r >= 0 && (flags & MREMAP_DONTUNMAP))
-		engine_left(addr, old); /* empty now, but still there */
+		engine_left(addr, old, (void *)r); /* empty now, but still there */
 	else if (r >= 0 && old && new > old)
 		engine_grown((char *)r + old, new - old);
 	return r;
@@ -221,10 +223,11 @@ int advise(void *addr, size_t len, int advice)
 		return discard(addr, len, advice);
 	case MADV_FREE: /* zeros or the old data: zeros */
 		return discard(addr, len, MADV_DONTNEED);
-	case MADV_DONTDUMP:
-	case MADV_WIPEONFORK:
-		/* Secrets must not leave; and what a child finds empty must not be given to it. */
-		engine_keep(addr, len, KEPT_SECRET);
+	case MADV_DONTDUMP: /* secrets must not leave */
+		engine_keep(addr, len, KEPT_DUMP);
+		break;
+	case MADV_WIPEONFORK: /* and what a child is to find empty must not be given to it */
+		engine_keep(addr, len, KEPT_WIPE);
 		break;
 	case MADV_MERGEABLE:
 	case MADV_GUARD_INSTALL:
@@ -238,8 +241,10 @@ int advise(void *addr, size_t len, int advice)
 		break;
 	}
 	int r = k_madvise(addr, len, advice);
-	if (advice == MADV_DODUMP || advice == MADV_KEEPONFORK)
-		engine_unkeep(addr, len, KEPT_SECRET);
+	if (advice == MADV_DODUMP)
+		engine_unkeep(addr, len, KEPT_DUMP);
+	if (advice == MADV_KEEPONFORK)
+		engine_unkeep(addr, len, KEPT_WIPE);
 	if (advice == MADV_DOFORK)
 		engine_no_fork(addr, len, false);
 	return r;
@@ -288,16 +293,37 @@ static void keep_around(const void *addr, size_t len, unsigned why, bool on)
 		engine_unkeep((void *)start, all, why);
 }
 
+void keep_local(const void *addr, size_t len, unsigned why)
+{
+	int saved = errno;
+
+	keep_around(addr, len, why, true);
+	errno = saved;
+}
+
+/* Refused, as for want of permission, it need not stay; what was locked before does. */
+static int lock_pages(const void *addr, size_t len, unsigned flags)
+{
+	bool before = engine_kept(addr, len) & KEPT_LOCKED;
+
+	keep_local(addr, len, KEPT_LOCKED);
+	int r = (int)(flags ? syscall(SYS_mlock2, addr, len, flags) : syscall(SYS_mlock, addr, len));
+	if (r && !before) {
+		int saved = errno;
+		keep_around(addr, len, KEPT_LOCKED, false);
+		errno = saved;
+	}
+	return r;
+}
+
 EXPORT int mlock(const void *addr, size_t len)
 {
-	keep_around(addr, len, KEPT_LOCKED, true);
-	return (int)syscall(SYS_mlock, addr, len);
+	return lock_pages(addr, len, 0);
 }
 
 EXPORT int mlock2(const void *addr, size_t len, unsigned flags)
 {
-	keep_around(addr, len, KEPT_LOCKED, true);
-	return (int)syscall(SYS_mlock2, addr, len, flags);
+	return lock_pages(addr, len, flags);
 }
 
 EXPORT int munlock(const void *addr, size_t len)
@@ -332,7 +358,7 @@ EXPORT int mlockall(int flags)
 EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t n, unsigned flags)
 {
 	for (size_t i = 0; i < n && i < IOV_MAX; i++)
-		keep_around(iov[i].iov_base, iov[i].iov_len, KEPT_ALWAYS, true);
+		keep_local(iov[i].iov_base, iov[i].iov_len, KEPT_ALWAYS);
 	return syscall(SYS_vmsplice, fd, iov, n, flags);
 }
 

@@ -37,6 +37,9 @@ int unmap(void *addr, size_t len);
 long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to);
 int advise(void *addr, size_t len, int advice);
 
+/* What of the range, of any alignment, is managed stays local, for KEPT_* reasons (region.h). */
+void keep_local(const void *addr, size_t len, unsigned why);
+
 /* dma.c, around fork.c's. */
 void dma_before_fork(void);
 void dma_after_fork_parent(void);

@@ -22,6 +22,7 @@
 
 #include "kernel.h"
 #include "preload.h"
+#include "region.h"
 
 /* The file's assembly calls them. */
 long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
@@ -181,6 +182,9 @@ EXPORT int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 		errno = ENOSYS;
 		return -1;
 	}
+	/* What the kernel writes at the thread's end: see threads.c. */
+	if (flags & CLONE_VM && flags & CLONE_CHILD_CLEARTID && child_tid)
+		keep_local(child_tid, sizeof(pid_t), KEPT_ALWAYS);
 	if (flags & CLONE_VM || !fn || !stack)
 		return next_clone(fn, stack, flags, arg, parent_tid, tls, child_tid);
 	before_fork(!(flags & CLONE_FILES));

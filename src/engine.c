@@ -351,12 +351,14 @@ static void refused(struct region *r, int err)
 	region_erase(r);
 }
 
-static bool insert(uintptr_t start, uintptr_t end)
+static bool insert(uintptr_t start, uintptr_t end, unsigned kept, bool no_fork)
 {
 	struct region *r = region_insert(start, end);
 
 	if (!r)
 		return false;
+	r->kept = (uint8_t)kept;
+	r->no_fork = no_fork;
 	r->class = config_class(&engine.config, end - start, engine.command);
 	int err = is_active() ? register_region(r) : 0;
 	if (err)
@@ -373,21 +375,36 @@ static long op_adopt(uintptr_t start, uintptr_t end, unsigned why)
 	if (is_active())
 		fault_catch_up();
 	change_gone(start, end);
-	bool adopted = insert(start, end);
+	bool adopted = insert(start, end, 0, false);
 	engine_update_gauges();
 	lock_give(&engine.lock);
 	return adopted;
 }
 
+#define LEFT_MANAGED (1u << 8) /* beside the reasons KEPT_* */
+#define LEFT_NO_FORK (1u << 9)
+
+/* What there is to be said of the regions of a range. */
+static long op_attributes(uintptr_t start, uintptr_t end, unsigned why)
+{
+	lock_take(&engine.lock);
+	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end))
+		why |= r->kept | LEFT_MANAGED | (r->no_fork ? LEFT_NO_FORK : 0);
+	lock_give(&engine.lock);
+	return why;
+}
+
 static long op_left(uintptr_t start, uintptr_t end, unsigned why)
 {
-	(void)why;
+	/* The lock, and what a device holds, have gone with the pages. */
+	unsigned kept = why & (KEPT_DUMP | KEPT_WIPE | KEPT_ALWAYS);
+
 	lock_take(&engine.lock);
 	/* Other threads may have touched it already, and so a region have grown over it. */
 	while (start < end) {
 		struct region *r = region_next(start);
 		if (!r || r->start > start)
-			insert(start, r && r->start < end ? r->start : end);
+			insert(start, r && r->start < end ? r->start : end, kept, why & LEFT_NO_FORK);
 		start = r && r->start < end ? r->end : end;
 	}
 	engine_update_gauges();
@@ -733,6 +750,8 @@ bool engine_spawn(void *(*fn)(void *))
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 512u << 10);
 	k_signals_block(&saved);
+	/* Who changes its identity holds a lock that libc takes here, and waits for all threads. */
+	k_signals_allow_setxid();
 	/* What libc allocates for the thread here is touched by the thread: as if by itself. */
 	bool before = engine_thread;
 	engine_thread = true;
@@ -971,9 +990,12 @@ bool engine_active(void)
 	return is_active();
 }
 
-void engine_left(void *addr, size_t len)
+void engine_left(void *addr, size_t len, const void *to)
 {
-	call(op_left, addr, len, 0);
+	unsigned was = (unsigned)call(op_attributes, to, len, 0);
+
+	if (was & LEFT_MANAGED)
+		call(op_left, addr, len, was);
 	maybe_start();
 }
 
@@ -995,18 +1017,9 @@ void engine_unkeep(const void *addr, size_t len, unsigned why)
 		call(op_unkeep, addr, len, why);
 }
 
-static long op_kept(uintptr_t start, uintptr_t end, unsigned why)
-{
-	lock_take(&engine.lock);
-	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end))
-		why |= r->kept;
-	lock_give(&engine.lock);
-	return why;
-}
-
 unsigned engine_kept(const void *addr, size_t len)
 {
-	return engine.keeps ? (unsigned)call(op_kept, addr, len, 0) : 0;
+	return engine.keeps ? (unsigned)call(op_attributes, addr, len, 0) & (LEFT_MANAGED - 1) : 0;
 }
 
 void engine_no_fork(void *addr, size_t len, bool on)

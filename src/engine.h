@@ -109,8 +109,11 @@ int engine_try_discard(void *addr, size_t len);
 /* Are blocks moved at all by now? A hint. */
 bool engine_active(void);
 
-/* The same where managed memory has just been moved away from, by MREMAP_DONTUNMAP. */
-void engine_left(void *addr, size_t len);
+/*
+ * Memory has just been moved from addr to `to`, by MREMAP_DONTUNMAP: what is left there is
+ * managed as it was, if it was, and kept or not inherited for the same reasons.
+ */
+void engine_left(void *addr, size_t len, const void *to);
 /* The region that ends at addr does so len further up: the mapping has grown in place. */
 void engine_grown(void *addr, size_t len);
 /* Pulls the managed part local and leaves it there until all reasons (KEPT_*) are taken back. */

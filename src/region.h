@@ -17,9 +17,10 @@ struct emf_class;
 /* Why nothing of a region may leave local memory, nor move in it. */
 enum {
 	KEPT_LOCKED = 1 << 0, /* mlock */
-	KEPT_SECRET = 1 << 1, /* MADV_DONTDUMP, MADV_WIPEONFORK */
-	KEPT_DEVICE = 1 << 2, /* registered for DMA */
-	KEPT_ALWAYS = 1 << 3, /* code, pages that a pipe holds ... */
+	KEPT_DUMP = 1 << 1,   /* MADV_DONTDUMP */
+	KEPT_WIPE = 1 << 2,   /* MADV_WIPEONFORK */
+	KEPT_DEVICE = 1 << 3, /* registered for DMA */
+	KEPT_ALWAYS = 1 << 4, /* code, pages that a pipe holds ... */
 };
 
 struct region {

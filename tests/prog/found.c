@@ -203,6 +203,24 @@ static void run_setuid(size_t size)
 	expect_child(child, "other identity");
 }
 
+/* The same in a child whose runtime is just starting its threads: each waited for the other. */
+static void run_setuid_child(size_t size)
+{
+	if (geteuid())
+		skip("not root");
+	char *p = filled(size);
+	for (unsigned i = 0; i < 8; i++) {
+		pid_t child = SYS(fork());
+		if (!child) {
+			SYS(setgid(65534));
+			SYS(setuid(65534));
+			check_pages(p, i * 64, i * 64 + 64, 1, "after setuid");
+			_exit(0);
+		}
+		expect_child(child, "other identity");
+	}
+}
+
 /*
  * The parent writes while the child still shares: MOVE of a huge page that was split meets
  * a shared page, and had moved one page more than it said, which then was lost.
@@ -284,6 +302,7 @@ static const struct row rows[] = {
 	{ "free-released", run_free_released, false },
 	{ "last-thread", run_last_thread, false },
 	{ "setuid", run_setuid, false },
+	{ "setuid-child", run_setuid_child, true },
 	{ "write-after-fork", run_write_after_fork, true },
 	{ "protect-cuts", run_protect_cuts, true },
 };

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
@@ -128,6 +129,124 @@ static void row_mremap_dontunmap(size_t size)
 	fill_pages(p, 0, n, 2);
 	check_pages(q, 0, n, 1, "moved");
 	check_pages(p, 0, n, 2, "the old place");
+}
+
+/* Something else may be mapped at its address by now. */
+static bool is_there(char *p, size_t i, uint64_t version)
+{
+	uint64_t head[2] = {0};
+	struct iovec mine = {head, sizeof(head)}, its = {p + i * PAGE, sizeof(head)};
+
+	return process_vm_readv(getpid(), &mine, 1, &its, 1, 0) == sizeof(head) && head[0] == i &&
+	       head[1] == version;
+}
+
+/* What is left behind by a mapping of secrets is one, too: in a child it is empty, or not there. */
+static void row_dontunmap_secret(size_t size)
+{
+	size_t n = size / PAGE, half = size / 2;
+	char *p = filled(half), *no = filled(half);
+
+	SYS(madvise(p, half, MADV_WIPEONFORK));
+	SYS(madvise(no, half, MADV_DONTFORK));
+	char *q = mremap(p, half, half, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	char *moved = mremap(no, half, half, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	if (q == MAP_FAILED && errno == EINVAL)
+		skip("no MREMAP_DONTUNMAP");
+	CHECK(q != MAP_FAILED && moved != MAP_FAILED, "mremap: %s", strerror(errno));
+	fill_pages(p, 0, n / 2, 2);
+	fill_pages(no, 0, n / 2, 2);
+	chill(size);
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		check_zeros(p, 0, n / 2, "MADV_WIPEONFORK, left behind, in the child");
+		check_zeros(q, 0, n / 2, "MADV_WIPEONFORK, moved, in the child");
+		for (size_t i = 0; i < n / 2; i += 100)
+			CHECK(!is_there(no, i, 2) && !is_there(moved, i, 1),
+			      "MADV_DONTFORK memory is there in the child");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+	check_pages(q, 0, n / 2, 1, "moved");
+	check_pages(moved, 0, n / 2, 1, "moved");
+	check_pages(p, 0, n / 2, 2, "left behind");
+	check_pages(no, 0, n / 2, 2, "left behind");
+}
+
+/* Shared memory that is moved over other, and stays in its place, is shared memory there as ever. */
+static void row_dontunmap_shared(size_t size)
+{
+	size_t n = (8u << 20) / PAGE;
+	char *p = filled(size);
+	char *s = SYS(mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+
+	fill_pages(s, 0, n, 3);
+	char *q = mremap(s, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, p);
+	if (q == MAP_FAILED && errno == EINVAL)
+		skip("no MREMAP_DONTUNMAP of shared memory");
+	CHECK(q == p, "mremap: %s", strerror(errno));
+	check_pages(s, 0, n, 3, "shared memory, left in place");
+	fill_pages(s, 0, n, 4);
+	check_pages(q, 0, n, 4, "shared memory, moved");
+	check_pages(p, n, size / PAGE, 1, "behind it");
+}
+
+/* Two reasons to stay local; one is taken back, the other holds. */
+static void row_two_reasons(size_t size)
+{
+	size_t n = size / 4 / PAGE;
+	char *p = filled(size / 4);
+
+	SYS(madvise(p, n * PAGE, MADV_WIPEONFORK));
+	SYS(madvise(p, n * PAGE, MADV_DONTDUMP));
+	SYS(madvise(p, n * PAGE, MADV_DODUMP));
+	chill(size);
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		check_zeros(p, 0, n, "MADV_WIPEONFORK in the child");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+	check_pages(p, 0, n, 1, "parent");
+	SYS(madvise(p, n * PAGE, MADV_DONTDUMP));
+	SYS(madvise(p, n * PAGE, MADV_KEEPONFORK));
+	unsigned char there;
+	chill(size);
+	for (size_t i = 0; i < n; i++)
+		CHECK(!mincore(p + i * PAGE, PAGE, &there) && there & 1, "a page of a secret left");
+	SYS(madvise(p, n * PAGE, MADV_DODUMP));
+	chill(size);
+	pid = SYS(fork());
+	if (!pid) {
+		check_pages(p, 0, n, 1, "child, after MADV_KEEPONFORK");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+}
+
+/* A lock that is refused keeps nothing local: the budget holds (see semantics.sh). */
+static void row_mlock_refused(size_t size)
+{
+	struct rlimit none = {0, 0};
+	char *p = filled(size);
+
+	SYS(setrlimit(RLIMIT_MEMLOCK, &none));
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		if (!geteuid())
+			SYS(setuid(65534));
+		CHECK(mlock(p, size) == -1 && (errno == ENOMEM || errno == EPERM), "mlock is allowed");
+		chill(size);
+		unsigned char there;
+		size_t away = 0;
+		for (size_t i = 0; i < size / PAGE; i++)
+			away += !mincore(p + i * PAGE, PAGE, &there) && !(there & 1);
+		CHECK(!getenv("EMFATIER_CONF") || away > size / PAGE / 2, "only %zu pages are away", away);
+		check_pages(p, 0, size / PAGE, 1, "not locked");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+	check_pages(p, 0, size / PAGE, 1, "parent");
 }
 
 /* Again and again to other sizes, as realloc of a growing array does. */
@@ -527,6 +646,12 @@ static void row_populate(size_t size)
 	check_zeros(p, 0, n, "MAP_POPULATE");
 	fill_pages(p, 0, n, 1);
 	check_pages(p, 0, n, 1, "written");
+	/* What is far comes back for it, and goes again. */
+	for (int advice = 22 /* MADV_POPULATE_READ */; advice < 24; advice++) {
+		if (madvise(p, size, advice))
+			CHECK(errno == EINVAL, "advice %d: %s", advice, strerror(errno));
+		check_pages(p, 0, n, 1, "populated");
+	}
 }
 
 /* Never written: zeros, also beside what was written, also after it went far. */
@@ -625,6 +750,9 @@ static const struct row rows[] = {
 	{"mremap-fixed", row_mremap_fixed, true},
 	{"mremap-part", row_mremap_part, true},
 	{"mremap-dontunmap", row_mremap_dontunmap, true},
+	{"dontunmap-secret", row_dontunmap_secret, true},
+	{"dontunmap-shared", row_dontunmap_shared, true},
+	{"two-reasons", row_two_reasons, true},
 	{"mremap-steps", row_mremap_steps, false},
 	{"munmap-head", row_munmap_head, true},
 	{"munmap-middle", row_munmap_middle, true},
@@ -641,6 +769,7 @@ static const struct row rows[] = {
 	{"mprotect-none", row_mprotect_none, true},
 	{"reserve", row_reserve, false},
 	{"mlock", row_mlock, true},
+	{"mlock-refused", row_mlock_refused, true},
 	{"mlockall", row_mlockall, true},
 	{"map-fixed", row_map_fixed, true},
 	{"populate", row_populate, true},

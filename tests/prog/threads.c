@@ -436,6 +436,54 @@ static void row_deep_stack(size_t size)
 	pthread_join(t, NULL);
 }
 
+static void *end_at_once(void *arg)
+{
+	return arg;
+}
+
+static pthread_mutex_t *robust;
+
+static void *die_with_it(void *arg)
+{
+	pthread_mutex_lock(robust);
+	return arg;
+}
+
+/*
+ * Stacks and mutexes in memory that is cold: what the kernel writes there when a thread ends
+ * is not lost, or who joins, or waits for the dead, would wait for ever.
+ */
+static void row_own_stacks(size_t size)
+{
+	enum { N = 4, ROUNDS = 300, STACK = 64 << 10 };
+	char *p = map_anon((8u << 20) + size), *q = map_anon(8u << 20);
+	pthread_mutexattr_t shared;
+	pthread_t t[N];
+
+	fill_pages(p, 0, size / PAGE, 1);
+	robust = (pthread_mutex_t *)(q + (4u << 20));
+	pthread_mutexattr_init(&shared);
+	pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+	CHECK(!pthread_mutex_init(robust, &shared), "a robust mutex");
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		for (size_t i = 0; i < N; i++) {
+			pthread_attr_t attr;
+			pthread_attr_init(&attr);
+			CHECK(!pthread_attr_setstack(&attr, q + i * (2u << 20), STACK), "a stack");
+			CHECK(!pthread_create(&t[i], &attr, i ? end_at_once : die_with_it, q), "thread");
+			pthread_attr_destroy(&attr);
+		}
+		for (size_t i = 0; i < N; i++)
+			pthread_join(t[i], NULL);
+		int rc = pthread_mutex_lock(robust);
+		CHECK(rc == EOWNERDEAD && !pthread_mutex_consistent(robust), "mutex: %s", strerror(rc));
+		pthread_mutex_unlock(robust);
+		check_pages(p, round * 20 % (size / PAGE - 64), round * 20 % (size / PAGE - 64) + 20, 1,
+			    "other memory");
+	}
+	check_pages(p, 0, size / PAGE, 1, "other memory");
+}
+
 static const struct row rows[] = {
 	{"many", row_many, true},
 	{"same-page", row_same_page, true},
@@ -455,6 +503,7 @@ static const struct row rows[] = {
 	{"abort", row_abort, false},
 	{"cancel", row_cancel, true},
 	{"deep-stack", row_deep_stack, true},
+	{"own-stacks", row_own_stacks, true},
 };
 
 ROWS_MAIN(rows)
