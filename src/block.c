@@ -238,6 +238,9 @@ static int install(struct block *b, bool protect, bool *vacated)
 		frame_meta(f)->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
 	}
+	/* Pages went there and back, and what the program wrote to them is not what is written out. */
+	if (err && b->state == WRITING)
+		b->flags |= B_DIRTY | B_TORN;
 	if (err == -EAGAIN)
 		return err;
 	if (err == -EBUSY && b->state == WRITING && !(b->flags & B_EXPIRED))

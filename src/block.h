@@ -99,7 +99,7 @@ enum {
 	B_WANTED = 1 << 3,     /* a thread waits: map and wake when it settles */
 	B_WRITE = 1 << 4,      /* and that thread writes */
 	B_EXPIRED = 1 << 5,    /* its write-out takes too long: don't wait for that */
-	B_TORN = 1 << 6,       /* a part of it is still in place: give it back */
+	B_TORN = 1 << 6,       /* a part of it is, or was, in place again: give it back */
 };
 
 struct region;

@@ -27,6 +27,14 @@ static struct request *queue, **queue_end = &queue; /* in order; the control thr
 static const struct request *current;
 static pid_t paused_for; /* 0: not paused */
 
+static void push(struct request *r)
+{
+	r->next = atomic_load(&incoming);
+	while (!atomic_compare_exchange_weak(&incoming, &r->next, r))
+		;
+	word_signal(&doorbell);
+}
+
 long control_call(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, uintptr_t end,
 		  unsigned why, bool refusable)
 {
@@ -39,13 +47,34 @@ long control_call(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, u
 		.tid = (pid_t)syscall(SYS_gettid),
 	};
 
-	r.next = atomic_load(&incoming);
-	while (!atomic_compare_exchange_weak(&incoming, &r.next, &r))
-		;
-	word_signal(&doorbell);
+	push(&r);
 	while (!atomic_load(&r.done))
 		word_wait(&r.done, 0, -1);
 	return r.result;
+}
+
+static struct request posted = { .done = 1 };
+
+bool control_post(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, uintptr_t end,
+		  unsigned why)
+{
+	if (!atomic_load(&posted.done))
+		return false;
+	posted = (struct request){
+		.fn = fn,
+		.start = start,
+		.end = end,
+		.why = why,
+		.tid = (pid_t)syscall(SYS_gettid),
+	};
+	push(&posted);
+	return true;
+}
+
+bool control_posted(int timeout_ms)
+{
+	word_wait(&posted.done, 0, timeout_ms);
+	return atomic_load(&posted.done);
 }
 
 static void receive(void)
@@ -119,4 +148,5 @@ void control_after_fork(void)
 	queue_end = &queue;
 	current = NULL;
 	paused_for = 0;
+	posted.done = 1;
 }

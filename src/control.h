@@ -25,4 +25,12 @@ long control_call(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, u
 void control_pause(bool on);
 void control_after_fork(void);
 
+/*
+ * By the mover, which must not wait for a fault: its own request, one at a time. post: false, the
+ * one before is not done yet. posted: is it done by now, or within so long?
+ */
+bool control_post(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, uintptr_t end,
+		  unsigned why);
+bool control_posted(int timeout_ms);
+
 #endif

@@ -40,6 +40,9 @@ long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_a
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 int k_futex_wait(_Atomic uint32_t *word, uint32_t seen, int timeout_ms);
 int k_futex_wake(_Atomic uint32_t *word, int n);

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "change.h"
+#include "control.h"
 #include "engine.h"
 #include "fault.h"
 #include "fork.h"
@@ -24,6 +25,7 @@
 #define EVICT_BATCH 8		/* evictions before it looks at anything else */
 #define PATIENCE_NS 50000000ull /* that a fault starves while nothing can leave */
 #define STUCK_NS 200000000ull	/* pins and forks last from milliseconds to minutes */
+#define UNSHARE_MS 50		/* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
 #define TRIM_KEEP 64		/* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
@@ -71,21 +73,26 @@ static bool store_blocked(void)
 
 /* --- eviction --- */
 
+static long op_unshare(uintptr_t start, uintptr_t end, unsigned advice)
+{
+	k_madvise((void *)start, end - start, (int)advice);
+	return 0;
+}
+
 /*
- * The kernel does not move a page that a forked process shares: make it ours alone first. The
- * block is looked up again, as anything may happen to it while the lock is given up.
+ * The kernel does not move a page that a forked process shares: make it ours alone first.
+ * By the control thread: a page may be missing, and the mover must not wait for what it
+ * has to do itself. The block is looked up again, as anything may happen to it meanwhile.
  */
-static int unshare_and_take(struct block **b)
+static int unshare_and_take(struct block **b, int advice)
 {
 	char *p = block_start(*b);
 	size_t len = block_len(*b);
 
 	block_dirty(*b);
-	/* Should it be gone by then, the mover must not wait for room that it makes itself. */
-	if (!engine.grants)
-		engine.grants = 1;
 	lock_give(&engine.lock);
-	k_madvise(p, len, MADV_POPULATE_WRITE);
+	bool done = control_post(op_unshare, (uintptr_t)p, (uintptr_t)p + len, (unsigned)advice) &&
+		    control_posted(UNSHARE_MS);
 	lock_take(&engine.lock);
 	struct region *r = region_find((uintptr_t)p);
 	*b = r && r->registered ? region_block(r, (uintptr_t)p) : NULL;
@@ -93,7 +100,15 @@ static int unshare_and_take(struct block **b)
 		return -ENOENT;
 	if ((*b)->state != LOCAL || block_start(*b) != p || engine.hold)
 		return -EAGAIN;
-	return block_take(b);
+	return done ? block_take(b) : -EBUSY;
+}
+
+/* Shared, or shared once: of a huge page that was split the kernel asks its first page alone. */
+static int take_shared(struct block **b)
+{
+	int err = unshare_and_take(b, MADV_POPULATE_WRITE);
+
+	return err == -EBUSY && block_is_full(*b) ? unshare_and_take(b, MADV_COLLAPSE) : err;
 }
 
 /* It could not be taken: not soon again. */
@@ -115,7 +130,7 @@ static bool evict(struct block *b)
 	if (b->state == LOCAL) {
 		int err = block_take(&b);
 		if (err == -EBUSY && engine.forked)
-			err = unshare_and_take(&b);
+			err = take_shared(&b);
 		if (err == -ENOMEM)
 			return false;
 		if (err == -ENOENT)

@@ -762,11 +762,18 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 		;
 	if (out && !err && i > 1)
 		real_madvise(frame, i * K_PAGE, MADV_POPULATE_WRITE);
+	bool back = err && !*torn && !out && n;
 	for (i = 0; i < n; i++)
-		if (!err || *torn)
+		if (!err || *torn || back)
 			move_page(p + i, frame + i * K_PAGE, there[i], out);
 		else /* there and back */
-			p[i].flags &= out ? ~(uint32_t)P_PROTECTED : ~0u;
+			p[i].flags &= ~(uint32_t)P_PROTECTED;
+	if (back) {
+		/* There for a moment, and the program may write to them. */
+		co_point();
+		for (i = 0; i < n; i++)
+			move_page(p + i, frame + i * K_PAGE, false, true);
+	}
 	if (!out && (!err || *torn) && n)
 		real_madvise(frame, n * K_PAGE, MADV_DONTNEED);
 	trace("move of %zu pages %s %#lx: %d%s", len / K_PAGE, out ? "from" : "to",
