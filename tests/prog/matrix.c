@@ -2,15 +2,16 @@
 /*
  * Every operation on memory in every state that it can be in:
  *
- *   matrix SIZE BALLAST THREADS [copy] [raw] [only=OPERATION[/STATE]] [after=OPERATION/STATE]
+ *   matrix SIZE BALLAST THREADS [copy] [raw] [share=K/N] [only=OPERATION[/STATE]]
+ *          [after=OPERATION/STATE]
  *
  * A cell of the matrix has SIZE bytes, brings them to the state by using BALLAST bytes of
  * other memory (more than the budget), does the operation on a part of them, and
  * checks all of them, in both processes if there are two. It knows of the runtime only
  * what mincore and pagemap tell: away or present, protected or not; from that it counts
  * how often a state was reached ("state NAME REACHED TRIED"). copy: leave out what can't
- * work where pages are copied; raw: also system calls past libc; after: with one thread,
- * starts behind that cell.
+ * work where pages are copied; raw: also system calls past libc; share: the K-th part of N of
+ * the cells, of each operation some; after: with one thread, starts behind that cell.
  */
 #include "rows.h"
 
@@ -19,6 +20,7 @@
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <poll.h>
+#include <sched.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -41,8 +43,15 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
 #endif
 
 enum state { UNTOUCHED, DIRTY, CLEAN, STANDBY, FAR, FLIGHT, STATES };
@@ -85,6 +94,7 @@ struct worker {
 static size_t pages, ballast_pages;
 static unsigned nworkers;
 static bool copy_mode, raw_too;
+static unsigned share, shares = 1;
 static char *ballast;
 static const char *only, *after;
 static struct worker *workers;
@@ -346,6 +356,32 @@ static void do_fork(struct cell *c, long past)
 	expect_child(pid, c->name);
 }
 
+static int cloned(void *arg)
+{
+	struct cell *c = arg;
+
+	child_begins();
+	verify(c, "clone");
+	fill(c, c->a, c->n, 3);
+	verify(c, "clone, after its writes");
+	return 0;
+}
+
+/* By libc's clone, without its fork handlers. */
+static void do_clone(struct cell *c, long arg)
+{
+	size_t len = 256u << 10;
+	char *stack = SYS(mmap(NULL, len, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0));
+	(void)arg;
+	pid_t pid = clone(cloned, stack + len, SIGCHLD, c);
+	MUST(pid > 0);
+	fill(c, 0, c->b, 2);
+	verify(c, "parent");
+	expect_child(pid, c->name);
+	SYS(munmap(stack, len));
+}
+
 static void do_fork_child_writes(struct cell *c, long past)
 {
 	pid_t pid = fork_by(past);
@@ -456,6 +492,27 @@ static void do_mremap_grow(struct cell *c, long arg)
 	fill(c, n - n / 4, n, 2);
 }
 
+/* Without moving it, into room that it gave up before. */
+static void do_mremap_in_place(struct cell *c, long arg)
+{
+	size_t had = c->n;
+
+	(void)arg;
+	MUST(remap(c->p, had * PAGE, c->b * PAGE, 0, NULL) == c->p);
+	c->n = c->b;
+	char *p = remap(c->p, c->n * PAGE, had * PAGE, 0, NULL);
+	if (p == MAP_FAILED) {
+		/* Another thread's mapping is in the way. */
+		MUST(nworkers > 1 && errno == ENOMEM);
+		return;
+	}
+	MUST(p == c->p);
+	c->n = had;
+	memset(c->want + c->b, 0, had - c->b);
+	verify(c, "grown in place");
+	fill(c, c->b, had, 2);
+}
+
 static void do_mremap_shrink(struct cell *c, long flags)
 {
 	MUST(remap(c->p, c->n * PAGE, c->b * PAGE, (int)flags, NULL) == c->p);
@@ -508,6 +565,25 @@ static void do_mremap_dontunmap(struct cell *c, long arg)
 	verify(c, "moved");
 	check_pages(old, 0, c->n, 5, c->name);
 	SYS(munmap(old, c->n * PAGE));
+}
+
+/* The middle moves away, and what is left there is empty memory. */
+static void do_mremap_dontunmap_part(struct cell *c, long arg)
+{
+	size_t n = c->b - c->a;
+
+	(void)arg;
+	char *to = remap(part(c), n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	MUST(to != MAP_FAILED);
+	for (size_t i = 0; i < n; i++)
+		if (c->want[c->a + i])
+			page_check(to + i * PAGE, c->a + i, c->want[c->a + i], SEED, c->name);
+		else
+			page_expect(to + i * PAGE, NULL, c->a + i, 0, c->name);
+	SYS(munmap(to, n * PAGE));
+	memset(c->want + c->a, 0, n);
+	verify(c, "left behind");
+	fill(c, c->a + 7, c->b, 4);
 }
 
 static void do_munmap(struct cell *c, long where)
@@ -567,7 +643,7 @@ static void do_discard(struct cell *c, long advice)
 {
 	MUST(!advise(part(c), part_len(c), (int)advice));
 	for (size_t i = c->a; i < c->b; i++)
-		c->want[i] = advice == MADV_DONTNEED || !c->want[i] ? 0 : c->want[i] | MAYBE;
+		c->want[i] = advice != MADV_FREE || !c->want[i] ? 0 : c->want[i] | MAYBE;
 	verify(c, "discarded");
 	fill(c, c->a, (c->a + c->b) / 2, 2);
 }
@@ -585,6 +661,26 @@ static void do_advise(struct cell *c, long advice)
 	if (advise(part(c), part_len(c), (int)advice))
 		CHECK(errno == EINVAL || errno == ENOSYS || errno == EBUSY || errno == EAGAIN, "%s: %s", c->name,
 		      strerror(errno));
+}
+
+/* Pages that raise a signal, until that is taken back: zeros then. */
+static void do_guard(struct cell *c, long arg)
+{
+	size_t end = c->a + 40;
+
+	(void)arg;
+	if (advise(part(c), 40 * PAGE, MADV_GUARD_INSTALL)) {
+		MUST(errno == EINVAL); /* since 6.13 */
+		return;
+	}
+	for (size_t i = c->a; i < end; i += 13)
+		CHECK(faults(c->p + i * PAGE, i % 2), "%s: page %zu can be used", c->name, i);
+	memset(c->want + c->a, GONE, 40);
+	verify(c, "guarded");
+	MUST(!advise(part(c), 40 * PAGE, MADV_GUARD_REMOVE));
+	memset(c->want + c->a, 0, 40);
+	verify(c, "not guarded");
+	fill(c, c->a + 2, end, 2);
 }
 
 static void do_forkless(struct cell *c, long advice)
@@ -1079,6 +1175,7 @@ static const struct {
 	{"fork-child-writes", do_fork_child_writes, 0, 0},
 	{"fork-parent-writes", do_fork_parent_writes, 0, 0},
 	{"fork-changes", do_fork_changes, 0, 0},
+	{"clone", do_clone, 0, 0},
 	{"fork-raw", do_fork, 1, F_RAW},
 	{"fork-raw-child-writes", do_fork_child_writes, 1, F_RAW},
 	{"fork-raw-parent-writes", do_fork_parent_writes, 1, F_RAW},
@@ -1086,12 +1183,14 @@ static const struct {
 	{"vfork-exec", do_exec, BY_VFORK, F_SHORT},
 	{"posix-spawn", do_exec, BY_SPAWN, F_SHORT},
 	{"mremap-grow", do_mremap_grow, 0, 0},
+	{"mremap-in-place", do_mremap_in_place, 0, 0},
 	{"mremap-shrink", do_mremap_shrink, 0, 0},
 	{"mremap-shrink-maymove", do_mremap_shrink, MREMAP_MAYMOVE, 0},
 	{"mremap-fixed", do_mremap_fixed, 0, 0},
 	{"mremap-fixed-odd", do_mremap_fixed, 3, 0},
 	{"mremap-part", do_mremap_part, 0, 0},
 	{"mremap-dontunmap", do_mremap_dontunmap, 0, 0},
+	{"mremap-dontunmap-part", do_mremap_dontunmap_part, 0, 0},
 	{"munmap-head", do_munmap, 0, 0},
 	{"munmap-middle", do_munmap, 1, 0},
 	{"munmap-tail", do_munmap, 2, 0},
@@ -1100,7 +1199,10 @@ static const struct {
 	{"map-file-over", do_map_fixed, OVER_FILE, 0},
 	{"dontneed", do_discard, MADV_DONTNEED, 0},
 	{"free", do_discard, MADV_FREE, 0},
+	{"dontneed-locked", do_discard, MADV_DONTNEED_LOCKED, 0},
 	{"dontneed-sieve", do_discard_sieve, MADV_DONTNEED, 0},
+	{"remove", do_advise, MADV_REMOVE, F_SHORT},
+	{"guard", do_guard, 0, 0},
 	{"populate-read", do_advise, MADV_POPULATE_READ, F_SHORT},
 	{"populate-write", do_advise, MADV_POPULATE_WRITE, 0},
 	{"hugepage", do_advise, MADV_HUGEPAGE, F_SHORT},
@@ -1188,7 +1290,7 @@ static void run_cell(size_t op, enum state state)
 		if (strncmp(c->name, only, len) || (c->name[len] && c->name[len] != '/'))
 			return;
 	}
-	if (all[op].flags & F_RAW && !raw_too)
+	if ((all[op].flags & F_RAW && !raw_too) || (op + (size_t)state) % shares != share)
 		return;
 	alarm(STUCK_SECONDS);
 	c->heap = all[op].flags & F_HEAP;
@@ -1258,7 +1360,7 @@ int main(int argc, char **argv)
 	unsigned long tried = 0, skipped = 0;
 
 	if (argc < 4)
-		die("usage: %s SIZE BALLAST THREADS [copy] [raw] [only=OPERATION[/STATE]] "
+		die("usage: %s SIZE BALLAST THREADS [copy] [raw] [share=K/N] [only=OPERATION[/STATE]] "
 		    "[after=OPERATION/STATE]",
 		    argv[0]);
 	pages = size_arg(argv[1]) / PAGE;
@@ -1269,6 +1371,8 @@ int main(int argc, char **argv)
 			copy_mode = true;
 		else if (!strcmp(argv[i], "raw"))
 			raw_too = true;
+		else if (sscanf(argv[i], "share=%u/%u", &share, &shares) == 2 && share < shares)
+			;
 		else if (!strncmp(argv[i], "only=", 5))
 			only = argv[i] + 5;
 		else if (!strncmp(argv[i], "after=", 6) && nworkers == 1)

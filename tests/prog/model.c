@@ -2,12 +2,13 @@
 /*
  * Random sequences of memory calls, against a plain model of what each page holds:
  *
- *   model SEED SECONDS SIZE [THREADS] [--no-fork] [--copy] [--raw PERCENT]
+ *   model SEED SECONDS SIZE [THREADS] [--steps N] [--no-fork] [--copy] [--raw PERCENT]
  *
  * Every thread has about SIZE/THREADS bytes: mappings wherever the kernel puts them,
  * allocations, and a window of address space in which mappings are cut, replaced,
  * unmapped across their borders and moved to. A failure prints the seed, the last
- * operations and whose data was found instead. --raw: so many percent of munmap,
+ * operations and whose data was found instead. --steps: so many of each thread at least,
+ * however long it takes. --raw: so many percent of munmap,
  * madvise, mremap and fork go past libc's symbols. --copy: leaves out process_vm_writev,
  * which writes to pages that it has pinned: where pages are copied, to the old ones.
  *
@@ -98,6 +99,7 @@ static uint64_t seed;
 static unsigned raw_percent, threads = 1;
 static bool copy_mode, no_fork;
 static time_t deadline;
+static unsigned long least;
 static struct world *worlds[64];
 static __thread struct world *w;
 static __thread sigjmp_buf back;
@@ -1546,7 +1548,7 @@ static void *worker(void *arg)
 {
 	w = arg;
 	open_files();
-	while (time(NULL) < deadline)
+	while (time(NULL) < deadline || atomic_load(&w->ops) < least)
 		one_op();
 	for (unsigned i = 0; i < CHILDREN; i++)
 		if (w->child[i])
@@ -1600,8 +1602,14 @@ int main(int argc, char **argv)
 		no_fork = true;
 		argc--;
 	}
+	if (argc > 2 && !strcmp(argv[argc - 2], "--steps")) {
+		least = strtoul(argv[argc - 1], NULL, 0);
+		argc -= 2;
+	}
 	if (argc != 4 && argc != 5)
-		die("usage: %s SEED SECONDS SIZE [THREADS] [--no-fork] [--copy] [--raw PERCENT]", argv[0]);
+		die("usage: %s SEED SECONDS SIZE [THREADS] [--steps N] [--no-fork] [--copy] "
+		    "[--raw PERCENT]",
+		    argv[0]);
 	seed = strtoul(argv[1], NULL, 0);
 	deadline = time(NULL) + atoi(argv[2]);
 	size_t size = size_arg(argv[3]);
