@@ -955,7 +955,8 @@ static void op_remap_grow(void)
 			if (e->recs[i].vma != e->recs[e->n - 1].vma)
 				g.a = i + 1;
 		old = g.b - g.a;
-		if (e->n + more > EXTENT_PAGES || g.a >= g.b)
+		/* What is not there in a child, that it was not to inherit, can't grow. */
+		if (e->n + more > EXTENT_PAGES || g.a >= g.b || any_flag(e, g.a, g.b, R_LOST))
 			return;
 		log_op("mremap %p, %zu pages, by %zu in place", (void *)range_p(&g), old, more);
 	}
