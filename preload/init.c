@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "engine.h"
+#include "env.h"
 #include "fork.h"
 #include "kernel.h"
 #include "log.h"
@@ -99,9 +100,10 @@ EXPORT int __register_atfork(void (*before)(void), void (*parent)(void), void (*
 
 __attribute__((constructor)) static void start(void)
 {
-	const char *disable = getenv("EMFATIER_DISABLE");
+	env_keep();
+	const char *disable = env_get("EMFATIER_DISABLE");
 
-	if (!log_open(getenv("EMFATIER_LOG")))
+	if (!log_open(env_get("EMFATIER_LOG")))
 		log_error("EMFATIER_LOG: not error, warn, info or debug, with :FILE behind it");
 	if (disable && *disable && strcmp(disable, "0"))
 		return;

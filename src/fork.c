@@ -169,13 +169,7 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 	engine.hold = true;
 	settle(true);
 	if (any_far()) {
-		/*
-		 * With small objects far, children of bash were seen with zeros for them; until that
-		 * is understood they get theirs as pages.
-		 */
-		int err = to < 0				    ? to
-			  : engine.config.heap == EMF_HEAP_ALL ? -ENOTSUP
-							    : send_to_child(to);
+		int err = to < 0 ? to : send_to_child(to);
 		share = !err;
 		if (err) {
 			log_info("fork: far memory cannot be shared (error %d), pulled local", -err);

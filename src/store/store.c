@@ -13,6 +13,7 @@
 
 #include "count.h"
 #include "emfatier-stats.h"
+#include "env.h"
 #include "lock.h"
 #include "where.h"
 
@@ -71,7 +72,7 @@ static bool make_dir(const char *path)
 /* file:DIR with DIR = $XDG_CACHE_HOME/emfatier where that can be had, else /var/tmp. */
 static void default_uri(char *uri, size_t length)
 {
-	const char *cache = getenv("XDG_CACHE_HOME");
+	const char *cache = env_get("XDG_CACHE_HOME");
 	char dir[PATH_MAX];
 	int n = -1;
 
