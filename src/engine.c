@@ -736,6 +736,11 @@ bool engine_spawn(void *(*fn)(void *))
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 512u << 10);
 	k_signals_block(&saved);
+	/*
+	 * A thread of the program's that changes its identity waits for all others to do so, too, with
+	 * the lock of libc's that this needs. The new thread inherits it.
+	 */
+	k_signals_allow_setxid();
 	/* What libc allocates for the thread here is touched by the thread: as if by itself. */
 	bool before = engine_thread;
 	engine_thread = true;
