@@ -202,6 +202,11 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 	rc = p->open(uri, opt->timeout_ms, &st->leaf[i], why, sizeof(why));
 	if (rc)
 		return blame(uri, why[0] ? why : strerror(-rc), rc, err, errlen);
+	if (opt->no_malloc && st->leaf[i]->caps & EMF_CAP_MALLOC)
+		return blame(uri,
+			     "its provider needs malloc, and this program has one of its own, whose "
+			     "memory may be far; use a file: store",
+			     -ENOTSUP, err, errlen);
 	if (st->leaf[i]->caps & EMF_CAP_OUTLIVES) {
 		st->outlives = true;
 		if (is_repeated(uris, i))
