@@ -13,8 +13,9 @@
  * queues of one backend are used by several threads at once. Nothing here may
  * touch memory that emfatier manages, and after open nothing may take a lock of
  * the dynamic linker, of stdio or of the resolver: the calling thread may be
- * the one that resolves page faults. malloc and free are allowed (inside the
- * runtime's threads they are served from memory that is never managed).
+ * the one that resolves page faults. So malloc and free are allowed only with
+ * EMF_CAP_MALLOC: inside the runtime's threads they are served from memory that is
+ * never managed, but not where the program brings an allocator of its own.
  *
  * Offsets and lengths are multiples of 4096, buffers are 4096-byte aligned.
  * Errors are negative errno values.
@@ -62,6 +63,7 @@ enum {
 	EMF_CAP_SYNC = 1u << 0, /* transfers are done by the CPU inside submit/poll; nothing to wait for */
 	EMF_CAP_TRIM = 1u << 1, /* trim gives space back */
 	EMF_CAP_OUTLIVES = 1u << 2, /* written space outlives the process: somebody must trim it after a crash */
+	EMF_CAP_MALLOC = 1u << 3,   /* uses malloc after open, or what open got from it */
 };
 
 struct emf_backend;

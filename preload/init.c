@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "engine.h"
+#include "env.h"
 #include "fork.h"
 #include "kernel.h"
 #include "log.h"
@@ -87,6 +88,28 @@ static bool register_handlers(void)
 	return done;
 }
 
+/*
+ * In a child, behind all handlers: the allocator's have made it usable again. For that it is
+ * registered again behind each that comes later, and only the last one counts.
+ */
+static unsigned handlers_behind;
+
+static void behind_all(void)
+{
+	static unsigned run;
+
+	if (++run < handlers_behind)
+		return;
+	run = 0;
+	engine_prepare_start();
+}
+
+static void register_behind(register_atfork *next)
+{
+	if (!next(NULL, NULL, behind_all, &__dso_handle))
+		handlers_behind++;
+}
+
 EXPORT int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
 			     void *object)
 {
@@ -94,14 +117,20 @@ EXPORT int __register_atfork(void (*before)(void), void (*parent)(void), void (*
 
 	if (object != &__dso_handle) /* jemalloc's are of this object */
 		register_handlers();
-	return next ? next(before, parent, child, object) : ENOSYS;
+	if (!next)
+		return ENOSYS;
+	int err = next(before, parent, child, object);
+	if (handlers_behind)
+		register_behind(next);
+	return err;
 }
 
 __attribute__((constructor)) static void start(void)
 {
-	const char *disable = getenv("EMFATIER_DISABLE");
+	env_keep();
+	const char *disable = env_get("EMFATIER_DISABLE");
 
-	if (!log_open(getenv("EMFATIER_LOG")))
+	if (!log_open(env_get("EMFATIER_LOG")))
 		log_error("EMFATIER_LOG: not error, warn, info or debug, with :FILE behind it");
 	if (disable && *disable && strcmp(disable, "0"))
 		return;
@@ -109,6 +138,14 @@ __attribute__((constructor)) static void start(void)
 		return;
 	if (!register_handlers()) {
 		log_error("the handlers of fork cannot be registered; running unmanaged");
+		return;
+	}
+	if (!malloc_is_ours()) {
+		/* It is managed by what it maps. */
+		engine.own_malloc = true;
+		managed_min = engine.config.min_region;
+		register_behind((register_atfork *)dlsym(RTLD_NEXT, "__register_atfork"));
+		engine_prepare_start();
 		return;
 	}
 	if (engine.config.heap == EMF_HEAP_ALL && !heap_start())

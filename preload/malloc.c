@@ -227,17 +227,6 @@ EXPORT void *realloc(void *p, size_t size)
 	return resize(p, size, CALLER);
 }
 
-EXPORT void *reallocarray(void *p, size_t n, size_t size)
-{
-	size_t total;
-
-	if (__builtin_mul_overflow(n, size, &total)) {
-		errno = ENOMEM;
-		return NULL;
-	}
-	return resize(p, total, CALLER);
-}
-
 EXPORT int posix_memalign(void **out, size_t align, size_t size)
 {
 	bool valid = align && !(align & (align - 1)) && align % sizeof(void *) == 0;
@@ -283,26 +272,6 @@ EXPORT void *pvalloc(size_t size)
 		return NULL;
 	}
 	return alloc_aligned(je_memalign, K_PAGE, size ? pages(size) : K_PAGE, CALLER);
-}
-
-/* Copies that the program keeps: libc's own malloc for them would stay local. */
-EXPORT char *strdup(const char *s)
-{
-	size_t len = strlen(s) + 1;
-	void *p = alloc(len, CALLER);
-
-	return p ? memcpy(p, s, len) : NULL;
-}
-
-EXPORT char *strndup(const char *s, size_t max)
-{
-	size_t len = strnlen(s, max);
-	char *p = alloc(len + 1, CALLER);
-
-	if (!p)
-		return NULL;
-	p[len] = '\0';
-	return memcpy(p, s, len);
 }
 
 EXPORT size_t malloc_usable_size(void *p)

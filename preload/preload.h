@@ -18,6 +18,9 @@ extern bool managed_heap;
 /* mlockall(MCL_FUTURE): new memory must not leave. */
 extern bool lock_future;
 
+/* Is malloc the one of this library? Not where an allocator is linked into the program. */
+bool malloc_is_ours(void);
+
 /*
  * The lengths of large allocations, by address: kept apart from regions, which the
  * program may split or give up (mprotect, mlock ...) before it frees. Lock-free; a

@@ -8,6 +8,7 @@
 
 #include "config_keys.h"
 #include "config_memory.h"
+#include "env.h"
 
 #define WHY_MAX 512
 
@@ -59,8 +60,8 @@ wrong:
 
 int config_read_env(struct emf_config *cfg, char *err, size_t errlen)
 {
-	const char *policy = getenv("EMFATIER_POLICY");
-	const char *conf = getenv("EMFATIER_CONF");
+	const char *policy = env_get("EMFATIER_POLICY");
+	const char *conf = env_get("EMFATIER_CONF");
 	int rc = 0;
 
 	if (policy && *policy)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "config_keys.h"
+#include "env.h"
 #include "store/where.h"
 
 #define WHY_MAX 512
@@ -191,7 +192,7 @@ int config_read_file(struct emf_config *cfg, const char *path, char *err, size_t
 int config_find_policy(const char *name, char *out, char *err, size_t errlen)
 {
 	static const char *const beside[] = { "../policies", "../share/emfatier/policies" };
-	const char *env = getenv("EMFATIER_POLICY_DIR");
+	const char *env = env_get("EMFATIER_POLICY_DIR");
 	char dir[PATH_MAX / 2], shown[64];
 	size_t len = strlen(name);
 

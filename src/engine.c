@@ -25,6 +25,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
 
@@ -784,6 +785,8 @@ void engine_size_reserve(void)
 /* The start is in the dynamic linker; it has been there for so long that nobody waits for it. */
 static _Atomic bool loading, stalled;
 #define LOADING_NS 1000000000ull
+/* The program's allocator may hold its locks, which the start then needs. */
+#define OWN_MALLOC_NS 100000000ull
 
 static bool open_store(void)
 {
@@ -795,6 +798,7 @@ static bool open_store(void)
 		.stripe_unit = engine.config.stripe,
 		.timeout_ms = engine.config.timeout_ms,
 		.stats = engine.stats->store,
+		.no_malloc = engine.own_malloc,
 	};
 
 	for (unsigned i = 0; i < engine.config.nstores; i++)
@@ -916,6 +920,12 @@ bool engine_spawn_first(void)
 	return engine_spawn(keeper_main) && engine_spawn(mover_main);
 }
 
+void engine_start(void)
+{
+	if (!engine_spawn_first())
+		fail("a thread could not be created", -EAGAIN);
+}
+
 /* Starts the runtime when what is managed could outgrow the budget. */
 static void maybe_start(void)
 {
@@ -925,23 +935,34 @@ static void maybe_start(void)
 		return;
 	if (!engine.config.chaos && region_bytes() <= engine.limit / 100 * engine.config.high)
 		return;
-	if (atomic_compare_exchange_strong(&engine.phase, &idle, PHASE_STARTING) &&
-	    !engine_spawn_first()) {
-		fail("a thread could not be created", -EAGAIN);
-		return;
+	if (engine.own_malloc && !starter_ready())
+		return; /* it is just being made, and will look itself */
+	if (atomic_compare_exchange_strong(&engine.phase, &idle, PHASE_STARTING)) {
+		if (engine.own_malloc)
+			starter_ask();
+		else
+			engine_start();
 	}
 	/*
 	 * The new memory is to be registered before the program fills it, so wait;
 	 * but not for ever: the start loads shared objects, and this thread may be
-	 * inside the dynamic linker and hold its lock (constructors of what it loads, callbacks).
-	 * Then it is registered later.
+	 * inside the dynamic linker and hold its lock (constructors of what it loads, callbacks),
+	 * or inside an allocator of the program's. Then it is registered later.
 	 */
 	uint64_t begin = k_now_ns(), patience = (engine.config.timeout_ms + 2000) * 1000000ull;
 	while (atomic_load(&engine.phase) == PHASE_STARTING && !stalled &&
 	       k_now_ns() - begin < patience) {
 		word_wait(&engine.phase, PHASE_STARTING, 100);
-		stalled = loading && k_now_ns() - begin > LOADING_NS;
+		uint64_t waited = k_now_ns() - begin;
+		stalled = engine.own_malloc ? waited > OWN_MALLOC_NS
+					    : loading && waited > LOADING_NS;
 	}
+}
+
+void engine_prepare_start(void)
+{
+	if (engine.own_malloc && atomic_load(&engine.phase) == PHASE_IDLE && starter_make())
+		maybe_start();
 }
 
 static long adopt(void *addr, size_t len, bool refusable)

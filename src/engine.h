@@ -59,6 +59,7 @@ struct engine {
 	bool flagging;	 /* regions are being marked as not to be inherited */
 	bool forked;	 /* pages may be shared with a child, or were with a parent */
 	_Atomic bool keeps;	     /* some memory had to be kept, once */
+	bool own_malloc; /* malloc is the program's own: see starter.h */
 	_Atomic bool read_only;	     /* the program makes managed memory read-only */
 	_Atomic uint32_t changes;    /* calls of the program's that change managed memory, under way */
 	pid_t pid;	 /* whose threads the runtime's are: a child that we know nothing of has none */
@@ -87,6 +88,12 @@ extern __thread bool engine_thread __attribute__((tls_model("initial-exec")));
  * (logged); the program then runs unmanaged.
  */
 bool engine_init(void);
+
+/*
+ * By a program thread that holds no lock of an allocator: makes the starter where one is needed
+ * and none is there, in the constructor and in the child of a fork.
+ */
+void engine_prepare_start(void);
 
 /* May regions be made at all? */
 bool engine_wants(size_t len);
@@ -205,6 +212,8 @@ size_t engine_frames(void);
 bool engine_spawn(void *(*fn)(void *));
 /* The keeper and the mover, which starts the others. */
 bool engine_spawn_first(void);
+/* From STARTING on; fails by itself. */
+void engine_start(void);
 /* The queues of the store and what wakes the mover. 0 or -errno. */
 int engine_open_queues(void);
 

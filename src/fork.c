@@ -20,6 +20,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "starter.h"
 #include "stats.h"
 #include "store/count.h"
 
@@ -169,13 +170,8 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 	engine.hold = true;
 	settle(true);
 	if (any_far()) {
-		/*
-		 * With small objects far, children of bash were seen with zeros for them; until that
-		 * is understood they get theirs as pages.
-		 */
-		int err = to < 0				    ? to
-			  : engine.config.heap == EMF_HEAP_ALL ? -ENOTSUP
-							    : send_to_child(to);
+		/* Where malloc is the program's, its child can't start at once: see starter.h. */
+		int err = to < 0 ? to : engine.own_malloc ? -ENOTSUP : send_to_child(to);
 		share = !err;
 		if (err) {
 			log_info("fork: far memory cannot be shared (error %d), pulled local", -err);
@@ -319,6 +315,7 @@ static void reset(void)
 	lock_reset(&engine.lock);
 	control_after_fork();
 	mover_after_fork();
+	starter_after_fork();
 	frame_after_fork();
 	change_after_fork();
 	engine.local = engine.fetches = engine.inflight = 0;

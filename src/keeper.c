@@ -26,6 +26,12 @@ void keeper_dismiss(void)
 	word_signal(&over);
 }
 
+void keeper_look_alone(void)
+{
+	if (k_main_thread_gone() && k_threads() == 2)
+		exit(0);
+}
+
 void keeper_look(void)
 {
 	static uint64_t next;

@@ -14,4 +14,7 @@ void keeper_dismiss(void);
 /* By the mover, any number of times a second. */
 void keeper_look(void);
 
+/* By the starter, which is there before the others: is it the last thread? Then it ends, too. */
+void keeper_look_alone(void);
+
 #endif

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "env.h"
+
 static int use_dir(const char *path, mode_t mode, bool create)
 {
 	struct stat st;
@@ -25,7 +27,7 @@ static int use_dir(const char *path, mode_t mode, bool create)
 /* The index-th place to look at: its path into out. False: there is none such. */
 static bool place(unsigned index, char *out, size_t len, mode_t *mode, int *length)
 {
-	const char *xdg = getenv("XDG_RUNTIME_DIR");
+	const char *xdg = env_get("XDG_RUNTIME_DIR");
 
 	*mode = 0700;
 	switch (index) {
@@ -48,7 +50,7 @@ static bool place(unsigned index, char *out, size_t len, mode_t *mode, int *leng
 
 int run_dir(char *out, size_t len, bool create)
 {
-	const char *env = getenv("EMFATIER_RUN_DIR");
+	const char *env = env_get("EMFATIER_RUN_DIR");
 	int length, rc = 0, first_rc = 0;
 	unsigned first = 0;
 	mode_t mode;

@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "io.h"
+#include "own.h"
 #include "uri.h"
 
 #define MAX_LENGTH (1u << 30) /* also below what one read(2) or write(2) takes */
@@ -224,7 +225,7 @@ static void file_queue_close(struct emf_queue *q)
 	fq->closing = true;
 	if (!fq->uring) {
 		io_end_all(q, &fq->todo, -ECANCELED);
-		free(fq);
+		own_free(fq, sizeof(*fq));
 		return;
 	}
 	/* The kernel may still use the buffers: disk transfers can only be waited for. */
@@ -237,7 +238,7 @@ static void file_queue_close(struct emf_queue *q)
 		io_end_all(q, &list, -ECANCELED);
 	}
 	io_uring_queue_exit(&fq->ring);
-	free(fq);
+	own_free(fq, sizeof(*fq));
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -250,7 +251,7 @@ static const struct emf_queue_ops queue_ops = {
 static int file_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
 			   struct emf_queue **out)
 {
-	struct file_queue *fq = calloc(1, sizeof(*fq));
+	struct file_queue *fq = own_alloc(sizeof(*fq));
 
 	(void)kind;
 	if (!fq)
@@ -263,7 +264,7 @@ static int file_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 		int rc = io_uring_queue_init(fq->depth, &fq->ring, 0);
 
 		if (rc) {
-			free(fq);
+			own_free(fq, sizeof(*fq));
 			return rc;
 		}
 	}
@@ -278,7 +279,7 @@ static void file_close(struct emf_backend *be)
 	struct file *f = (struct file *)be;
 
 	close(f->fd);
-	free(f);
+	own_free(f, sizeof(*f));
 }
 
 static int file_descriptors(const struct emf_backend *be, int *fds, int max)
@@ -453,7 +454,7 @@ static bool have_io_uring(void)
 static int file_open(const char *uri, unsigned timeout_ms, struct emf_backend **out, char *err,
 		     size_t errlen)
 {
-	struct file *f = calloc(1, sizeof(*f));
+	struct file *f = own_alloc(sizeof(*f));
 	char *copy = strdup(uri), *query = copy, *path;
 	uint64_t size = 0;
 	int rc = -ENOMEM;
@@ -486,7 +487,7 @@ fail:
 	if (f && f->fd >= 0)
 		close(f->fd);
 	free(copy);
-	free(f);
+	own_free(f, sizeof(*f));
 	return rc;
 }
 

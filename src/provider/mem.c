@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "io.h"
+#include "own.h"
 #include "uri.h"
 
 #define HUGE_PAGE (2ull << 20)
@@ -186,7 +187,7 @@ static void mem_queue_close(struct emf_queue *q)
 	io_end_all(q, &mq->list, -ECANCELED);
 	if (mq->timer >= 0)
 		close(mq->timer);
-	free(mq);
+	own_free(mq, sizeof(*mq));
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -199,7 +200,7 @@ static const struct emf_queue_ops queue_ops = {
 static int mem_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
 			  struct emf_queue **out)
 {
-	struct mem_queue *mq = calloc(1, sizeof(*mq));
+	struct mem_queue *mq = own_alloc(sizeof(*mq));
 
 	if (!mq)
 		return -ENOMEM;
@@ -213,7 +214,7 @@ static int mem_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsi
 		if (mq->timer < 0) {
 			int rc = -errno;
 
-			free(mq);
+			own_free(mq, sizeof(*mq));
 			return rc;
 		}
 	}
@@ -226,7 +227,7 @@ static void mem_close(struct emf_backend *be)
 	struct mem *m = (struct mem *)be;
 
 	syscall(SYS_munmap, m->map, m->map_length);
-	free(m);
+	own_free(m, sizeof(*m));
 }
 
 /* A child gets a copy of the memory, and with it of all that is in the space. */
@@ -304,7 +305,7 @@ static int parse(struct mem *m, char *query, uint64_t *size, char *err, size_t e
 static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **out, char *err,
 		    size_t errlen)
 {
-	struct mem *m = calloc(1, sizeof(*m));
+	struct mem *m = own_alloc(sizeof(*m));
 	char *copy = strdup(uri), *query = copy;
 	uint64_t size = 0;
 	int rc = -ENOMEM;
@@ -342,7 +343,7 @@ static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 	return 0;
 fail:
 	free(copy);
-	free(m);
+	own_free(m, sizeof(*m));
 	return rc;
 }
 

@@ -17,11 +17,11 @@
 #define _GNU_SOURCE 1 /* syscall */
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../arena.h"
 #include "link.h"
 #include "store.h"
 #include "xxh3.h"
@@ -147,12 +147,12 @@ static void checksum_close(struct link *l)
 	struct checksum *c = (struct checksum *)l;
 
 	syscall(SYS_munmap, c->sum, c->table_bytes);
-	free(c);
+	arena_free(c, sizeof(*c));
 }
 
 int checksum_open(struct emf_backend *next, struct emf_backend **out)
 {
-	struct checksum *c = calloc(1, sizeof(*c));
+	struct checksum *c = arena_alloc(sizeof(*c));
 	uint64_t clusters = next->size / STORE_CLUSTER + 1;
 	long at;
 
@@ -165,7 +165,7 @@ int checksum_open(struct emf_backend *next, struct emf_backend **out)
 	if (at == -1) {
 		int rc = -errno;
 
-		free(c);
+		arena_free(c, sizeof(*c));
 		return rc;
 	}
 	/* A huge page of sums is for 16 GiB of store: far more than a small program has. */

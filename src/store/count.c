@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE 1 /* clock_gettime */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "../arena.h"
 #include "count.h"
 #include "link.h"
 
@@ -91,12 +91,12 @@ static void ended(struct link *l, struct link_io *lio)
 
 static void count_close(struct link *l)
 {
-	free(l);
+	arena_free(l, sizeof(struct count));
 }
 
 int count_open(struct emf_backend *next, struct emf_store_stats *stats, struct emf_backend **out)
 {
-	struct count *c = calloc(1, sizeof(*c));
+	struct count *c = arena_alloc(sizeof(*c));
 
 	if (!c)
 		return -ENOMEM;

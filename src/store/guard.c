@@ -24,6 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "env.h"
 #include "where.h"
 
 #define STACK_BYTES (64u << 10) /* one for the intermediate, one for the helper */
@@ -145,7 +146,7 @@ static int start(struct spawn *s, const struct store_options *opt, uint64_t nslo
 		 uint64_t slot_bytes)
 {
 	/* Of the environment only what libnbd finds its certificates by. */
-	const char *home = getenv("HOME");
+	const char *home = env_get("HOME");
 	char home_var[PATH_MAX + 8], numbers[4][24];
 	char *envp[] = { "PATH=/usr/bin:/bin", NULL, NULL };
 	char *argv[32];

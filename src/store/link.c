@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <stdlib.h>
 
+#include "../arena.h"
 #include "link.h"
 
 struct link_queue {
 	struct emf_queue q;
 	struct link *link;
 	struct emf_queue *next;
+	size_t bytes; /* of this with its io */
 	struct link_io *idle; /* linked by .up, reused as a pointer to the next */
 	struct link_io io[];
 };
@@ -91,7 +92,7 @@ static void queue_close(struct emf_queue *q)
 	struct link_queue *lq = (struct link_queue *)q;
 
 	lq->next->ops->close(lq->next);
-	free(lq);
+	arena_free(lq, lq->bytes);
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -110,12 +111,14 @@ static int link_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 
 	if (!depth)
 		depth = 1;
-	lq = calloc(1, sizeof(*lq) + depth * sizeof(lq->io[0]));
+	size_t bytes = sizeof(*lq) + depth * sizeof(lq->io[0]);
+	lq = arena_alloc(bytes);
 	if (!lq)
 		return -ENOMEM;
+	lq->bytes = bytes;
 	rc = l->next->ops->queue_open(l->next, kind, depth, &lq->next);
 	if (rc) {
-		free(lq);
+		arena_free(lq, lq->bytes);
 		return rc;
 	}
 	lq->q.ops = &queue_ops;

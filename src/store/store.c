@@ -13,6 +13,7 @@
 
 #include "count.h"
 #include "emfatier-stats.h"
+#include "env.h"
 #include "lock.h"
 #include "where.h"
 
@@ -71,7 +72,7 @@ static bool make_dir(const char *path)
 /* file:DIR with DIR = $XDG_CACHE_HOME/emfatier where that can be had, else /var/tmp. */
 static void default_uri(char *uri, size_t length)
 {
-	const char *cache = getenv("XDG_CACHE_HOME");
+	const char *cache = env_get("XDG_CACHE_HOME");
 	char dir[PATH_MAX];
 	int n = -1;
 
@@ -201,6 +202,11 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 	rc = p->open(uri, opt->timeout_ms, &st->leaf[i], why, sizeof(why));
 	if (rc)
 		return blame(uri, why[0] ? why : strerror(-rc), rc, err, errlen);
+	if (opt->no_malloc && st->leaf[i]->caps & EMF_CAP_MALLOC)
+		return blame(uri,
+			     "its provider needs malloc, and this program has one of its own, whose "
+			     "memory may be far; use a file: store",
+			     -ENOTSUP, err, errlen);
 	if (st->leaf[i]->caps & EMF_CAP_OUTLIVES) {
 		st->outlives = true;
 		if (is_repeated(uris, i))

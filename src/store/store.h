@@ -49,6 +49,7 @@ struct store_options {
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
 	const char *run_dir;	  /* for the locks of spaces that outlive us; NULL: no locks */
 	struct emf_store_stats *stats; /* one for each URI, or NULL */
+	bool no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
 };
 
 /*

@@ -10,10 +10,10 @@
  * The link does not own its members: its close leaves them open.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "../arena.h"
 #include "../provider/io.h"
 #include "store.h"
 
@@ -73,7 +73,7 @@ static bool add_part(struct stripe_queue *sq, struct io_list *parts, struct emf_
 	struct part *p = (struct part *)io_pop(&sq->idle);
 
 	if (!p)
-		p = malloc(sizeof(*p));
+		p = arena_alloc(sizeof(*p));
 	if (!p)
 		return false;
 	*p = (struct part){
@@ -245,8 +245,8 @@ static void stripe_queue_close(struct emf_queue *q)
 	}
 	io_end_all(q, &sq->refused, -ECANCELED);
 	while ((io = io_pop(&sq->idle)))
-		free(io);
-	free(sq);
+		arena_free(io, sizeof(struct part));
+	arena_free(sq, sizeof(*sq));
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -260,7 +260,7 @@ static int stripe_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 			     struct emf_queue **out)
 {
 	struct stripe *s = (struct stripe *)be;
-	struct stripe_queue *sq = calloc(1, sizeof(*sq));
+	struct stripe_queue *sq = arena_alloc(sizeof(*sq));
 	uint64_t parts = BLOCK / s->unit / s->n, member_depth;
 	int rc;
 
@@ -290,7 +290,7 @@ static void stripe_close(struct emf_backend *be)
 	struct stripe *s = (struct stripe *)be;
 
 	close(s->ready_fd);
-	free(s);
+	arena_free(s, sizeof(*s));
 }
 
 static int stripe_forked(struct emf_backend *be, const int *fds)
@@ -326,14 +326,14 @@ int stripe_open(struct emf_backend *const *member, unsigned n, uint64_t unit,
 	size -= size % unit;
 	if (!size || size > UINT64_MAX / n)
 		return -ENOSPC;
-	s = calloc(1, sizeof(*s));
+	s = arena_alloc(sizeof(*s));
 	if (!s)
 		return -ENOMEM;
 	s->ready_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->ready_fd < 0) {
 		int rc = -errno;
 
-		free(s);
+		arena_free(s, sizeof(*s));
 		return rc;
 	}
 	s->n = n;

@@ -9,11 +9,11 @@ BUILD=$(cd "${BUILD:?the directory of the build outputs}" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 status=0
 
-reserved="arena away block change control fault fmt frame kernel lock log mover policy/resident policy/sequential
+reserved="arena away block change control env fault fmt frame kernel lock log mover policy/resident policy/sequential
 	region slot transfer"
-allowed=" _GLOBAL_OFFSET_TABLE_ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
+allowed=" _GLOBAL_OFFSET_TABLE_ __environ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
 	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread
-	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcpy strlen strncat strnlen strrchr syscall write "
+	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcmp strcpy strlen strncat strncmp strnlen strrchr syscall write "
 
 defined=$(find "$BUILD/obj/src" -name '*.o' ! -path '*/provider/*' -exec nm --defined-only {} + |
 	awk 'NF == 3 { print $3 }' | sort -u)

@@ -24,12 +24,15 @@ program() {
 	return 1
 }
 
+# churn NAME LIBRARIES: alone, and with children that are made while others allocate
 churn() {
-	program "$1" gcc "gcc -O2 -pthread -DROUNDS=${ROUNDS:-10} '$src/churn.c' -o $1 $2" && same "$1" 16M "$T/$1"
+	program "$1" gcc "gcc -O2 -pthread -DROUNDS=${ROUNDS:-10} '$src/churn.c' -o $1 $2 &&
+		gcc -O2 -pthread -DROUNDS=1 '$src/churn.c' -o $1-forks $2" || return
+	TIERED=no same "$1 forks" 16M "$T/$1-forks" forks
+	same "$1" 16M "$T/$1"
 }
 
-# Works, but is not tiered yet: jemalloc and mimalloc map with MAP_NORESERVE (mimalloc also
-# commits by mprotect), tcmalloc calls brk and mmap past libc's symbols.
+# Works, but need not be tiered: mimalloc reserves, tcmalloc maps past libc's symbols.
 churn_untiered() {
 	TIERED=no churn "$@" || return
 	[ "$(json "$T/far.stats" evicted_blocks)" -gt 0 ] || skipped "$1 far memory" "its mappings are not managed yet"

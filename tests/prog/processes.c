@@ -494,6 +494,31 @@ static void row_undumpable_later(size_t size)
 	SYS(prctl(PR_SET_DUMPABLE, 1)); /* for tierstat */
 }
 
+/*
+ * A child that gives up its rights at once: libc makes all threads do so, by a signal to each,
+ * while the runtime's are just being made.
+ */
+static void row_fork_setuid(size_t size)
+{
+	char *p = filled(size);
+
+	if (geteuid())
+		skip("not root");
+	for (unsigned i = 0; i < 8; i++) {
+		pid_t pid = SYS(fork());
+
+		if (!pid) {
+			SYS(setgid(65534));
+			SYS(setuid(65534));
+			CHECK(setuid(0), "still root");
+			use_privately(p, size / PAGE / 8, 2, "child");
+			_exit(0);
+		}
+		expect_child(pid, "child");
+	}
+	check_pages(p, 0, size / PAGE, 1, "parent");
+}
+
 static const struct row rows[] = {
 	{"fork", row_fork, true},
 	{"fork-raw", row_fork_raw, true},
@@ -516,6 +541,7 @@ static const struct row rows[] = {
 	{"popen", row_popen, true},
 	{"exec-clean", row_exec_clean, true},
 	{"exec-self", row_exec_self, true},
+	{"fork-setuid", row_fork_setuid, true},
 	{"undumpable", row_undumpable, true},
 	{"undumpable-later", row_undumpable_later, true},
 };

@@ -141,9 +141,8 @@ static void test_guard_sigkill(void **state)
 	assert_int_equal(peek(&sc, 1), 0xaa);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
-	/* The helper, which still is at work, holds no descriptor of the program's. */
+	/* The helper, which may still be at work, holds no descriptor of the program's. */
 	assert_int_equal(read(inherited[0], &c, 1), 0);
-	assert_int_equal(peek(&sc, 1), 0xaa);
 	/* Who comes now waits for the lock until the space is clean. */
 	assert_int_equal(store_open(&st, &sc.opt, err, sizeof(err)), 0);
 	assert_int_equal(peek(&sc, 1), 0);

@@ -26,4 +26,15 @@ for row in fork fork-again many-children fork-threads fork-threads fork-threads;
 		ok "$row with memory servers"
 	fi
 done
+
+# libnbd allocates, by the program's malloc if it has one of its own.
+LIMIT=60 managed "local.limit=32M;store.uri=$one" "$PROG/allocator" threads 96M >"$T/out" 2>"$T/err" </dev/null
+status=$?
+if [ $status -ne 0 ]; then
+	not_ok "an allocator of the program's own, with a memory server" "status $status: $(gist "$T/err")"
+elif [ "$(wc -l <"$T/err")" -ne 1 ] || ! grep -q 'needs malloc.*running unmanaged' "$T/err"; then
+	not_ok "an allocator of the program's own, with a memory server" "says: $(gist "$T/err")"
+else
+	ok "an allocator of the program's own, with a memory server"
+fi
 finish

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #ifdef MIMALLOC /* which Debian has as a shared object only: it would not come before a preload */
 #include <mimalloc-override.h>
 #endif
@@ -80,7 +82,7 @@ static void *work(void *arg)
 	return (void *)(uintptr_t)sum;
 }
 
-int main(void)
+static uint64_t all(void)
 {
 	pthread_t t[THREADS];
 	uint64_t sum = 0;
@@ -93,6 +95,40 @@ int main(void)
 		pthread_join(t[i], &one);
 		sum += (uintptr_t)one;
 	}
+	return sum;
+}
+
+static void *again(void *sum)
+{
+	*(uint64_t *)sum = all();
+	return NULL;
+}
+
+/* Children, made while other threads allocate, do the same once more, and have children. */
+static int forks(uint64_t sum, int depth)
+{
+	uint64_t other = 0;
+	pthread_t t;
+	int status, bad = 0;
+
+	if (pthread_create(&t, NULL, again, &other))
+		abort();
+	for (int i = 0; i < 2; i++) {
+		usleep(20000);
+		pid_t pid = fork();
+		if (!pid)
+			_exit(all() != sum || (depth && forks(sum, depth - 1)));
+		bad |= waitpid(pid, &status, 0) != pid || status;
+	}
+	pthread_join(t, NULL);
+	return bad || other != sum;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t sum = all();
+
+	(void)argv;
 	printf("%lu\n", (unsigned long)sum);
-	return 0;
+	return argc > 1 ? forks(sum, 1) : 0;
 }
