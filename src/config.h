@@ -31,6 +31,7 @@ enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP };
 struct emf_amount {
 	uint64_t bytes;	  /* when percent is 0 */
 	unsigned percent; /* 1..100 */
+	bool automatic;	  /* auto: percent is where it starts; then as memory gets short and free */
 };
 
 struct emf_class {
