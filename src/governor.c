@@ -42,7 +42,8 @@ static void squeeze(struct governor *g, bool more, uint64_t top, uint64_t now)
 {
 	if (more) {
 		/* From where it is, if that is less already; never below a quarter. */
-		g->squeeze = most(g->squeeze, less(top, g->budget)) + most(g->budget / 16, STEP_MIN);
+		g->squeeze =
+		    most(g->squeeze, less(top, g->budget)) + most(g->budget / 16, STEP_MIN);
 		g->squeeze = least(g->squeeze, top / 4 * 3);
 		if (g->grown)
 			g->patience = least(2 * g->patience, PATIENCE_MAX);

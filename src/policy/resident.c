@@ -69,7 +69,8 @@ void policy_resize(size_t blocks)
 	set_capacity(blocks);
 	if (capacity >= before)
 		return;
-	/* The first to go are those that are too many, wherever they are: what stays is spread evenly. */
+	/* The first to go are those that are too many, wherever they are: what stays is spread
+	 * evenly. */
 	for (struct block *b = resident.head; b; b = next) {
 		next = b->next;
 		if (in_share(b, share))

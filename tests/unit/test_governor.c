@@ -113,7 +113,8 @@ static void reads_version_1(void **state)
 	put("/sys/fs/cgroup/memory/x/memory.usage_in_bytes", "805306368\n");
 	put("/sys/fs/cgroup/memory/x/y/memory.limit_in_bytes", "9223372036854771712\n");
 	put("/sys/fs/cgroup/memory/x/y/memory.usage_in_bytes", "805306368\n");
-	put("/sys/fs/cgroup/memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 104857600\n");
+	put("/sys/fs/cgroup/memory/x/memory.stat",
+	    "inactive_file 1\ntotal_inactive_file 104857600\n");
 	pressure_read(root, &s);
 	assert_int_equal(s.total, GIB);
 	assert_int_equal(s.room, 356 * MIB);
