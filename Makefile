@@ -26,6 +26,7 @@ PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
+BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 
 .PHONY: all check check-long debug demo bench install clean lint packages
@@ -123,9 +124,10 @@ debug: packages-check
 	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' outputs
 	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' check
 
-bench: packages-check
+# BENCH: quick, names of benchmarks (node bench/bench.mjs --help tells them), or both.
+bench: packages-bench
 	$(MAKE) outputs $(BENCHES)
-	bench/run.sh $(BUILD)
+	node bench/bench.mjs --build $(BUILD) $(BENCH)
 
 lint:
 	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] include/*.h preload/*.[ch])
