@@ -24,7 +24,7 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
-LONG_PACKAGES = $(CHECK_PACKAGES) g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
+LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
 BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm

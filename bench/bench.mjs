@@ -14,13 +14,13 @@ import {startServers} from "./demo/servers.mjs";
 import {HERE, findArms} from "./arms.mjs";
 import {runMechanism, runModel, runRedis, runTrue, runWork} from "./measure.mjs";
 import {plot} from "./plot.mjs";
-import {summarize, table} from "./summary.mjs";
+import {number, summarize, table} from "./summary.mjs";
 
 const MIB = 2 ** 20;
 
 // size: MiB of bench/work.c; a model of fewer layers is as much like a real one, only smaller
-const FULL = {quick: false, rounds: 5, size: 1024, seconds: 4, keys: 400000, requests: 20000, tokens: 32, layers: SHAPE.layers.default};
-const QUICK = {quick: true, rounds: 3, size: 256, seconds: 0.8, keys: 100000, requests: 3000, tokens: 12, layers: 4};
+const FULL = {quick: false, rounds: 5, size: 1024, seconds: 4, keys: 400000, tokens: 32, layers: SHAPE.layers.default};
+const QUICK = {quick: true, rounds: 3, size: 256, seconds: 0.8, keys: 100000, tokens: 12, layers: 4};
 
 const work = (name, what, unit, more = {}) => ({
 	what, unit, only: more.only,
@@ -116,6 +116,12 @@ async function needRedis() {
 		if ((await output(name, ["--version"], 10000)).code !== 0)
 			return `no ${name}`;
 	return null;
+}
+
+// What 1 is on its axis.
+function atAlone({rows, unit}) {
+	const alone = rows.find((row) => row.arm === "alone")?.value;
+	return alone ? ` (alone: ${number(alone.median)} ${unit})` : "";
 }
 
 async function inRounds(name, context, options, arms) {
@@ -222,7 +228,7 @@ async function main() {
 		results.benchmarks.push(result);
 		console.log(`\n${table(`${name}: ${result.what}, ${result.unit}${bench.lower ? ", less is better" : ""}; ${options.rounds} rounds`, result.rows)}`);
 		bad += result.rows.filter((row) => row.failures.length).length;
-		const error = await plot(folder, name, `${result.what}`, result.rows);
+		const error = await plot(folder, name, result.what + atAlone(result), result.rows);
 		if (error) {
 			console.log(error);
 			bad++;

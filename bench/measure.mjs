@@ -1,8 +1,11 @@
 // One run of one benchmark in one way: what it reached, and what the runtime counted meanwhile.
 
+import {randomBytes} from "node:crypto";
 import {existsSync} from "node:fs";
 import {join} from "node:path";
 import {createInterface} from "node:readline";
+import {Readable} from "node:stream";
+import {pipeline} from "node:stream/promises";
 import {output, start, stop} from "./demo/children.mjs";
 import {runDecode} from "./demo/run.mjs";
 import {limitOf, wrap} from "./arms.mjs";
@@ -116,8 +119,47 @@ async function redis(socket, args, limit = 600000) {
 	return stdout;
 }
 
+const VALUE = 1024;
+const NOISE = randomBytes(1 << 20).toString("latin1").replace(/[\r\n]/g, " ").slice(0, 1 << 20);
+
+// The keys that redis-benchmark asks for, in order: what it sets itself comes at random.
+function* sets(keys) {
+	const head = `*3\r\n$3\r\nSET\r\n$16\r\nkey:`;
+	for (let i = 0; i < keys;) {
+		let text = "";
+		for (const end = Math.min(keys, i + 256); i < end; i++) {
+			const at = i * 7919 % (NOISE.length - VALUE);
+			text += `${head}${String(i).padStart(12, "0")}\r\n$${VALUE}\r\n${NOISE.slice(at, at + VALUE)}\r\n`;
+		}
+		yield Buffer.from(text, "latin1");
+	}
+}
+
+async function load(socket, keys) {
+	const cli = start("redis-cli", ["-s", socket, "--pipe"], {stdio: ["pipe", "ignore", "ignore"]});
+	await pipeline(Readable.from(sets(keys)), cli.stdin);
+	const {code} = await cli.ended;
+	if (code !== 0)
+		throw new RunError(`redis-cli --pipe: status ${code}`);
+}
+
+// GETs at random for so many seconds, in pieces as redis-benchmark knows no time. {n, rate}
+async function gets(socket, keys, seconds, limit) {
+	let n = 0, time = 0;
+	for (let piece = 100; time < seconds; piece = Math.min(8 * piece, 100000)) {
+		const get = await output("redis-benchmark", ["-s", socket, "--csv", "-t", "get", "-c", "16",
+			"-r", String(keys), "-n", String(piece)], limit * 1000);
+		const rate = Number(/"GET","([\d.]+)"/.exec(get.stdout)?.[1]);
+		if (get.code !== 0 || !(rate > 0))
+			throw new RunError(`redis-benchmark: status ${get.code}`);
+		n += piece;
+		time += piece / rate;
+	}
+	return {n, rate: n / time};
+}
+
 // Values of 1 KiB, all of malloc's memory managed; GETs of keys at random.
-export async function runRedis(context, arm, {keys, requests}) {
+export async function runRedis(context, arm, {keys, seconds}) {
 	const socket = join(context.scratch, "redis.sock");
 	const bytes = context.redisBytes ?? keys * 1200;
 	const {command, env} = wrap(arm, {...context, settings: ["engine.heap=all"]}, bytes,
@@ -135,24 +177,18 @@ export async function runRedis(context, arm, {keys, requests}) {
 				throw new RunError(said.at(-1) ?? "redis-server does not start");
 			await pause(50);
 		}
-		const load = await output("redis-benchmark", ["-s", socket, "-q", "-t", "set", "-P", "16", "-d", "1024",
-			"-r", String(keys), "-n", String(2 * keys)], context.limit * 1000);
-		if (load.code !== 0)
-			throw new RunError(`redis-benchmark: status ${load.code}`);
+		await load(socket, keys);
 		if (arm.kind === "alone")
 			context.redisBytes = Number(/used_memory:(\d+)/.exec(await redis(socket, ["info", "memory"]))[1]);
 		const tiered = arm.kind === "tiered";
-		const before = tiered ? await tierstat(context.build, child.pid) : null;
-		const n = arm.kind === "alone" ? 10 * requests : requests;
-		const get = await output("redis-benchmark", ["-s", socket, "--csv", "-t", "get", "-c", "16",
-			"-r", String(keys), "-n", String(n)], context.limit * 1000);
-		const rate = Number(/"GET","([\d.]+)"/.exec(get.stdout)?.[1]);
-		if (get.code !== 0 || !(rate > 0))
-			throw new RunError(`redis-benchmark: status ${get.code}`);
+		// the first ones find the budget as the load left it
+		await gets(socket, keys, seconds / 2, context.limit);
+		const warm = tiered ? await tierstat(context.build, child.pid) : null;
+		const {n, rate} = await gets(socket, keys, seconds, context.limit);
 		const after = tiered ? await tierstat(context.build, child.pid) : null;
 		return {
-			value: rate, needed: n * 1024,
-			...after && {counts: difference(after, before), latency: after.fault_latency_us}
+			value: rate, needed: n * VALUE,
+			...after && {counts: difference(after, warm), latency: after.fault_latency_us}
 		};
 	} finally {
 		await redis(socket, ["shutdown", "nosave"], 5000).catch(() => {});

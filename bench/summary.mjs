@@ -38,15 +38,17 @@ export function summarize(runs, base, lower) {
 	return row;
 }
 
-const number = (x) => x >= 1e6 ? `${(x / 1e6).toFixed(2)}M` : x >= 1e4 ? `${(x / 1e3).toFixed(0)}k`
+export const number = (x) => x >= 1e6 ? `${(x / 1e6).toFixed(2)}M` : x >= 1e4 ? `${(x / 1e3).toFixed(0)}k`
 	: x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2);
+
+export const ratio = (x) => x < 0.01 ? x.toPrecision(1) : x.toFixed(x < 0.1 ? 3 : 2);
 
 const COLUMNS = [
 	["run", (r) => r.arm],
 	["value", (r) => r.value && number(r.value.median)],
 	["min-max", (r) => r.value && `${number(r.value.min)}-${number(r.value.max)}`],
-	["x alone", (r) => r.ratio && r.ratio.median.toFixed(r.ratio.median < 0.1 ? 3 : 2)],
-	["min-max", (r) => r.ratio && `${r.ratio.min.toFixed(2)}-${r.ratio.max.toFixed(2)}`],
+	["x alone", (r) => r.ratio && ratio(r.ratio.median)],
+	["min-max", (r) => r.ratio && `${ratio(r.ratio.min)}-${ratio(r.ratio.max)}`],
 	["far", (r) => r.counts && number(r.counts.faults_demand)],
 	["frame", (r) => r.counts && number(r.counts.faults_standby)],
 	["zero", (r) => r.counts && number(r.counts.faults_zero)],

@@ -48,7 +48,7 @@ struct emf_class {
 };
 
 struct emf_config {
-	struct emf_amount limit; /* local.limit; auto is 80% */
+	struct emf_amount limit; /* local.limit */
 	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
 	unsigned nstores;
 	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */
