@@ -24,8 +24,9 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
-LONG_PACKAGES = $(CHECK_PACKAGES) g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
+LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
+BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 
 .PHONY: all check check-long debug demo bench install clean lint packages
@@ -69,7 +70,7 @@ $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 # --- the tools ---
 
 tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
-$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/librt_emf.a
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/tierstat/segment.o $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
@@ -123,9 +124,10 @@ debug: packages-check
 	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' outputs
 	$(MAKE) BUILD=build/debug CFLAGS='-O2 -g -DEMF_DEBUG' check
 
-bench: packages-check
+# BENCH: quick, names of benchmarks (node bench/bench.mjs --help tells them), or both.
+bench: packages-bench
 	$(MAKE) outputs $(BENCHES)
-	bench/run.sh $(BUILD)
+	node bench/bench.mjs --build $(BUILD) $(BENCH)
 
 lint:
 	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] include/*.h preload/*.[ch])

@@ -78,7 +78,7 @@ uint64_t config_limit_bytes(const struct emf_config *cfg)
 
 	if (!cfg->limit.percent)
 		return cfg->limit.bytes;
-	memory_limit_read("", &memory);
+	memory_limit_read(memory_root(), &memory);
 	total = memory.cgroup < memory.host ? memory.cgroup : memory.host;
 	/* in this order: a total near 2^64 must not overflow */
 	return total / 100 * cfg->limit.percent + total % 100 * cfg->limit.percent / 100;

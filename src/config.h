@@ -31,6 +31,7 @@ enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP };
 struct emf_amount {
 	uint64_t bytes;	  /* when percent is 0 */
 	unsigned percent; /* 1..100 */
+	bool automatic;	  /* auto: percent is where it starts; then as memory gets short and free */
 };
 
 struct emf_class {
@@ -47,7 +48,7 @@ struct emf_class {
 };
 
 struct emf_config {
-	struct emf_amount limit; /* local.limit; auto is 80% */
+	struct emf_amount limit; /* local.limit */
 	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
 	unsigned nstores;
 	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */

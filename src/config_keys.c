@@ -49,7 +49,8 @@ static bool value_trace(const struct config_key *key, void *field, const char *v
 
 static const struct config_key keys[] = {
 	{ "local", "limit", "SIZE|PERCENT%|auto", "auto",
-	  "local memory for what can be moved; percent of the cgroup's or host's; auto is 80%",
+	  "local memory for what can be moved; percent of the cgroup's or host's, as that changes; "
+	  "auto: up to 80%, less when memory is short",
 	  value_amount, FIELD(limit) },
 	{ "local", "high", "PERCENT", "98", "of the limit: eviction starts above it",
 	  value_percent, FIELD(high), .min = 1, .max = 100 },

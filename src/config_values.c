@@ -68,6 +68,7 @@ bool value_amount(const struct config_key *key, void *field, const char *value, 
 	(void)key;
 	if (!strcmp(value, "auto")) {
 		amount.percent = 80;
+		amount.automatic = true;
 	} else if (end > value && end[-1] == '%') {
 		if (!parse_percent(value, &amount.percent) || !amount.percent)
 			return refuse(value, why, len, "is not a percentage; write 1%% to 100%%");

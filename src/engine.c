@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "budget.h"
 #include "change.h"
 #include "control.h"
 #include "fault.h"
@@ -28,15 +29,7 @@
 #include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
-
-/* Less than this and a program can't hold what one instruction and its neighbours touch. */
-#define LIMIT_MIN (4 * BLOCK_SIZE)
-
-/*
- * Without MOVE a block is twice in memory while it is copied: at most one by the
- * mover and one by the fault thread, for which the budget keeps room.
- */
-#define COPY_SLACK (2 * BLOCK_SIZE)
+#include "watch.h"
 
 #define STORE_BACKOFF_NS 1000000000ull
 
@@ -53,14 +46,7 @@ bool engine_init(void)
 
 	config_defaults(&engine.config);
 	if (!config_read_env(&engine.config, err, sizeof(err))) {
-		engine.budget = config_limit_bytes(&engine.config);
-		if (engine.budget < LIMIT_MIN) {
-			log_info("local.limit is below the smallest that can work and was raised "
-				 "to %luM",
-				 LIMIT_MIN >> 20);
-			engine.budget = LIMIT_MIN;
-		}
-		engine.limit = engine.budget;
+		budget_init();
 		engine.stats = stats_none();
 		stats_command(engine.command, sizeof(engine.command));
 		engine.pid = getpid();
@@ -372,6 +358,8 @@ static long op_adopt(uintptr_t start, uintptr_t end, unsigned why)
 	(void)why;
 	if (engine.stats == stats_none())
 		stats_open(engine.command, engine.budget);
+	if (!is_active())
+		watch_look();
 	lock_take(&engine.lock);
 	if (is_active())
 		fault_catch_up();
@@ -740,7 +728,7 @@ static void fail(const char *what, int err)
 	give_up();
 }
 
-bool engine_spawn(void *(*fn)(void *))
+static bool spawn(void *(*fn)(void *), int patience)
 {
 	pthread_attr_t attr;
 	pthread_t thread;
@@ -756,30 +744,29 @@ bool engine_spawn(void *(*fn)(void *))
 	/* What libc allocates for the thread here is touched by the thread: as if by itself. */
 	bool before = engine_thread;
 	engine_thread = true;
+	atomic_fetch_add(&engine.threads, 1);
 	int err = pthread_create(&thread, &attr, fn, NULL);
 	/* A moment's lack of something is no reason to give up, least of all for a forked child. */
-	for (int wait = 1; err == EAGAIN && wait <= 1024; wait *= 2) {
+	for (int wait = 1; err == EAGAIN && wait <= patience; wait *= 2) {
 		poll(NULL, 0, wait);
 		err = pthread_create(&thread, &attr, fn, NULL);
 	}
+	if (err)
+		atomic_fetch_sub(&engine.threads, 1);
 	engine_thread = before;
 	k_signals_restore(saved);
 	pthread_attr_destroy(&attr);
 	return !err;
 }
 
-void engine_size_reserve(void)
+bool engine_spawn(void *(*fn)(void *))
 {
-	size_t blocks = engine.limit >> BLOCK_SHIFT;
+	return spawn(fn, 1024);
+}
 
-	engine.reserve_low = blocks * (100 - engine.config.high) / 100;
-	engine.reserve_high = blocks * (100 - engine.config.low) / 100;
-	if (engine.reserve_low < 2)
-		engine.reserve_low = blocks < 16 ? 1 : 2;
-	if (engine.reserve_high < engine.reserve_low + 1)
-		engine.reserve_high = engine.reserve_low + 1;
-	policy_init(blocks > engine.reserve_high ? blocks - engine.reserve_high : 1);
-	prefetch_init(blocks);
+bool engine_try_spawn(void *(*fn)(void *))
+{
+	return spawn(fn, 0);
 }
 
 /* The start is in the dynamic linker; it has been there for so long that nobody waits for it. */
@@ -839,10 +826,21 @@ void engine_thread_begin(const char *name)
 	k_signals_allow_setxid();
 }
 
-size_t engine_frames(void)
+/* Everything local may be in standby at once; pulls may exceed the budget. */
+static size_t frames_for(uint64_t bytes)
 {
-	/* Everything local may be in standby at once; pulls may exceed the budget. */
-	return (engine.limit >> BLOCK_SHIFT) * 2 + 64;
+	return (bytes >> BLOCK_SHIFT) * 2 + 64;
+}
+
+int engine_init_frames(void)
+{
+	/* For all that the budget can become; where address space is short, for what it is. */
+	int err = frame_init(&engine.uffd, frames_for(budget_ceiling()), ENGINE_SMALL_FRAMES);
+
+	if (err != -ENOMEM)
+		return err;
+	budget_fix_ceiling();
+	return frame_init(&engine.uffd, frames_for(engine.budget), ENGINE_SMALL_FRAMES);
 }
 
 int engine_open_queues(void)
@@ -869,11 +867,10 @@ bool engine_boot(void)
 		fail(err == -EACCES || err == -ENOENT ? "/proc/self/pagemap" : "userfaultfd", err);
 		return false;
 	}
-	engine.limit = engine.budget;
-	if (!engine.uffd.move)
-		engine.limit -= engine.budget > 2 * COPY_SLACK ? COPY_SLACK : engine.budget / 2;
-	engine_size_reserve();
-	err = frame_init(&engine.uffd, engine_frames(), ENGINE_SMALL_FRAMES);
+	lock_take(&engine.lock);
+	budget_boot();
+	lock_give(&engine.lock);
+	err = engine_init_frames();
 	if (err) {
 		fail("staging memory", err);
 		return false;
@@ -908,6 +905,7 @@ bool engine_boot(void)
 	lock_give(&engine.lock);
 	lock_give(&engine.ops);
 	k_futex_wake(&engine.phase, INT_MAX);
+	watch_start();
 	log_info("started in %lu ms: %lu regions of %lu MiB, %lu MiB of them local, limit %lu MiB",
 		 (unsigned long)((k_now_ns() - begin) / 1000000), (unsigned long)region_count(),
 		 (unsigned long)(region_bytes() >> 20), (unsigned long)(local >> 20),
@@ -917,7 +915,7 @@ bool engine_boot(void)
 
 bool engine_spawn_first(void)
 {
-	return engine_spawn(keeper_main) && engine_spawn(mover_main);
+	return keeper_start(true) && engine_spawn(mover_main);
 }
 
 void engine_start(void)
@@ -926,23 +924,31 @@ void engine_start(void)
 		fail("a thread could not be created", -EAGAIN);
 }
 
-/* Starts the runtime when what is managed could outgrow the budget. */
-static void maybe_start(void)
+void engine_consider_start(void)
 {
 	uint32_t idle = PHASE_IDLE;
 
-	if (atomic_load(&engine.phase) > PHASE_STARTING)
-		return;
-	if (!engine.config.chaos && region_bytes() <= engine.limit / 100 * engine.config.high)
+	if (atomic_load(&engine.phase) != PHASE_IDLE || !region_count() ||
+	    (!engine.config.chaos && !budget_exceeded()))
 		return;
 	if (engine.own_malloc && !starter_ready())
 		return; /* it is just being made, and will look itself */
-	if (atomic_compare_exchange_strong(&engine.phase, &idle, PHASE_STARTING)) {
-		if (engine.own_malloc)
-			starter_ask();
-		else
-			engine_start();
-	}
+	if (!atomic_compare_exchange_strong(&engine.phase, &idle, PHASE_STARTING))
+		return;
+	if (engine.own_malloc)
+		starter_ask();
+	else
+		engine_start();
+}
+
+/* Starts the runtime when what is managed could outgrow the budget. */
+static void maybe_start(void)
+{
+	if (atomic_load(&engine.phase) > PHASE_STARTING)
+		return;
+	engine_consider_start();
+	if (!engine.own_malloc)
+		watch_consider(); /* it makes a thread */
 	/*
 	 * The new memory is to be registered before the program fills it, so wait;
 	 * but not for ever: the start loads shared objects, and this thread may be

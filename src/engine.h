@@ -4,7 +4,7 @@
  * the interposed calls ask for.
  *
  * Phases. IDLE: regions are only entries in a map; the kernel serves them, nothing
- * is registered, no thread runs. When the managed bytes approach the budget the
+ * is registered, no thread runs (or but two that sleep). When the managed bytes approach the budget the
  * engine starts (STARTING) and becomes ACTIVE, or FAILED and says why; the
  * program goes on in any case.
  *
@@ -15,6 +15,8 @@
  *   control  (control.c) runs the operations below for program threads, which
  *                        have no descriptor to do it with
  *   keeper  (keeper.c)   ends the process when the program's last thread has ended
+ *   watch   (watch.c)    serves requests from outside, and keeps local.limit up with the memory
+ *                        there is; it and the keeper run while IDLE, too, once much is managed
  * They take no lock of libc and touch no managed memory.
  */
 #ifndef EMF_ENGINE_H
@@ -43,6 +45,7 @@ struct engine {
 	struct emf_config config;
 	char command[64];
 	struct emf_stats *stats; /* never NULL */
+	struct mailbox *mailbox; /* behind them; NULL where there is no file of them */
 	struct uffd uffd;
 	struct store store;
 
@@ -62,6 +65,7 @@ struct engine {
 	bool own_malloc; /* malloc is the program's own: see starter.h */
 	_Atomic bool read_only;	     /* the program makes managed memory read-only */
 	_Atomic uint32_t changes;    /* calls of the program's that change managed memory, under way */
+	_Atomic unsigned threads;    /* of the runtime's own, the keeper too */
 	pid_t pid;	 /* whose threads the runtime's are: a child that we know nothing of has none */
 	size_t grants; /* frames that may be had beyond the limit, one a fault that can't wait */
 	uint64_t store_retry_at; /* ns: no write-outs before that; 0: the store takes them */
@@ -197,25 +201,26 @@ bool engine_pull_step(struct block *b);
 void engine_update_gauges(void);
 /* Does a child get the region? */
 void engine_inheritable(const struct region *r, bool on);
-/* Sets up replacement and reserves for the limit. */
-void engine_size_reserve(void);
 
 /* --- without the lock --- */
 
-/* The runtime's threads, without the keeper. */
-#define ENGINE_THREADS 4
 #ifndef ENGINE_SMALL_FRAMES
 #define ENGINE_SMALL_FRAMES 4096
 #endif
-/* How many frames for full blocks. */
-size_t engine_frames(void);
+/* The frames. -ENOMEM or uffd's errors. */
+int engine_init_frames(void);
 bool engine_spawn(void *(*fn)(void *));
-/* The keeper and the mover, which starts the others. */
+/* Without waiting, where it can be done without. */
+bool engine_try_spawn(void *(*fn)(void *));
+/* The keeper, where it does not run yet, and the mover, which starts the others. */
 bool engine_spawn_first(void);
 /* From STARTING on; fails by itself. */
 void engine_start(void);
 /* The queues of the store and what wakes the mover. 0 or -errno. */
 int engine_open_queues(void);
+
+/* Starts the engine if it is IDLE and what is managed does not fit. Does not wait for it. */
+void engine_consider_start(void);
 
 /* First thing in each of the runtime's threads but the keeper. */
 void engine_thread_begin(const char *name);

@@ -10,11 +10,13 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "budget.h"
 #include "change.h"
 #include "control.h"
 #include "engine.h"
 #include "fault.h"
 #include "frame.h"
+#include "keeper.h"
 #include "log.h"
 #include "mover.h"
 #include "policy/policy.h"
@@ -23,6 +25,7 @@
 #include "starter.h"
 #include "stats.h"
 #include "store/count.h"
+#include "watch.h"
 
 static _Atomic pid_t owner;  /* the thread that is between prepare and parent/child */
 static bool by_control;	     /* how the fork under way was prepared. Under ops, or while paused */
@@ -329,6 +332,10 @@ static void reset(void)
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
 	    (struct block_list){ 0 };
 	engine.stats = stats_none();
+	engine.mailbox = NULL;
+	engine.threads = 0;
+	keeper_after_fork();
+	watch_after_fork();
 }
 
 /* Never wrong data: a child whose far memory can't be had must not see zeros instead. */
@@ -352,7 +359,7 @@ void fork_child(void)
 	arena_after_fork();
 	if (inherited) {
 		slot_forked();
-		engine_size_reserve();
+		budget_reserve();
 	} else {
 		slot_forget();
 	}
@@ -440,7 +447,7 @@ bool fork_boot(void)
 		give_up("no descriptors", err);
 	err = uffd_open(&engine.uffd, engine.config.move);
 	if (!err)
-		err = frame_init(&engine.uffd, engine_frames(), ENGINE_SMALL_FRAMES);
+		err = engine_init_frames();
 	if (err)
 		give_up("userfaultfd", err);
 	register_all();
@@ -463,5 +470,6 @@ bool fork_boot(void)
 	}
 	if (!engine_spawn(fault_main) || !engine_spawn(control_main))
 		give_up("a thread could not be created", -EAGAIN);
+	watch_start();
 	return true;
 }

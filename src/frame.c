@@ -16,6 +16,7 @@ static struct {
 	char *base;
 	struct frame *meta;
 	size_t nbig, n;
+	uint32_t fresh[2], end[2];    /* of each kind: never used yet, on no list */
 	uint32_t empty[2], free_head; /* lists through meta.next */
 	size_t nfree;
 } fr = { .empty = { NO_FRAME, NO_FRAME }, .free_head = NO_FRAME };
@@ -26,8 +27,14 @@ int frame_init(const struct uffd *u, size_t big, size_t small)
 
 	fr.meta = arena_alloc(n * sizeof(*fr.meta));
 	fr.base = k_reserve(len, BLOCK_SIZE, true);
-	if (!fr.meta || !fr.base)
+	if (!fr.meta || !fr.base) {
+		arena_free(fr.meta, n * sizeof(*fr.meta));
+		if (fr.base)
+			k_unmap(fr.base, len);
+		fr.meta = NULL;
+		fr.base = NULL;
 		return -ENOMEM;
+	}
 	fr.uffd = u;
 	fr.n = n;
 	fr.nbig = big;
@@ -35,8 +42,9 @@ int frame_init(const struct uffd *u, size_t big, size_t small)
 	/* A forked child has frames of its own, if it needs any; a core dump needs none. */
 	k_madvise(fr.base, len, MADV_DONTFORK);
 	k_madvise(fr.base, len, MADV_DONTDUMP);
-	for (size_t i = n; i-- > 0;)
-		frame_vacated((uint32_t)i);
+	/* There may be many more than are ever used: a list of them all would cost memory. */
+	fr.end[FRAME_BIG] = fr.fresh[FRAME_SMALL] = (uint32_t)big;
+	fr.end[FRAME_SMALL] = (uint32_t)n;
 	return uffd_register(u, fr.base, len, false);
 }
 
@@ -85,7 +93,9 @@ static uint32_t pop(uint32_t *head)
 
 uint32_t frame_empty(enum frame_kind k)
 {
-	return pop(fr.empty + k);
+	uint32_t f = pop(fr.empty + k);
+
+	return f == NO_FRAME && fr.fresh[k] < fr.end[k] ? fr.fresh[k]++ : f;
 }
 
 uint32_t frame_recycled(bool zeroed)
@@ -115,7 +125,9 @@ uint64_t frame_bytes(void)
 {
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < fr.n; i++)
+	for (size_t i = 0; i < fr.fresh[FRAME_BIG]; i++)
+		sum += fr.meta[i].bytes;
+	for (size_t i = fr.nbig; i < fr.fresh[FRAME_SMALL]; i++)
 		sum += fr.meta[i].bytes;
 	return sum;
 }

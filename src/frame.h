@@ -37,7 +37,10 @@ struct frame {
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };
 
-/* big: positions for full blocks, small: for short ones. -ENOMEM or uffd's errors. */
+/*
+ * big: positions for full blocks, small: for short ones. Those that are never used cost address
+ * space only. -ENOMEM (it may be tried again with fewer) or uffd's errors.
+ */
 int frame_init(const struct uffd *u, size_t big, size_t small);
 /* In the child, which did not inherit the area. */
 void frame_after_fork(void);

@@ -8,9 +8,9 @@
 #define INTERVAL_NS 500000000ull
 
 static _Atomic uint32_t over; /* changes when there is something to do */
-static _Atomic bool dismissed;
+static _Atomic bool running, dismissed;
 
-void *keeper_main(void *unused)
+static void *keeper_main(void *unused)
 {
 	(void)unused;
 	while (!over)
@@ -18,6 +18,22 @@ void *keeper_main(void *unused)
 	if (!dismissed)
 		exit(0);
 	return NULL;
+}
+
+bool keeper_start(bool must)
+{
+	if (atomic_exchange(&running, true))
+		return true;
+	if (must ? engine_spawn(keeper_main) : engine_try_spawn(keeper_main))
+		return true;
+	running = false;
+	return false;
+}
+
+void keeper_after_fork(void)
+{
+	running = dismissed = false;
+	over = 0;
 }
 
 void keeper_dismiss(void)
@@ -41,6 +57,6 @@ void keeper_look(void)
 		return;
 	next = now + INTERVAL_NS;
 	/* The dead main thread is still counted. */
-	if (k_main_thread_gone() && k_threads() == ENGINE_THREADS + 1)
+	if (k_main_thread_gone() && k_threads() == engine.threads + 1)
 		word_signal(&over);
 }

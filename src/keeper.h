@@ -8,10 +8,17 @@
 #ifndef EMF_KEEPER_H
 #define EMF_KEEPER_H
 
-void *keeper_main(void *unused);
+#include <stdbool.h>
+
+/*
+ * By a thread with the program's descriptors, unless it runs already. False: it could not be
+ * started; for who must have it that takes seconds.
+ */
+bool keeper_start(bool must);
+void keeper_after_fork(void);
 /* The start failed: no thread of ours is left to be told apart. */
 void keeper_dismiss(void);
-/* By the mover, any number of times a second. */
+/* By the mover or, while that does not run, the watch, any number of times a second. */
 void keeper_look(void);
 
 /* By the starter, which is there before the others: is it the last thread? Then it ends, too. */

@@ -155,6 +155,19 @@ int k_futex_wake(_Atomic uint32_t *word, int n)
 	return (int)ret(syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0));
 }
 
+int k_futex_wait_shared(_Atomic uint32_t *word, uint32_t seen, int timeout_ms)
+{
+	struct timespec ts = { timeout_ms / 1000, (timeout_ms % 1000) * 1000000L };
+
+	return (int)ret(
+	    syscall(SYS_futex, word, FUTEX_WAIT, seen, timeout_ms < 0 ? NULL : &ts, NULL, 0));
+}
+
+int k_futex_wake_shared(_Atomic uint32_t *word, int n)
+{
+	return (int)ret(syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0));
+}
+
 uint64_t k_now_ns(void)
 {
 	struct timespec ts;

@@ -46,6 +46,9 @@ long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_a
 
 int k_futex_wait(_Atomic uint32_t *word, uint32_t seen, int timeout_ms);
 int k_futex_wake(_Atomic uint32_t *word, int n);
+/* The same for a word in a mapping that several processes share. */
+int k_futex_wait_shared(_Atomic uint32_t *word, uint32_t seen, int timeout_ms);
+int k_futex_wake_shared(_Atomic uint32_t *word, int n);
 
 uint64_t k_now_ns(void); /* CLOCK_MONOTONIC */
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "budget.h"
 #include "change.h"
 #include "control.h"
 #include "engine.h"
@@ -507,6 +508,7 @@ static bool work(void)
 	transfer_expire(&pool);
 	lose_hopeless();
 	held = change_settle();
+	budget_follow();
 	retry_stuck();
 	chaos();
 	bool more = make_room();

@@ -12,6 +12,7 @@
 #include "fmt.h"
 #include "kernel.h"
 #include "log.h"
+#include "mailbox.h"
 #include "rundir.h"
 
 static struct emf_stats none;
@@ -81,9 +82,10 @@ static struct emf_stats *map_segment(void)
 	 * beyond the file size limit the call itself would raise SIGXFSZ.
 	 */
 	struct rlimit most;
-	bool fits = !getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur >= sizeof(*s);
-	if (fits && !posix_fallocate(fd, 0, sizeof(*s))) {
-		long r = k_mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	const size_t size = MAILBOX_OFFSET + sizeof(struct mailbox);
+	bool fits = !getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur >= size;
+	if (fits && !posix_fallocate(fd, 0, (off_t)size)) {
+		long r = k_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		s = r < 0 && r > -4096 ? NULL : (struct emf_stats *)r;
 	}
 	close(fd);
@@ -114,6 +116,8 @@ void stats_open(const char *command, uint64_t limit)
 	strncpy(s->command, command, sizeof(s->command) - 1);
 	s->local_limit = limit;
 	s->mode = atomic_load(&engine.phase) == PHASE_FAILED ? EMF_MODE_UNMANAGED : EMF_MODE_IDLE;
+	engine.mailbox = (struct mailbox *)((char *)s + MAILBOX_OFFSET);
+	mailbox_init(engine.mailbox);
 	/* Last: a reader that sees the magic sees the rest. */
 	__atomic_store_n(&s->magic, EMF_STATS_MAGIC, __ATOMIC_RELEASE);
 	engine.stats = s;

@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: packages packages-check packages-long packages-demo
+.PHONY: packages packages-check packages-long packages-demo packages-bench
 packages:
 	$(call ensure,$(PACKAGES))
 packages-check:
@@ -29,3 +29,5 @@ packages-long:
 	$(call ensure,$(LONG_PACKAGES))
 packages-demo:
 	$(call ensure,$(DEMO_PACKAGES))
+packages-bench:
+	$(call ensure,$(BENCH_PACKAGES))

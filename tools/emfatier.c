@@ -5,6 +5,7 @@
 
 #include "emfatier/check.h"
 #include "emfatier/complain.h"
+#include "emfatier/ctl.h"
 #include "emfatier/doctor.h"
 #include "emfatier/help.h"
 #include "emfatier/run.h"
@@ -36,6 +37,7 @@ static const struct command {
 } commands[] = {
 	{ "run", run_main },
 	{ "check", check_main },
+	{ "ctl", ctl_main },
 	{ "doctor", doctor_main },
 	{ "--help", show_help },
 	{ "-h", show_help },
@@ -56,6 +58,6 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	}
-	return complain("unknown command %s; known are run, check, doctor (emfatier --help)",
+	return complain("unknown command %s; known are run, check, ctl, doctor (emfatier --help)",
 			argv[1]);
 }

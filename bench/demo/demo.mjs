@@ -2,19 +2,18 @@
 // The main job: one engine, one model, the same tokens, with all memory local and
 // with most of it far away. Everything it needs it makes or installs first.
 
-import {createHash} from "node:crypto";
-import {accessSync, chmodSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from "node:fs";
+import {accessSync, chmodSync, constants, mkdtempSync, rmSync, writeFileSync} from "node:fs";
 import {constants as os, tmpdir} from "node:os";
 import {join} from "node:path";
-import {killAll, output, start, stop, stopAll} from "./children.mjs";
+import {killAll, output, stop, stopAll} from "./children.mjs";
+import {install} from "./install.mjs";
 import {makeModel} from "./make-model.mjs";
 import {Progress, mib} from "./progress.mjs";
 import {judge, table} from "./report.mjs";
 import {runDecode} from "./run.mjs";
 import {startServers} from "./servers.mjs";
-import {HERE, UsageError, readSettings, usage} from "./settings.mjs";
+import {UsageError, readSettings, usage} from "./settings.mjs";
 
-const INSTALL_LIMIT = 600;
 const GIB = 2 ** 30;
 
 const line = new Progress();
@@ -50,41 +49,6 @@ async function check(settings) {
 	}
 	if (settings.runs.some(({store}) => store === "nbd") && (await output("nbdkit", ["--version"], 10000)).code !== 0)
 		throw new Error("nbdkit is missing: apt-get install nbdkit");
-}
-
-// The mark names the lock file it was installed from, and comes last: a half-done
-// or an old install is done again.
-async function install() {
-	const mark = join(HERE, "node_modules", ".emfatier-lock");
-	const lock = createHash("sha256").update(readFileSync(join(HERE, "package-lock.json"))).digest("hex");
-	if (existsSync(mark) && readFileSync(mark, "utf8") === lock)
-		return;
-
-	const began = Date.now();
-	const words = [];
-	line.say("installing node-llama-cpp");
-	line.begin();
-	// no scripts: the binaries are in the packages, nothing is to be built or fetched;
-	// no optional packages: those are the binaries of all other machines, 1 GB
-	const npm = start("npm", ["ci", "--omit=optional", "--ignore-scripts"], {
-		cwd: HERE, stdio: ["ignore", "ignore", "pipe"]
-	});
-	npm.stderr.setEncoding("utf8").on("data", (text) => words.push(text));
-	const clock = setInterval(() => {
-		const seconds = Math.round((Date.now() - began) / 1000);
-		line.update(`installing node-llama-cpp, ${seconds} s`);
-		if (seconds > INSTALL_LIMIT)
-			stop(npm);
-	}, 250);
-	const end = await npm.ended;
-	clearInterval(clock);
-	line.end();
-	abort.signal.throwIfAborted();
-	if (end.code !== 0) {
-		const why = words.join("").split("\n").filter((text) => /err/i.test(text)).slice(0, 3).join("; ");
-		throw new Error(`npm ci failed: ${end.error?.message ?? (why || `exit status ${end.code}`)}`);
-	}
-	writeFileSync(mark, lock);
 }
 
 async function model(settings) {
@@ -128,7 +92,8 @@ async function main() {
 	process.on("exit", () => { killAll(); cleanUp(); });
 
 	await check(settings);
-	await install();
+	await install({say: (text) => line.say(text), progress: (text) => line.update(text), signal: abort.signal});
+	line.end();
 	const made = await model(settings);
 	scratch = mkdtempSync(join(tmpdir(), "emfatier-demo-"));
 	chmodSync(scratch, 0o700);

@@ -60,11 +60,13 @@ function command(run, settings, model, uris) {
 	for (const name of ["tokens", "prompt", "context", "threads"])
 		decode.push(`--${name}`, String(settings[name]));
 	if (!run.budget)
-		return decode;
+		return [...run.wrap ?? [], ...decode];
 
 	const emfatier = [join(settings.build, "emfatier"), "run", "--local", String(run.budget)];
 	for (const uri of uris)
 		emfatier.push("--store", uri);
+	for (const setting of run.settings ?? [])
+		emfatier.push("--set", setting);
 	if (settings.policy)
 		emfatier.push("--policy", settings.policy);
 	return [...emfatier, "--", ...decode];

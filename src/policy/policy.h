@@ -16,9 +16,12 @@ struct region;
 
 /* blocks: how many of 2 MiB the budget holds, what is kept free for fetches not counted. */
 void policy_init(size_t blocks);
+/* The budget holds so many from now on. Slow: it looks at every resident block. */
+void policy_resize(size_t blocks);
 /* How many blocks there are in all regions. */
 void policy_total(size_t blocks);
 void prefetch_init(size_t blocks);
+void prefetch_resize(size_t blocks);
 
 /* --- replacement (resident.c) --- */
 

@@ -25,23 +25,12 @@ static struct block_list resident, transient, probes, cold;
 static size_t window; /* transient blocks that stay mapped behind a stream */
 static uint64_t last_probe;
 static size_t capacity; /* blocks that can be resident at once */
+static size_t total;	/* blocks in all regions */
 static uint64_t share;	/* of all blocks, 16 binary digits behind the point */
-
-void policy_init(size_t blocks)
-{
-	last_probe = 0;
-	window = blocks / 32;
-	if (window < 2)
-		window = 2;
-	if (window > 16)
-		window = 16;
-	capacity = blocks > 2 * window ? blocks - window : window;
-	resident = transient = probes = cold = (struct block_list){ 0 };
-	policy_total(0);
-}
 
 void policy_total(size_t blocks)
 {
+	total = blocks;
 	share = blocks > capacity ? (capacity << 16) / blocks : 1 << 16;
 }
 
@@ -51,6 +40,44 @@ static bool in_share(const struct block *b, uint64_t part)
 	uint64_t i = (uint64_t)(b - b->region->blocks);
 
 	return ((i + 1) * part) >> 16 != (i * part) >> 16;
+}
+
+static void set_capacity(size_t blocks)
+{
+	window = blocks / 32;
+	if (window < 2)
+		window = 2;
+	if (window > 16)
+		window = 16;
+	capacity = blocks > 2 * window ? blocks - window : window;
+	policy_total(total);
+}
+
+void policy_init(size_t blocks)
+{
+	last_probe = 0;
+	resident = transient = probes = cold = (struct block_list){ 0 };
+	total = 0;
+	set_capacity(blocks);
+}
+
+void policy_resize(size_t blocks)
+{
+	size_t before = capacity;
+	struct block *next;
+
+	set_capacity(blocks);
+	if (capacity >= before)
+		return;
+	/* The first to go are those that are too many, wherever they are: what stays is spread
+	 * evenly. */
+	for (struct block *b = resident.head; b; b = next) {
+		next = b->next;
+		if (in_share(b, share))
+			continue;
+		list_remove(b);
+		list_append(&transient, b);
+	}
 }
 
 void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool room, uint64_t now)
@@ -116,6 +143,8 @@ struct block *policy_victim(void)
 		b = first_of(&probes, false);
 	if (!b)
 		b = first_of(&resident, false);
+	if (!b)
+		b = first_of(&transient, false);
 	return b;
 }
 

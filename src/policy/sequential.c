@@ -33,6 +33,11 @@ static unsigned depth_max;
 void prefetch_init(size_t blocks)
 {
 	memset(streams, 0, sizeof(streams));
+	prefetch_resize(blocks);
+}
+
+void prefetch_resize(size_t blocks)
+{
 	depth_max = (unsigned)(blocks / 32);
 	if (depth_max < 1)
 		depth_max = 1;

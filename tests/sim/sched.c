@@ -374,6 +374,16 @@ int k_futex_wake(_Atomic uint32_t *word, int n)
 	return woken;
 }
 
+int k_futex_wait_shared(_Atomic uint32_t *word, uint32_t seen, int timeout_ms)
+{
+	return k_futex_wait(word, seen, timeout_ms);
+}
+
+int k_futex_wake_shared(_Atomic uint32_t *word, int n)
+{
+	return k_futex_wake(word, n);
+}
+
 /* --- poll --- */
 
 struct polled {

@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "budget.h"
 #include "engine.h"
 #include "fork.h"
 #include "frame.h"
@@ -397,6 +398,16 @@ static void op_hold_pages(void)
 }
 
 /* Of the child there is only that it shares pages and slots for a while. */
+/* As the watch thread does it. */
+static void op_budget(void)
+{
+	lock_take(&engine.lock);
+	while (engine.forking)
+		engine_wait_settled();
+	budget_set((4 + rnd_below(2 * plan.budget_blocks)) * BLOCK_SIZE);
+	lock_give(&engine.lock);
+}
+
 static void op_fork(void)
 {
 	fork_prepare(true);
@@ -426,6 +437,7 @@ static const struct {
 	{ "grow", op_grow, 3, &plan.remaps },	   { "move", op_move, 3, &plan.remaps },
 	{ "leave", op_leave, 1, &plan.remaps },	   { "lock", op_lock, 3, &plan.locks },
 	{ "hold", op_hold_pages, 2, &plan.share }, { "fork", op_fork, 2, &plan.fork },
+	{ "budget", op_budget, 3, &plan.resize },
 };
 
 static void *program(void *unused)
@@ -434,7 +446,7 @@ static void *program(void *unused)
 
 	(void)unused;
 	for (unsigned i = 0; i < plan.ops; i++) {
-		size_t k, r = rnd_below(91);
+		size_t k, r = rnd_below(94);
 		for (k = 0; k < n - 1 && r >= ops[k].weight; k++)
 			r -= ops[k].weight;
 		if (ops[k].when && !*ops[k].when)
@@ -600,6 +612,7 @@ static void make_plan(uint64_t seed)
 	plan.raw = plan.move && chance(2);
 	plan.locks = !plan.raw && chance(2);
 	plan.remaps = !chance(3);
+	plan.resize = chance(3);
 }
 
 static bool is_over(void)

@@ -5,6 +5,7 @@
 
 #define EXIT_WRONG 1 /* found wrong */
 #define EXIT_USAGE 2 /* usage or bad setting */
+#define EXIT_NO_PROCESS 4
 
 /* Returns EXIT_USAGE, so that a check reads `return complain(...)`. */
 int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

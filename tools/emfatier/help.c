@@ -8,6 +8,7 @@
 static const char usage[] =
     "usage: emfatier run [OPTION]... [--] COMMAND [ARG]...   runs COMMAND with a memory budget\n"
     "       emfatier check FILE                              validates a policy file\n"
+    "       emfatier ctl PID set SECTION.KEY=VALUE           changes a running process\n"
     "       emfatier doctor                                  what works on this machine\n"
     "       emfatier --help | --version\n"
     "\n"

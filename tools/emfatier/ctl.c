@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../tierstat/segment.h"
+#include "complain.h"
+#include "kernel.h"
+#include "live.h"
+#include "mailbox.h"
+#include "rundir.h"
+
+#define USAGE "usage: emfatier ctl PID set SECTION.KEY=VALUE"
+#define ANSWER_MS 5000
+#define QUIET_MS 1000  /* progress is shown of what takes longer */
+#define STUCK_MS 15000 /* that it may go without progress */
+#define TURN_MS 10000  /* for another ctl to be done */
+
+struct target {
+	pid_t pid;
+	char dir[PATH_MAX];
+	struct emf_stats stats;
+	struct mailbox *mailbox;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int sig)
+{
+	(void)sig;
+	interrupted = 1;
+}
+
+static int wrong(pid_t pid, const char *what)
+{
+	complain("ctl: PID %d: %s", (int)pid, what);
+	return EXIT_WRONG;
+}
+
+static int gone(pid_t pid)
+{
+	complain("ctl: no managed process with PID %d (tierstat lists them)", (int)pid);
+	return EXIT_NO_PROCESS;
+}
+
+static bool parse_pid(const char *text, pid_t *out)
+{
+	char *end;
+	long pid;
+
+	errno = 0;
+	pid = strtol(text, &end, 10);
+	*out = (pid_t)pid;
+	return text[0] >= '0' && text[0] <= '9' && !*end && !errno && pid > 0 && pid <= INT_MAX;
+}
+
+/* Is it another user's? Root may change every process whose run directory it uses. */
+static bool is_foreign(pid_t pid, uid_t *owner)
+{
+	struct stat st;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+	if (stat(path, &st))
+		return false;
+	*owner = st.st_uid;
+	return geteuid() && st.st_uid != geteuid();
+}
+
+/* 0, or the exit status. */
+static int look(struct target *t)
+{
+	int rc = segment_read(t->dir, t->pid, &t->stats);
+
+	for (int i = 0; rc == -EAGAIN && i < 50; i++) {
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+		rc = segment_read(t->dir, t->pid, &t->stats);
+	}
+	if (rc == -ESRCH)
+		return EXIT_NO_PROCESS;
+	if (rc) {
+		complain("ctl: PID %d: %s", (int)t->pid,
+			 rc == -EPROTO ? "runs with another version of emfatier" : strerror(-rc));
+		return EXIT_WRONG;
+	}
+	return 0;
+}
+
+static int open_mailbox(struct target *t)
+{
+	const size_t size = MAILBOX_OFFSET + sizeof(struct mailbox);
+	char path[PATH_MAX + 32];
+	struct stat st;
+	char *map;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%d.stats", t->dir, (int)t->pid);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 && errno == ENOENT)
+		return gone(t->pid);
+	if (fd < 0 || fstat(fd, &st)) {
+		complain("ctl: %s: %s", path, strerror(errno));
+		return EXIT_WRONG;
+	}
+	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)size)
+		return wrong(t->pid, "it runs with another version of emfatier");
+	/* One at a time; the lock ends with us. */
+	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB); waited += 50) {
+		if (waited >= TURN_MS)
+			return wrong(t->pid, "another emfatier ctl of this process does not end");
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	}
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED) {
+		complain("ctl: %s: %s", path, strerror(errno));
+		return EXIT_WRONG;
+	}
+	t->mailbox = (struct mailbox *)(map + MAILBOX_OFFSET);
+	if (atomic_load(&t->mailbox->magic) != MAILBOX_MAGIC)
+		return wrong(t->pid, "it runs with another version of emfatier");
+	return 0;
+}
+
+/* Its words, with what does not belong on a terminal replaced. */
+static void copy_reply(const struct mailbox_slot *s, char *out)
+{
+	memcpy(out, s->reply, MAILBOX_TEXT);
+	out[MAILBOX_TEXT - 1] = '\0';
+	for (char *p = out; *p; p++)
+		if (*p < ' ' || *p > '~')
+			*p = '?';
+}
+
+/* 0 done, EXIT_*: refused, or no answer. *later: nobody has looked at it yet. */
+static int ask(struct target *t, const char *text, bool *later)
+{
+	struct mailbox *m = t->mailbox;
+	uint32_t n = atomic_load(&m->asked), answered = atomic_load(&m->answered);
+	struct mailbox_slot *s = &m->slot[n % MAILBOX_SLOTS];
+	char reply[MAILBOX_TEXT];
+
+	*later = false;
+	if (n - answered >= MAILBOX_SLOTS)
+		return wrong(t->pid, "it has not looked at earlier changes yet; try later");
+	memset(s, 0, sizeof(*s));
+	strcpy(s->text, text);
+	atomic_store(&m->asked, n + 1);
+	k_futex_wake_shared(&m->asked, INT_MAX);
+	for (int waited = 0; (int32_t)(atomic_load(&m->answered) - n) <= 0; waited += 50) {
+		int rc;
+
+		if (!atomic_load(&m->attended) && waited >= 200) {
+			*later = true;
+			return 0;
+		}
+		if (waited >= ANSWER_MS)
+			return wrong(t->pid, "it does not answer; is it stopped? The change is "
+					     "made when it goes on");
+		k_futex_wait_shared(&m->answered, atomic_load(&m->answered), 50);
+		rc = look(t);
+		if (rc)
+			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+	}
+	copy_reply(s, reply);
+	if (atomic_load(&s->status) == MAILBOX_DONE) {
+		if (*reply)
+			printf("%s\n", reply);
+		return 0;
+	}
+	complain("ctl: PID %d: %s", (int)t->pid, reply);
+	return EXIT_USAGE;
+}
+
+static uint64_t now_ms(void)
+{
+	return k_now_ns() / 1000000;
+}
+
+/* Until what is local fits into the budget. */
+static int wait_fit(struct target *t)
+{
+	uint64_t begin = now_ms(), least = UINT64_MAX, progress = begin, shown = begin;
+
+	for (;;) {
+		uint64_t now = now_ms(), local, limit;
+		int rc = look(t);
+
+		if (rc)
+			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+		if (t->stats.mode == EMF_MODE_UNMANAGED)
+			return wrong(t->pid, "it could not start to move memory; its log says why");
+		local = t->stats.local_bytes;
+		limit = t->stats.local_limit;
+		if (local <= limit)
+			return 0;
+		if (local < least) {
+			least = local;
+			progress = now;
+		}
+		if (now - begin >= QUIET_MS && now - shown >= QUIET_MS) {
+			fprintf(stderr,
+				"emfatier: ctl: local %" PRIu64 "M, on its way to %" PRIu64 "M\n",
+				local >> 20, limit >> 20);
+			shown = now;
+		}
+		if (interrupted) {
+			fprintf(
+			    stderr,
+			    "emfatier: ctl: not waiting any longer; the process goes on with it\n");
+			return 128 + SIGINT;
+		}
+		if (now - progress > STUCK_MS)
+			return wrong(t->pid, "no progress: the store takes no more, or the rest is "
+					     "locked; it goes on with it (tierstat -p PID)");
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	}
+}
+
+/* 0, or the exit status. */
+static int find(struct target *t)
+{
+	uid_t owner;
+	int rc = run_dir(t->dir, sizeof(t->dir), false);
+
+	if (is_foreign(t->pid, &owner)) {
+		complain(
+		    "ctl: PID %d belongs to another user (uid %u); run it as that user or as root",
+		    (int)t->pid, (unsigned)owner);
+		return EXIT_WRONG;
+	}
+	if (rc == -ENOENT)
+		return gone(t->pid);
+	if (rc) {
+		complain("ctl: %s: refused: %s", t->dir, strerror(-rc));
+		return EXIT_WRONG;
+	}
+	rc = look(t);
+	if (rc)
+		return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+	if (t->stats.mode == EMF_MODE_UNMANAGED)
+		return wrong(t->pid, "it runs unmanaged; its log says why");
+	return open_mailbox(t);
+}
+
+int ctl_main(int argc, char **argv)
+{
+	static struct target t;
+	char why[1024];
+	bool later;
+	int rc;
+
+	if (argc < 2)
+		return complain("ctl: which PID? " USAGE);
+	if (!parse_pid(argv[1], &t.pid))
+		return complain("ctl: %s is no PID; " USAGE, argv[1]);
+	if (argc < 3 || strcmp(argv[2], "set"))
+		return complain("ctl: %s; " USAGE,
+				argc < 3 ? "what is to be done?" : "the one command is set");
+	if (argc != 4)
+		return complain("ctl: set takes one SECTION.KEY=VALUE; " USAGE);
+	if (!live_check(argv[3], why, sizeof(why)))
+		return complain("ctl: %s", why);
+	if (strlen(argv[3]) >= MAILBOX_TEXT)
+		return complain("ctl: the setting is too long; at most %d characters",
+				MAILBOX_TEXT - 1);
+	rc = find(&t);
+	if (rc)
+		return rc;
+	rc = ask(&t, argv[3], &later);
+	if (rc)
+		return rc;
+	if (later) {
+		printf("noted; PID %d manages little and takes it up when it next manages more\n",
+		       (int)t.pid);
+		return 0;
+	}
+	signal(SIGINT, on_interrupt);
+	return wait_fit(&t);
+}
