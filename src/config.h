@@ -24,8 +24,14 @@
 #define EMF_URI_MAX 232
 
 enum emf_heap { EMF_HEAP_LARGE, EMF_HEAP_ALL, EMF_HEAP_OFF };
-enum emf_prefetch { EMF_PREFETCH_AUTO, EMF_PREFETCH_SEQUENTIAL, EMF_PREFETCH_OFF };
-enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP };
+enum emf_prefetch {
+	EMF_PREFETCH_AUTO,
+	EMF_PREFETCH_SEQUENTIAL,
+	EMF_PREFETCH_TREND,
+	EMF_PREFETCH_LEARNED,
+	EMF_PREFETCH_OFF
+};
+enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
 
 /* SIZE (bytes) or PERCENT of the memory that this process may use. */
 struct emf_amount {

@@ -23,9 +23,13 @@ static const struct config_choice heaps[] = {
 };
 static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "loop", EMF_EVICT_LOOP },
+						  { "lru", EMF_EVICT_LRU },
+						  { "lfu", EMF_EVICT_LFU },
 						  { 0 } };
 static const struct config_choice prefetches[] = { { "auto", EMF_PREFETCH_AUTO },
 						   { "sequential", EMF_PREFETCH_SEQUENTIAL },
+						   { "trend", EMF_PREFETCH_TREND },
+						   { "learned", EMF_PREFETCH_LEARNED },
 						   { "off", EMF_PREFETCH_OFF },
 						   { 0 } };
 
@@ -85,9 +89,11 @@ static const struct config_key keys[] = {
 	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE command=GLOB", "",
 	  "which regions: all that is given must hold; the first class that matches is taken",
 	  value_match, NO_FIELD },
-	{ CONFIG_CLASS, "evict", "auto|loop", "auto", "loop: for memory that is swept again and again",
+	{ CONFIG_CLASS, "evict", "auto|loop|lru|lfu", "auto",
+	  "loop: for what is swept again and again; lfu: for what is used unevenly; lru: recency",
 	  value_choice, CLASS_FIELD(evict), .choice = evictions },
-	{ CONFIG_CLASS, "prefetch", "auto|sequential|off", "auto", "what is fetched before it is touched",
+	{ CONFIG_CLASS, "prefetch", "auto|sequential|trend|learned|off", "auto",
+	  "what is fetched before it is touched",
 	  value_choice, CLASS_FIELD(prefetch), .choice = prefetches },
 	{ CONFIG_CLASS, "window", "BLOCKS", "0", "how far prefetch runs ahead, 0 to 1024; 0: by itself",
 	  value_uint, CLASS_FIELD(window), .max = 1024 },

@@ -332,6 +332,8 @@ static void reset(void)
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
 	    (struct block_list){ 0 };
 	engine.stats = stats_none();
+	policy_reset();
+	prefetch_reset();
 }
 
 /* Never wrong data: a child whose far memory can't be had must not see zeros instead. */
