@@ -20,7 +20,7 @@ PRELOAD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard preload/*.c))
 PROVIDERS := $(patsubst src/provider/%.c,$(BUILD)/providers/%.so,$(wildcard src/provider/*.c))
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c)) $(BUILD)/tests/unit/sim
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
-BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
@@ -104,6 +104,12 @@ $(BUILD)/tests/%: tests/prog/%.c
 $(BUILD)/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
+
+# The simulator of policies: src/policy as it is, without pages. Its core is tested by test_policy.
+POLICYSIM_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main.c,$(wildcard bench/policysim/*.c)))
+$(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
 
 check: packages-check
 	$(MAKE) outputs $(UNIT) $(PROGS)

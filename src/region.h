@@ -35,6 +35,7 @@ struct region {
 	 * for what was one mapping would be two for the program (mremap) for ever after.
 	 */
 	uint8_t kept;
+	struct policy_region note;
 };
 
 /* Could this range hold managed memory? Without a lock, false positives only (2 MiB grain). */

@@ -30,6 +30,11 @@ struct policy_note *view_note(struct block *b)
 	return &b->note;
 }
 
+struct policy_region *view_region_note(struct block *b)
+{
+	return &b->region->note;
+}
+
 const struct block_list *view_list(const struct block *b)
 {
 	return b->list;

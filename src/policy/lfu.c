@@ -74,10 +74,9 @@ static bool arrived(struct block *b, const struct arrived *a)
 		struct block *c = coldest();
 		if (c && level_of(view_note(c)->samples ? view_note(c)->gap : typical) < level_of(gap) + MARGIN)
 			c = NULL;
-		stays = policy_exchange(gap + gap / 4 > a->distance + a->distance / 4
-					    ? gap + gap / 4
-					    : a->distance + a->distance / 4,
-					c);
+		/* Half what is usual, half what was just now: that may be the beginning of something. */
+		uint64_t expected = (gap + a->distance) / 2;
+		stays = policy_exchange(expected + expected / 4, c);
 	}
 	if (stays)
 		list_append(level + level_of(gap), b);
@@ -109,4 +108,4 @@ static size_t count(void)
 	return held;
 }
 
-const struct replacement policy_lfu = { "lfu", resize, reset, arrived, coldest, suspect, spent, count };
+const struct replacement policy_lfu = { "lfu", 4, resize, reset, arrived, coldest, suspect, spent, count };

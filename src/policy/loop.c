@@ -60,4 +60,4 @@ static size_t count(void)
 	return resident.count;
 }
 
-const struct replacement policy_loop = { "loop", resize, reset, arrived, oldest, oldest, spent, count };
+const struct replacement policy_loop = { "loop", 8, resize, reset, arrived, oldest, oldest, spent, count };

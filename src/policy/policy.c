@@ -7,20 +7,23 @@
  * next touch costs one MOVE and proves their use. `cold` are those that something better has
  * taken the place of; they go before all others.
  *
- * What the watch costs is bounded twice: one look for four fetches, or one a millisecond
- * but never more than one for a fetch, at 2 to 8 us each, is below 1% of a core; and of
- * the resident blocks no more than an eighth are under watch. But when for four times
- * as long as could be expected none of them was touched, the program has turned to
- * something else: then the eighth doubles, as often as that happens, up to all of
- * them. Looking at what is not used costs nothing, for it has to be unmapped in any case.
+ * What the watch costs is bounded twice: one look in 400 us, at 2 to 8 us each, is 2% of a
+ * core at most, and four for a fetch, each of which costs far more. A policy says what share of
+ * the resident blocks it wants to have under watch; it is more as long as blocks are found
+ * there that nobody uses. When nothing of a region was touched for longer than a
+ * round of all that is far, the program has turned to something else (another model), and
+ * all that is resident of it may go.
  */
 #include "policy/view.h"
 
 #include <string.h>
 
-#define LOOK_FETCHES 4
-#define LOOK_NS 1000000u
-#define LOOK_SHIFT 3
+#define VISIT 4		/* fetches: a touch sooner after another is of the same visit */
+#define GAP_SAMPLES 4
+#define LOOK_NS 400000u
+#define LOOKS 4	 /* for a fetch */
+#define SAVED 64 /* looks that were not made when they could have been */
+#define WALK 64
 #define ROW 8 /* blocks looked at for one answer */
 
 static const struct replacement *const table[] = { &policy_loop, &policy_lru, &policy_lfu };
@@ -32,12 +35,13 @@ static size_t total;
 static size_t window; /* streaming blocks that stay mapped behind their stream */
 static uint64_t clock;
 static struct {
-	uint64_t at, at_ns; /* the last look */
-	uint64_t touched;   /* when a block under watch was touched, or the quota raised */
-	unsigned shift;	    /* the share of resident blocks, 1/2^shift */
+	uint64_t at, at_ns; /* up to where looks were granted */
+	unsigned by_fetches, by_time; /* granted, and not made yet */
+	size_t extra;	    /* blocks under watch beyond the share */
 	bool for_shadow;    /* the block in hand is a sample */
-} look = { .shift = LOOK_SHIFT };
-static uint64_t mean_distance;
+} look;
+static uint32_t forsaken_at; /* number of a block of a silent region */
+static uint64_t round_trip; /* fetches until what left comes back, as a rule */
 
 static void resize(void)
 {
@@ -48,11 +52,11 @@ static void resize(void)
 
 void policy_init(size_t blocks)
 {
-	window = blocks / 32;
+	window = blocks / 64;
 	if (window < 2)
 		window = 2;
-	if (window > 16)
-		window = 16;
+	if (window > 8)
+		window = 8;
 	capacity = blocks > 2 * window ? blocks - window : window;
 	resize();
 }
@@ -61,8 +65,7 @@ void policy_reset(void)
 {
 	stream = probes = samples = cold = kept = (struct block_list){ 0 };
 	memset(&look, 0, sizeof(look));
-	look.shift = LOOK_SHIFT;
-	clock = mean_distance = 0;
+	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
 	shadow_reset();
@@ -113,33 +116,38 @@ const char *policy_following(void)
 	return shadow_best()->name;
 }
 
-static const struct replacement *owner(struct block *b)
-{
-	return table[view_note(b)->owner];
-}
-
 static void hand_over(struct block *b, const struct arrived *a)
 {
 	const struct replacement *p = policy_of(b);
-	uint8_t i = 0;
 
 	list_remove(b);
-	while (table[i] != p)
-		i++;
-	view_note(b)->owner = i;
-	if (is_kept(b))
+	view_note(b)->streamed = false;
+	if (is_kept(b)) {
 		list_append(&kept, b);
-	else if (!p->arrived(b, a))
+	} else if (!p->arrived(b, a)) {
 		list_append(&stream, b);
+		view_note(b)->streamed = true;
+	}
 }
 
-/* The mean over all samples at first, then over the last eight or so. */
+/* Follows the median: what was away for long for other reasons does not move it much. */
+static void learn_round_trip(uint64_t distance)
+{
+	uint64_t step = round_trip / 16 + 1;
+
+	if (distance > round_trip)
+		round_trip += distance - round_trip < step ? distance - round_trip : step;
+	else
+		round_trip -= round_trip - distance < step ? round_trip - distance : step;
+}
+
+/* The mean over all samples at first, then over the last few. */
 static void learn_gap(struct block *b, uint64_t distance)
 {
 	struct policy_note *n = view_note(b);
 	int64_t d = distance > UINT32_MAX ? UINT32_MAX : (int64_t)distance;
 
-	if (n->samples < 8)
+	if (n->samples < GAP_SAMPLES)
 		n->samples++;
 	n->gap = (uint32_t)(n->gap + (d - (int64_t)n->gap) / n->samples);
 }
@@ -172,20 +180,26 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 	struct arrived a = {
 		.how = how,
 		.probe = watched || was == &cold,
-		.room = room,
+		/* What streams takes more than its window: that goes, not what is resident. */
+		.room = room || stream.count > window,
 		.distance = distance,
 		.now = now,
 	};
 
 	clock = now;
+	/* What streamed through was mapped for a while after its touch. */
+	if (how == ARRIVE_FETCHED && view_note(b)->streamed)
+		a.distance = distance = (uint32_t)now - view_note(b)->when;
+	view_note(b)->when = (uint32_t)now;
 	if (watched) {
-		look.touched = now;
-		look.shift = LOOK_SHIFT;
+		look.extra -= look.extra / 8;
 	}
+	view_region_note(b)->touched = now;
+	view_region_note(b)->silent = false;
 	if (how == ARRIVE_FETCHED)
-		mean_distance = mean_distance ? mean_distance + distance / 8 - mean_distance / 8 : distance;
+		learn_round_trip(distance);
 	/* Below that it is still the same visit. */
-	if (how != ARRIVE_NEW && distance >= LOOK_FETCHES)
+	if (how != ARRIVE_NEW && distance >= VISIT)
 		learn_gap(b, distance);
 	shadow_touched(b, &a);
 	hand_over(b, &a);
@@ -202,17 +216,46 @@ void policy_reclassed(struct block *b)
 
 void policy_probed(struct block *b, uint64_t now)
 {
-	look.at = now;
+	clock = now;
 	list_remove(b);
 	list_append(look.for_shadow ? &samples : &probes, b);
 }
 
-/* One of the oldest under watch that was untouched for longer than age. */
+/* The oldest under watch, if it was untouched for longer than age. */
 static struct block *aged(struct block_list *l, uint64_t age)
 {
 	struct block *b = l->head;
 
-	return b && clock > view_left(b) + age ? b : NULL;
+	if (!b)
+		return NULL;
+	struct policy_region *r = view_region_note(b);
+	if (r->touched <= view_left(b) &&
+	    clock > view_left(b) + round_trip + round_trip / 8 + VISIT) {
+		r->silent = true;
+		forsaken_at = view_number(b);
+	}
+	return r->silent || clock > view_left(b) + age ? b : NULL;
+}
+
+/* The next resident block of the region that the program was last seen to have turned away from. */
+static struct block *forsaken(void)
+{
+	struct block *b = view_find(forsaken_at);
+
+	if (!b || !view_region_note(b)->silent)
+		return NULL;
+	struct region *r = view_region(b);
+	size_t i = view_index(b), n = view_count(r);
+	for (unsigned k = 0; k < WALK && k < n; k++) {
+		i = i + 1 < n ? i + 1 : 0;
+		b = view_block(r, i);
+		if (!policy_is_settled(b))
+			continue;
+		forsaken_at = view_number(b);
+		return b;
+	}
+	forsaken_at = 0;
+	return NULL;
 }
 
 bool policy_exchange(uint64_t age, struct block *other)
@@ -221,6 +264,10 @@ bool policy_exchange(uint64_t age, struct block *other)
 
 	if (!b)
 		b = aged(&samples, age);
+	if (b)
+		look.extra += 2;
+	if (!b)
+		b = forsaken();
 	if (!b)
 		b = other;
 	if (!b)
@@ -230,13 +277,18 @@ bool policy_exchange(uint64_t age, struct block *other)
 	return true;
 }
 
+bool policy_is_settled(const struct block *b)
+{
+	return view_mapped(b) && view_list(b) && view_list(b) != &stream && view_list(b) != &kept;
+}
+
 /* Of the oldest under watch, one that its policy has no more use for. */
 static struct block *spent(void)
 {
 	struct block *b = probes.head;
 
 	for (unsigned n = 0; b && n < ROW; n++, b = view_next(b))
-		if (owner(b)->spent(b, clock - view_left(b)))
+		if (policy_of(b)->spent(b, clock - view_left(b)))
 			return b;
 	return NULL;
 }
@@ -279,34 +331,43 @@ struct block *policy_victim(void)
 	return b ? b : kept.head;
 }
 
+/* May one more block be put under watch now? */
+static bool look_granted(uint64_t now, uint64_t ns)
+{
+	uint64_t n = (now - look.at) * LOOKS + look.by_fetches;
+
+	look.at = now;
+	look.by_fetches = n < SAVED ? (unsigned)n : SAVED;
+	n = (ns - look.at_ns) / LOOK_NS;
+	look.at_ns += n * LOOK_NS;
+	n += look.by_time;
+	look.by_time = n < SAVED ? (unsigned)n : SAVED;
+	return look.by_fetches && look.by_time;
+}
+
 struct block *policy_probe(uint64_t now, uint64_t ns)
 {
-	const struct replacement *most = NULL;
-	size_t resident = 0, watched = probes.count;
+	const struct replacement *most = table[0];
+	size_t resident = 0;
 
 	clock = now;
-	/* In the time that it takes to touch all once, each of those under watch is touched. */
-	if (watched >= 4 && look.shift &&
-	    now > look.touched + 4 * mean_distance / watched + 4 * LOOK_FETCHES) {
-		look.touched = now;
-		look.shift--;
-	}
-	bool due = now >= look.at + LOOK_FETCHES || (now > look.at && ns >= look.at_ns + LOOK_NS);
-	if (!due && !(look.shift < LOOK_SHIFT && now > look.at))
+	if (!look_granted(now, ns))
 		return NULL;
-	look.at_ns = ns;
 	struct block *b = shadow_due(now);
 	look.for_shadow = b;
-	if (b)
-		return b;
-	for (unsigned i = 0; i < POLICIES; i++) {
-		resident += table[i]->count();
-		if (!most || table[i]->count() > most->count())
+	for (unsigned i = 0; !b && i < POLICIES; i++) {
+		size_t n = table[i]->count();
+		resident += n;
+		if (n > most->count())
 			most = table[i];
 	}
-	if (watched >= (resident + watched) >> look.shift)
-		return NULL;
-	return most->suspect();
+	if (!b && probes.count < (resident + probes.count) / most->watch + look.extra)
+		b = most->suspect();
+	if (b) {
+		look.by_fetches--;
+		look.by_time--;
+	}
+	return b;
 }
 
 struct block *policy_oldest_probe(void)

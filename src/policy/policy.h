@@ -22,11 +22,18 @@ struct region;
 /* What the policies keep of a block, in it: what moves with it and costs no lookup. */
 struct policy_note {
 	uint32_t gap;	 /* fetches between two touches, a running mean; 0: not known */
+	uint32_t when;	 /* clock of the last touch that was seen, its lowest bits */
 	uint32_t seen;	 /* learned.c: where in its log the block was last; 0: nowhere */
 	uint8_t samples; /* that gap is the mean of, saturating */
-	uint8_t owner;	 /* number of the replacement policy that has it */
 	uint8_t wasted;	 /* times in a row that it was fetched ahead for nothing */
-	uint8_t pinned;	 /* emf_pin: stays local while anything else can go */
+	bool streamed;	 /* has not been resident since then */
+	bool pinned;	 /* emf_pin: stays local while anything else can go */
+};
+
+/* And of a region. */
+struct policy_region {
+	uint64_t touched; /* fetches so far when anything of it was seen to be touched */
+	bool silent;	  /* for longer than a round: the program uses something else now */
 };
 
 /*

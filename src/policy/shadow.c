@@ -31,8 +31,9 @@ static struct sample sample[SAMPLES];
 static unsigned used, cursor;
 static uint32_t rate = 1; /* one of so many blocks is sampled, a power of 2 */
 static size_t room;	  /* samples that are local in a model */
-static unsigned missed[MODELS], touches, since;
-static unsigned best = LOOP;
+static unsigned missed[MODELS], distrust[MODELS], touches;
+static unsigned since, missed_since, promised_since; /* the last choice: touches, fetches, its model's */
+static unsigned best = LFU;
 
 static const struct replacement *const policy[MODELS] = { &policy_loop, &policy_lru, &policy_lfu };
 
@@ -40,8 +41,9 @@ void shadow_reset(void)
 {
 	memset(sample, 0, sizeof(sample));
 	memset(missed, 0, sizeof(missed));
-	used = cursor = touches = since = 0;
-	best = LOOP;
+	memset(distrust, 0, sizeof(distrust));
+	used = cursor = touches = since = missed_since = promised_since = 0;
+	best = LFU;
 }
 
 static bool is_sampled(uint32_t number)
@@ -151,22 +153,36 @@ static void enter(struct sample *s, unsigned model, struct sample *victim)
 	}
 }
 
+/*
+ * What is done in earnest of LRU's is less than the model, which knows the order exactly: it
+ * has to be better by three points at least. And when it promised what did not come true
+ * (a loop that just fits here, and there just doesn't) it is not believed for a while.
+ */
+static unsigned expected(unsigned model)
+{
+	return missed[model] + distrust[model] + (model == LRU ? touches / 32 : 0);
+}
+
 static void choose(void)
 {
 	unsigned least = best;
 
+	if (best == LRU && since >= ENOUGH && missed_since > promised_since + since / 8) {
+		distrust[best] = HORIZON / 2;
+		promised_since = missed_since;
+	}
 	for (unsigned m = 0; m < MODELS; m++)
-		if (missed[m] < missed[least])
+		if (expected(m) < expected(least))
 			least = m;
 	/* By a margin, or it would go to and fro. */
 	if (least != best && since >= ENOUGH &&
-	    missed[least] + missed[best] / 16 + 2 < missed[best]) {
+	    expected(least) + expected(best) / 16 + 2 < expected(best)) {
 		best = least;
-		since = 0;
+		since = missed_since = promised_since = 0;
 	}
 }
 
-static void touch(struct sample *s, uint32_t now, bool first)
+static void touch(struct sample *s, uint32_t now, bool first, bool fetched)
 {
 	uint32_t distance = now - s->seen;
 
@@ -176,6 +192,8 @@ static void touch(struct sample *s, uint32_t now, bool first)
 		s->gap = (uint32_t)((int64_t)s->gap + ((int64_t)distance - s->gap) / s->touches);
 		for (unsigned m = 0; m < MODELS; m++)
 			missed[m] += !s->in[m];
+		missed_since += fetched;
+		promised_since += !s->in[best];
 		touches++;
 		since++;
 	}
@@ -189,7 +207,7 @@ static void touch(struct sample *s, uint32_t now, bool first)
 	if (touches >= HORIZON) {
 		touches /= 2;
 		for (unsigned m = 0; m < MODELS; m++)
-			missed[m] /= 2;
+			missed[m] /= 2, distrust[m] /= 2;
 	}
 	choose();
 }
@@ -205,7 +223,7 @@ void shadow_touched(struct block *b, const struct arrived *a)
 	if (first)
 		s = add(number);
 	if (first || now - s->seen >= VISIT)
-		touch(s, now, first);
+		touch(s, now, first, a->how == ARRIVE_FETCHED);
 	s->due = now + VISIT;
 }
 
@@ -216,10 +234,11 @@ struct block *shadow_due(uint64_t now)
 		struct sample *s = sample + cursor;
 		if (!s->due || (int32_t)((uint32_t)now - s->due) < 0)
 			continue;
-		s->due = 0;
 		struct block *b = view_find(s->number);
-		if (b && view_mapped(b) && view_list(b))
+		if (b && policy_is_settled(b)) {
+			s->due = 0;
 			return b;
+		}
 	}
 	return NULL;
 }

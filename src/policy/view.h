@@ -23,6 +23,8 @@ size_t view_index(const struct block *b);
 size_t view_count(const struct region *r);
 struct block *view_block(struct region *r, size_t i);
 struct policy_note *view_note(struct block *b);
+/* What the policies keep of its region. */
+struct policy_region *view_region_note(struct block *b);
 const struct block_list *view_list(const struct block *b);
 /* The one behind it on its list. */
 struct block *view_next(const struct block *b);
@@ -53,6 +55,7 @@ struct arrived {
 
 struct replacement {
 	const char *name;
+	unsigned watch; /* of so many resident blocks one is under watch */
 	/* The blocks that can be local at once, and those that there are. */
 	void (*resize)(size_t capacity, size_t total);
 	void (*reset)(void);
@@ -75,6 +78,8 @@ extern const struct replacement policy_loop, policy_lru, policy_lfu;
  * NULL), is to be given up for one that is worth more. False: there is none.
  */
 bool policy_exchange(uint64_t age, struct block *other);
+/* Mapped, and neither streaming nor to stay in any case. */
+bool policy_is_settled(const struct block *b);
 /* Of part/65536 of a region's blocks, evenly spread: is this one of them? */
 bool policy_in_share(const struct block *b, uint64_t part);
 /* Which of the policies shadow.c finds best. */
