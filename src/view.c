@@ -35,6 +35,11 @@ struct policy_region *view_region_note(struct block *b)
 	return &b->region->note;
 }
 
+struct policy_region *view_note_of(struct region *r)
+{
+	return &r->note;
+}
+
 const struct block_list *view_list(const struct block *b)
 {
 	return b->list;

@@ -36,16 +36,9 @@ static uint32_t log_number[LEARNED_LOG];
 static uint32_t end = 1; /* positions count on and on; 0 is none */
 static struct guide guides[GUIDES];
 static uint64_t clock;
-/* The last regions that a guide was right in. */
-static struct {
-	const struct region *region;
-	uint64_t when;
-} known[GUIDES];
-
 static void reset(void)
 {
 	memset(guides, 0, sizeof(guides));
-	memset(known, 0, sizeof(known));
 	memset(log_number, 0, end < LEARNED_LOG ? end * sizeof(*log_number) : sizeof(log_number));
 	clock = 0;
 	end = 1;
@@ -56,31 +49,7 @@ static bool is_logged(uint32_t pos)
 	return pos && end - pos < LEARNED_LOG;
 }
 
-static void note_region(const struct region *r)
-{
-	unsigned oldest = 0;
-
-	for (unsigned i = 0; i < GUIDES; i++) {
-		if (known[i].region == r) {
-			known[i].when = clock;
-			return;
-		}
-		if (known[i].when < known[oldest].when)
-			oldest = i;
-	}
-	known[oldest].region = r;
-	known[oldest].when = clock;
-}
-
-bool learned_knows(const struct region *r)
-{
-	for (unsigned i = 0; i < GUIDES; i++)
-		if (known[i].region == r)
-			return clock - known[i].when < AHEAD;
-	return false;
-}
-
-static void follow(struct guide *g, uint32_t pos, const struct region *r)
+static void follow(struct guide *g, uint32_t pos)
 {
 	if ((int32_t)(pos - g->pos) > 0)
 		g->pos = pos;
@@ -88,28 +57,27 @@ static void follow(struct guide *g, uint32_t pos, const struct region *r)
 		g->head = pos + 1;
 	g->confidence++;
 	g->when = clock;
-	if (g->confidence >= 2)
-		note_region(r);
 }
 
-/* The program was at this place of the log. */
-static void guided(uint32_t pos, const struct region *r)
+/* The program was at this place of the log. True: one that has been right before was near. */
+static bool guided(uint32_t pos)
 {
 	struct guide *g, *least = guides;
 
 	for (g = guides; g < guides + GUIDES; g++) {
 		int32_t by = (int32_t)(pos - g->pos);
 		if (g->used && by > -BEHIND && by <= AHEAD) {
-			follow(g, pos, r);
-			return;
+			follow(g, pos);
+			return g->confidence > 1;
 		}
 		if (!g->used || (least->used && g->when < least->when))
 			least = g;
 	}
 	*least = (struct guide){ .used = true, .pos = pos, .head = pos + 1, .when = clock };
+	return false;
 }
 
-static void touched(struct block *b, bool waited, int lane)
+static bool touched(struct block *b, bool waited, int lane)
 {
 	struct policy_note *n = view_note(b);
 	uint32_t number = view_number(b), before = n->seen;
@@ -124,7 +92,8 @@ static void touched(struct block *b, bool waited, int lane)
 	if (!end)
 		end = 1;
 	if (is_logged(before) && log_number[before % LEARNED_LOG] == number)
-		guided(before, view_region(b));
+		return guided(before);
+	return false;
 }
 
 static struct block *walk(struct guide *g)
@@ -173,9 +142,7 @@ static void wasted(struct block *b, unsigned lane)
 
 static void region_gone(const struct region *r)
 {
-	for (unsigned i = 0; i < GUIDES; i++)
-		if (known[i].region == r)
-			known[i].region = NULL;
+	(void)r; /* it keeps numbers */
 }
 
 const struct prefetcher prefetch_learned = { "learned", reset, touched, next, wasted, region_gone };

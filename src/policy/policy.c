@@ -23,6 +23,7 @@
 #define LOOK_NS 400000u
 #define LOOKS 4	 /* for a fetch */
 #define SAVED 64 /* looks that were not made when they could have been */
+#define CALM 64
 #define WALK 64
 #define ROW 8 /* blocks looked at for one answer */
 
@@ -31,6 +32,13 @@ static const struct replacement *const table[] = { &policy_loop, &policy_lru, &p
 
 static struct block_list stream, probes, samples, cold, kept;
 static size_t capacity; /* blocks that can be resident at once */
+/*
+ * How many of them are resident when there is room, for now: blocks fetched ahead and the
+ * engine's reserve come and go, and a resident set that follows each of these waves fetches
+ * what it has just given up. It shrinks at once and grows slowly.
+ */
+static size_t target;
+static unsigned calm; /* arrivals since it shrank, or grew */
 static size_t total;
 static size_t window; /* streaming blocks that stay mapped behind their stream */
 static uint64_t clock;
@@ -58,6 +66,7 @@ void policy_init(size_t blocks)
 	if (window > 8)
 		window = 8;
 	capacity = blocks > 2 * window ? blocks - window : window;
+	target = capacity;
 	resize();
 }
 
@@ -92,6 +101,26 @@ static bool is_kept(struct block *b)
 	if (view_note(b)->pinned)
 		return true;
 	return c && c->resident && policy_in_share(b, ((uint64_t)c->resident << 16) / 100);
+}
+
+static size_t resident(void)
+{
+	size_t n = probes.count + samples.count + kept.count;
+
+	for (unsigned i = 0; i < POLICIES; i++)
+		n += table[i]->count();
+	return n;
+}
+
+/* May the resident set grow by one? */
+static bool has_room(void)
+{
+	if (++calm >= CALM) {
+		calm = 0;
+		if (target < capacity)
+			target++;
+	}
+	return resident() < target;
 }
 
 static const struct replacement *policy_of(const struct block *b)
@@ -180,8 +209,7 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 	struct arrived a = {
 		.how = how,
 		.probe = watched || was == &cold,
-		/* What streams takes more than its window: that goes, not what is resident. */
-		.room = room || stream.count > window,
+		.room = (room || stream.count > window) && has_room(),
 		.distance = distance,
 		.now = now,
 	};
@@ -324,6 +352,12 @@ struct block *policy_victim(void)
 		if (!most || table[i]->count() > most->count())
 			most = table[i];
 	b = most->victim();
+	if (b) {
+		size_t n = resident() - 1;
+		if (n < target)
+			target = n;
+		calm = 0;
+	}
 	if (!b)
 		b = stream.head;
 	if (!b)

@@ -34,6 +34,8 @@ struct policy_note {
 struct policy_region {
 	uint64_t touched; /* fetches so far when anything of it was seen to be touched */
 	bool silent;	  /* for longer than a round: the program uses something else now */
+	uint8_t foreseen[3]; /* of the touches, by each prefetcher, in 255ths; prefetch.c */
+	uint8_t prefetcher;  /* the one whose turn it is */
 };
 
 /*

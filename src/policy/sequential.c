@@ -102,7 +102,7 @@ static void returned(struct stream *s, struct block *b, size_t i)
 	s->used = clock;
 }
 
-static void touched(struct block *b, bool waited, int lane)
+static bool touched(struct block *b, bool waited, int lane)
 {
 	struct region *r = view_region(b);
 	size_t i = view_index(b);
@@ -111,21 +111,22 @@ static void touched(struct block *b, bool waited, int lane)
 	clock++;
 	if (lane >= 0) {
 		returned(streams + lane, b, i);
-		return;
+		return true;
 	}
 	(void)waited;
 	for (s = streams; s < streams + STREAMS; s++) {
 		if (s->region == r && follows(s, i)) {
 			progress(s, i);
-			return;
+			return s->confidence > 1;
 		}
 		if (s->used < oldest->used)
 			oldest = s;
 	}
 	for (s = streams; s < streams + STREAMS; s++)
 		if (s->region == r && strides(s, i))
-			return;
+			return false;
 	*oldest = (struct stream){ .region = r, .pos = i, .head = i + 1, .step = 1, .used = clock };
+	return false;
 }
 
 static struct block *advance(struct stream *s)

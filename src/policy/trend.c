@@ -71,10 +71,12 @@ static struct trend *find(struct region *r)
 	return oldest;
 }
 
-static void touched(struct block *b, bool waited, int lane)
+static bool touched(struct block *b, bool waited, int lane)
 {
 	struct trend *t = find(view_region(b));
 	size_t i = view_index(b);
+	long on = t->by ? ((long)i - (long)t->pos) / t->by : 0;
+	bool foreseen = on > 0 && on <= 4 && t->by * on == (long)i - (long)t->pos;
 
 	(void)waited;
 	if (lane >= 0) {
@@ -95,6 +97,7 @@ static void touched(struct block *b, bool waited, int lane)
 	t->by = by;
 	t->pos = i;
 	t->used = ++clock;
+	return foreseen;
 }
 
 static struct block *step_on(struct trend *t)

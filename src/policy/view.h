@@ -37,6 +37,8 @@ bool view_mapped(const struct block *b);
 uint64_t view_left(const struct block *b);
 /* The class of its region, or NULL. */
 const struct emf_class *view_class(const struct block *b);
+const struct emf_class *view_region_class(const struct region *r);
+struct policy_region *view_note_of(struct region *r);
 /* Of the prefetcher that has asked for it. */
 uint8_t *view_lane(struct block *b);
 /* Its place in the address space, in blocks; and back, NULL: nothing managed is there. */
@@ -99,10 +101,11 @@ struct prefetcher {
 	const char *name;
 	void (*reset)(void);
 	/*
-	 * The program came to this block. ahead: prefetch had it there in time, and by this
-	 * prefetcher on this lane if lane >= 0. waited: it was away.
+	 * The program came to this block, which this prefetcher had fetched ahead on this lane if
+	 * lane >= 0. waited: it was away. True: it saw that coming, in
+	 * time to fetch it.
 	 */
-	void (*touched)(struct block *b, bool waited, int lane);
+	bool (*touched)(struct block *b, bool waited, int lane);
 	/* A block to fetch, and the lane that it is on; NULL: none. */
 	struct block *(*next)(unsigned *lane);
 	/* What it had asked for on this lane was not touched. */
@@ -113,11 +116,8 @@ struct prefetcher {
 extern const struct prefetcher prefetch_sequential, prefetch_trend, prefetch_learned;
 
 /* May this prefetcher fetch blocks of the region? */
-bool prefetch_may(const struct prefetcher *p, const struct region *r);
+bool prefetch_may(const struct prefetcher *p, struct region *r);
 /* How many blocks ahead of the program, for one that was right so many times in a row. */
 unsigned prefetch_depth(const struct region *r, unsigned confidence);
-/* learned.c: has it lately found its way through this region? */
-bool learned_knows(const struct region *r);
-const struct emf_class *view_region_class(const struct region *r);
 
 #endif
