@@ -78,9 +78,18 @@ $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl
+	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl -lm
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
+
+# The simulator of policies: src/policy as it is, without pages. Its core is tested by test_policy.
+POLICYSIM_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main.c,$(wildcard bench/policysim/*.c)))
+$(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
+
+$(BUILD)/tests/unit/test_policy: UNIT_EXTRA = $(POLICYSIM_CORE)
+$(BUILD)/tests/unit/test_policy: $(POLICYSIM_CORE)
 
 # The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
 SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 -Ipreload
@@ -104,12 +113,6 @@ $(BUILD)/tests/%: tests/prog/%.c
 $(BUILD)/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
-
-# The simulator of policies: src/policy as it is, without pages. Its core is tested by test_policy.
-POLICYSIM_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main.c,$(wildcard bench/policysim/*.c)))
-$(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) $(BUILD)/librt_emf.a
-	@mkdir -p $(@D)
-	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
 
 check: packages-check
 	$(MAKE) outputs $(UNIT) $(PROGS)
