@@ -20,6 +20,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "trace.h"
 #include "stats.h"
 #include "store/count.h"
 
@@ -332,6 +333,7 @@ static void reset(void)
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
 	    (struct block_list){ 0 };
 	engine.stats = stats_none();
+	trace_after_fork();
 	policy_reset();
 	prefetch_reset();
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keeper.h"
 
+#include "trace.h"
+
 #include <stdlib.h>
 
 #include "engine.h"
@@ -35,6 +37,6 @@ void keeper_look(void)
 		return;
 	next = now + INTERVAL_NS;
 	/* The dead main thread is still counted. */
-	if (k_main_thread_gone() && k_threads() == ENGINE_THREADS + 1)
+	if (k_main_thread_gone() && k_threads() == ENGINE_THREADS + 1u + trace_on())
 		word_signal(&over);
 }

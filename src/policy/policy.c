@@ -230,6 +230,7 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 	if (how != ARRIVE_NEW && distance >= VISIT)
 		learn_gap(b, distance);
 	shadow_touched(b, &a);
+	behaviour_touched(b, how);
 	hand_over(b, &a);
 	migrate();
 }

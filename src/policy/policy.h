@@ -36,6 +36,11 @@ struct policy_region {
 	bool silent;	  /* for longer than a round: the program uses something else now */
 	uint8_t foreseen[3]; /* of the touches, by each prefetcher, in 255ths; prefetch.c */
 	uint8_t prefetcher;  /* the one whose turn it is */
+	/* behaviour.c */
+	uint32_t last;				  /* index of the last block that was touched */
+	uint8_t events, fresh, back, near, wrote; /* since it was judged last */
+	uint8_t does;				  /* EMF_DOES_* */
+	bool turned;				  /* it was something else before: look for its class */
 };
 
 /*
@@ -68,6 +73,8 @@ struct block *policy_victim(void);
 struct block *policy_probe(uint64_t now, uint64_t ns);
 /* The oldest probe, for who needs a frame at once, or NULL. */
 struct block *policy_oldest_probe(void);
+/* The first write to it since it was fetched. */
+void policy_written(struct block *b);
 /* Its pin or its region's class has changed. */
 void policy_reclassed(struct block *b);
 /* The name of the policy that regions without one of their own are under just now. */

@@ -84,6 +84,8 @@ bool policy_exchange(uint64_t age, struct block *other);
 bool policy_is_settled(const struct block *b);
 /* Of part/65536 of a region's blocks, evenly spread: is this one of them? */
 bool policy_in_share(const struct block *b, uint64_t part);
+/* behaviour.c sees every touch. */
+void behaviour_touched(struct block *b, enum arrival how);
 /* Which of the policies shadow.c finds best. */
 const struct replacement *shadow_best(void);
 void shadow_reset(void);
