@@ -20,7 +20,7 @@ PRELOAD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard preload/*.c))
 PROVIDERS := $(patsubst src/provider/%.c,$(BUILD)/providers/%.so,$(wildcard src/provider/*.c))
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c)) $(BUILD)/tests/unit/sim
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
-BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
@@ -79,9 +79,18 @@ $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl
+	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl -lm
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
+
+# The simulator of policies: src/policy as it is, without pages. Its core is tested by test_policy.
+POLICYSIM_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main.c,$(wildcard bench/policysim/*.c)))
+$(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
+
+$(BUILD)/tests/unit/test_policy: UNIT_EXTRA = $(POLICYSIM_CORE)
+$(BUILD)/tests/unit/test_policy: $(POLICYSIM_CORE)
 
 # The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
 SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 -Ipreload

@@ -35,7 +35,7 @@ static bool is_large(size_t size)
  * Serves a large request; false: it is jemalloc's after all. *out is NULL with ENOMEM
  * where the kernel has no such memory (jemalloc would get it, without a reserve).
  */
-static bool large_alloc(size_t size, size_t align, void **out)
+static bool large_alloc(size_t size, size_t align, void **out, const void *caller)
 {
 	int saved = errno;
 	size_t len = pages(size);
@@ -49,7 +49,7 @@ static bool large_alloc(size_t size, size_t align, void **out)
 		return true;
 	}
 	bool mine = large_add(p, len);
-	if (mine && !engine_adopt(p, len)) {
+	if (mine && !engine_adopt(p, len, caller)) {
 		large_remove(p);
 		mine = false;
 	}
@@ -103,7 +103,7 @@ static void *alloc(size_t size, const void *caller)
 {
 	void *p;
 
-	return large_alloc(size, K_PAGE, &p) ? p : small_malloc(size, caller);
+	return large_alloc(size, K_PAGE, &p, caller) ? p : small_malloc(size, caller);
 }
 
 static void *alloc_aligned(void *(*fn)(size_t, size_t), size_t align, size_t size,
@@ -111,7 +111,7 @@ static void *alloc_aligned(void *(*fn)(size_t, size_t), size_t align, size_t siz
 {
 	void *p;
 
-	if (align && !(align & (align - 1)) && large_alloc(size, align, &p))
+	if (align && !(align & (align - 1)) && large_alloc(size, align, &p, caller))
 		return p;
 	return small_aligned(fn, align, size, caller);
 }
@@ -128,7 +128,7 @@ EXPORT void *calloc(size_t n, size_t size)
 
 	/* Fresh mappings are zero. */
 	if (!__builtin_mul_overflow(n, size, &total)) {
-		if (large_alloc(total, K_PAGE, &p))
+		if (large_alloc(total, K_PAGE, &p, CALLER))
 			return p;
 		int flags = heap_all ? heap_flags(total, CALLER) : 0;
 		if (flags)
@@ -235,7 +235,7 @@ EXPORT int posix_memalign(void **out, size_t align, size_t size)
 
 	if (!valid)
 		return EINVAL;
-	if (!large_alloc(size, align, &p)) {
+	if (!large_alloc(size, align, &p, CALLER)) {
 		int flags = heap_all ? heap_flags(size, CALLER) : 0;
 		if (flags)
 			p = flagged_alloc(size, flags | MALLOCX_ALIGN(align));

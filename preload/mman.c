@@ -96,7 +96,7 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 	if (r < 0)
 		return (void *)edge(r);
 	if (manage)
-		engine_adopt((void *)r, pages(len));
+		engine_adopt((void *)r, pages(len), __builtin_return_address(0));
 	bool write = (prot & PROT_WRITE) && (flags & MAP_TYPE) == MAP_PRIVATE;
 	if (populate || populate_future) /* where it cannot be, mlockall itself leaves it, too */
 		k_madvise((void *)r, pages(len), write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);

@@ -18,6 +18,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "trace.h"
 #include "transfer.h"
 
 void list_append(struct block_list *l, struct block *b)
@@ -189,7 +190,13 @@ static bool plenty(void)
 
 static void arrived(struct block *b, enum arrival how)
 {
+	trace_block(how == ARRIVE_NEW	     ? TRACE_NEW
+		    : how == ARRIVE_FETCHED ? TRACE_FAR
+					    : TRACE_FRAME,
+		    b);
 	policy_arrived(b, how, engine.fetches - b->evicted_at, plenty(), engine.fetches);
+	if (b->region->note.turned)
+		engine_reclass(b->region);
 }
 
 /* Page by page where some are there already: they are newer. */
@@ -672,6 +679,8 @@ void block_unslot(struct block *b)
 void block_dirty(struct block *b)
 {
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
+	trace_block(TRACE_WRITE, b);
+	policy_written(b);
 	block_unprotect(b);
 }
 

@@ -70,6 +70,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "list.h"
 #include "policy/policy.h"
 
 #ifndef BLOCK_SHIFT /* the simulation has smaller ones */
@@ -115,16 +116,9 @@ struct block {
 	uint32_t frame, slot;
 	uint8_t state, flags;
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
+	struct policy_note note;
 };
 
-struct block_list {
-	struct block *head, *tail;
-	size_t count;
-};
-
-void list_append(struct block_list *l, struct block *b);
-/* From whatever list it is on, if any. */
-void list_remove(struct block *b);
 /* The block moved in memory from `from`, into region r: mends who points to it. */
 void block_relocate(struct block *b, const struct block *from, struct region *r);
 

@@ -102,8 +102,8 @@ uint64_t budget_set(uint64_t bytes)
 	goal = usable(engine.budget);
 	atomic_store(&engine.stats->local_limit, engine.budget);
 	set_marks(goal);
-	policy_resize(holds(goal));
-	prefetch_resize(goal >> BLOCK_SHIFT);
+	policy_init(holds(goal));
+	prefetch_init(goal >> BLOCK_SHIFT);
 	if (engine.phase != PHASE_ACTIVE || goal > engine.limit)
 		engine.limit = goal;
 	else

@@ -85,7 +85,7 @@ uint64_t config_limit_bytes(const struct emf_config *cfg)
 }
 
 /* `*` and `?`; fnmatch(3) would drag the locale in. */
-static bool glob_matches(const char *glob, const char *text)
+bool config_glob(const char *glob, const char *text)
 {
 	const char *star = NULL, *resume = NULL;
 
@@ -109,15 +109,35 @@ static bool glob_matches(const char *glob, const char *text)
 	return !*glob;
 }
 
-const struct emf_class *config_class(const struct emf_config *cfg, uint64_t bytes,
-				     const char *command)
+static bool wanted(const char *glob, const char *text)
+{
+	return !glob[0] || config_glob(glob, text);
+}
+
+uint32_t config_who(const struct emf_config *cfg, const char *thread, const char *library)
+{
+	uint32_t who = 0;
+
+	_Static_assert(EMF_MAX_CLASSES <= 32, "one bit for each class");
+	for (unsigned i = 0; i < cfg->nclasses; i++)
+		if (wanted(cfg->classes[i].match_thread, thread) &&
+		    wanted(cfg->classes[i].match_library, library))
+			who |= 1u << i;
+	return who;
+}
+
+const struct emf_class *config_class(const struct emf_config *cfg, const struct emf_traits *t)
 {
 	for (unsigned i = 0; i < cfg->nclasses; i++) {
 		const struct emf_class *cls = &cfg->classes[i];
 
-		if (bytes < cls->match_min || bytes > cls->match_max)
+		if (t->bytes < cls->match_min || t->bytes > cls->match_max)
 			continue;
-		if (!cls->match_command[0] || glob_matches(cls->match_command, command))
+		if (t->order < cls->order_min || t->order > cls->order_max)
+			continue;
+		if ((t->does & cls->match_does) != cls->match_does || !(t->who >> i & 1))
+			continue;
+		if (wanted(cls->match_command, t->command) && wanted(cls->match_name, t->name))
 			return cls;
 	}
 	return NULL;

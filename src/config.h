@@ -24,8 +24,14 @@
 #define EMF_URI_MAX 232
 
 enum emf_heap { EMF_HEAP_LARGE, EMF_HEAP_ALL, EMF_HEAP_OFF };
-enum emf_prefetch { EMF_PREFETCH_AUTO, EMF_PREFETCH_SEQUENTIAL, EMF_PREFETCH_OFF };
-enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP };
+enum emf_prefetch {
+	EMF_PREFETCH_AUTO,
+	EMF_PREFETCH_SEQUENTIAL,
+	EMF_PREFETCH_TREND,
+	EMF_PREFETCH_LEARNED,
+	EMF_PREFETCH_OFF
+};
+enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
 
 /* SIZE (bytes) or PERCENT of the memory that this process may use. */
 struct emf_amount {
@@ -40,6 +46,11 @@ struct emf_class {
 	/* match= : all that are given must hold; the first class that matches is taken */
 	uint64_t match_min, match_max; /* bytes of the region, inclusive: size>=X, size<=X */
 	char match_command[64];	       /* command=GLOB on the process name; empty: any */
+	char match_thread[64];	       /* thread=GLOB on the name of the thread that made it */
+	char match_library[64];	       /* library=GLOB on the object that asked for it */
+	char match_name[64];	       /* name=GLOB on what emf_name calls it */
+	uint64_t order_min, order_max; /* order=N, order>=N, order<=N: the how manieth it is */
+	unsigned match_does;	       /* does=WORD,...: EMF_DOES_*, all of them */
 	enum emf_evict evict;
 	enum emf_prefetch prefetch;
 	unsigned window;   /* blocks that prefetch runs ahead; 0: by the engine */
@@ -47,7 +58,29 @@ struct emf_class {
 			      the engine */
 };
 
+/* What a region was seen to do (policy.h: does). */
+enum {
+	EMF_DOES_SWEPT = 1 << 0,    /* read from one end to the other */
+	EMF_DOES_RANDOM = 1 << 1,   /* here and there */
+	EMF_DOES_APPENDED = 1 << 2, /* grows, block by block */
+	EMF_DOES_SCRATCH = 1 << 3,  /* written to each time */
+	EMF_DOES_CONSTANT = 1 << 4, /* written once, then read */
+};
+
+/* What is known of a region when its class is looked for. */
+struct emf_traits {
+	uint64_t bytes;
+	const char *command, *name;
+	uint32_t who;	/* config_who */
+	uint32_t order; /* 1: the first that was made */
+	unsigned does;	/* EMF_DOES_* */
+};
+
+/* What classes ask for that costs something to find out. */
+enum { EMF_ASKS_THREAD = 1 << 0, EMF_ASKS_LIBRARY = 1 << 1 };
+
 struct emf_config {
+	char command[64]; /* of this process, for [process GLOB]; empty: none applies */
 	struct emf_amount limit; /* local.limit */
 	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
 	unsigned nstores;
@@ -58,6 +91,8 @@ struct emf_config {
 	enum emf_heap heap;
 	bool move;	/* engine.move: auto (true) or off */
 	unsigned chaos; /* evictions a second, 0: off */
+	char trace[256]; /* engine.trace: the file, or empty */
+	unsigned asks;	 /* EMF_ASKS_* of all classes */
 	unsigned nclasses;
 	struct emf_class classes[EMF_MAX_CLASSES];
 };
@@ -100,9 +135,12 @@ int config_read_env(struct emf_config *cfg, char *err, size_t errlen);
 /* The limit in bytes: a percentage is of the cgroup's limit (v1 or v2) or the host's memory. */
 uint64_t config_limit_bytes(const struct emf_config *cfg);
 
-/* The first class that matches a region of so many bytes in this command, or NULL. */
-const struct emf_class *config_class(const struct emf_config *cfg, uint64_t bytes,
-				     const char *command);
+/* A bit for each class whose thread= and library= hold; they are known only when it is made. */
+uint32_t config_who(const struct emf_config *cfg, const char *thread, const char *library);
+/* The first class that matches, or NULL. */
+const struct emf_class *config_class(const struct emf_config *cfg, const struct emf_traits *t);
+/* `*` and `?`. */
+bool config_glob(const char *glob, const char *text);
 
 /* Calls fn for every key of the table, for help texts and documentation. */
 void config_describe(void (*fn)(const char *section, const char *key, const char *type,

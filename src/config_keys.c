@@ -23,18 +23,26 @@ static const struct config_choice heaps[] = {
 };
 static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "loop", EMF_EVICT_LOOP },
+						  { "lru", EMF_EVICT_LRU },
+						  { "lfu", EMF_EVICT_LFU },
 						  { 0 } };
 static const struct config_choice prefetches[] = { { "auto", EMF_PREFETCH_AUTO },
 						   { "sequential", EMF_PREFETCH_SEQUENTIAL },
+						   { "trend", EMF_PREFETCH_TREND },
+						   { "learned", EMF_PREFETCH_LEARNED },
 						   { "off", EMF_PREFETCH_OFF },
 						   { 0 } };
 
 static bool value_trace(const struct config_key *key, void *field, const char *value, char *why,
 			size_t len)
 {
-	(void)key, (void)field, (void)value;
-	snprintf(why, len, "traces are not supported by this version; leave the key out");
-	return false;
+	if (strlen(value) >= key->width) {
+		snprintf(why, len, "the name is too long; at most %zu characters", key->width - 1);
+		return false;
+	}
+	memset(field, 0, key->width);
+	memcpy(field, value, strlen(value));
+	return true;
 }
 
 /* clang-format off */
@@ -80,15 +88,18 @@ static const struct config_key keys[] = {
 	  value_choice, FIELD(heap), .choice = heaps },
 	{ "engine", "chaos", "NUMBER", "0", "random evictions a second, for tests",
 	  value_uint, FIELD(chaos), .max = 1000000 },
-	{ "engine", "trace", "-", NULL, "not in this version",
-	  value_trace, NO_FIELD },
+	{ "engine", "trace", "FILE", "",
+	  "records which blocks are touched, for policysim; %p in the name is the PID; empty: off",
+	  value_trace, FIELD(trace) },
 
-	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE command=GLOB", "",
+	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE order=N does=WORD command|thread|library|name=GLOB", "",
 	  "which regions: all that is given must hold; the first class that matches is taken",
 	  value_match, NO_FIELD },
-	{ CONFIG_CLASS, "evict", "auto|loop", "auto", "loop: for memory that is swept again and again",
+	{ CONFIG_CLASS, "evict", "auto|loop|lru|lfu", "auto",
+	  "loop: for what is swept again and again; lfu: for what is used unevenly; lru: recency",
 	  value_choice, CLASS_FIELD(evict), .choice = evictions },
-	{ CONFIG_CLASS, "prefetch", "auto|sequential|off", "auto", "what is fetched before it is touched",
+	{ CONFIG_CLASS, "prefetch", "auto|sequential|trend|learned|off", "auto",
+	  "what is fetched before it is touched",
 	  value_choice, CLASS_FIELD(prefetch), .choice = prefetches },
 	{ CONFIG_CLASS, "window", "BLOCKS", "0", "how far prefetch runs ahead, 0 to 1024; 0: by itself",
 	  value_uint, CLASS_FIELD(window), .max = 1024 },
@@ -197,9 +208,11 @@ bool config_section(char *text, char **cls, char *why, size_t len)
 		text[n++] = '\0';
 		*cls = text + n + strspn(text + n, blanks);
 	}
+	if (!strcmp(text, CONFIG_PROCESS) && *cls && **cls)
+		return true;
 	if (!section_known(text) || (*cls && strcmp(text, CONFIG_CLASS))) {
 		snprintf(why, len,
-			 "[%s]: unknown section; known are: local, store, engine, class NAME",
+			 "[%s]: unknown section; known are: local, store, engine, class NAME, process GLOB",
 			 shown);
 		return false;
 	}
@@ -265,7 +278,11 @@ static bool set_value(struct emf_config *cfg, const struct config_key *k, const 
 		snprintf(why, len, "too many classes; at most %d are possible", EMF_MAX_CLASSES);
 		return false;
 	}
-	return k->set(k, (char *)class + k->offset, value, why, len);
+	if (!k->set(k, (char *)class + k->offset, value, why, len))
+		return false;
+	cfg->asks |= (class->match_thread[0] ? EMF_ASKS_THREAD : 0u) |
+		     (class->match_library[0] ? EMF_ASKS_LIBRARY : 0u);
+	return true;
 }
 
 bool config_set(struct emf_config *cfg, const char *section, const char *cls, const char *key,
@@ -337,8 +354,13 @@ bool config_set_text(struct emf_config *cfg, const char *text, char *why, size_t
 	cls = strchr(section, '.');
 	if (cls)
 		*cls = ' ';
-	return config_section(section, &cls, why, len) &&
-	       config_set(cfg, section, cls, key, value, 0, why, len);
+	if (!config_section(section, &cls, why, len))
+		return false;
+	if (!strcmp(section, CONFIG_PROCESS)) {
+		snprintf(why, len, "process: only a policy file has such sections");
+		return false;
+	}
+	return config_set(cfg, section, cls, key, value, 0, why, len);
 }
 
 void config_describe(void (*fn)(const char *section, const char *key, const char *type,

@@ -116,6 +116,21 @@ static char *source_line(char *line, int size, void *stream)
 	return src->failed ? NULL : line;
 }
 
+/* In [process GLOB]: "section.key = value", checked in any case. */
+static bool process_key(struct source *src, const char *glob, const char *key, const char *value)
+{
+	char text[CONFIG_VALUE_MAX + 256];
+	struct emf_config other;
+	struct emf_config *cfg = src->cfg;
+
+	if (!cfg->command[0] || !config_glob(glob, cfg->command)) {
+		other = *cfg;
+		cfg = &other;
+	}
+	snprintf(text, sizeof(text), "%s=%s", key, value);
+	return config_set_text(cfg, text, src->why, sizeof(src->why));
+}
+
 /* libinih's handler: 0 is an error. */
 static int source_key(void *user, const char *section, const char *key, const char *value)
 {
@@ -129,8 +144,16 @@ static int source_key(void *user, const char *section, const char *key, const ch
 		source_fail(src, -EINVAL, "a key before any section; write [local] above it");
 		return 0;
 	}
-	if (!config_section(name, &cls, src->why, sizeof(src->why)) ||
-	    !config_set(src->cfg, name, cls, key, value, src->section_line, src->why,
+	if (!config_section(name, &cls, src->why, sizeof(src->why))) {
+		source_fail(src, -EINVAL, NULL);
+		return 0;
+	}
+	if (!strcmp(name, CONFIG_PROCESS)) {
+		if (!process_key(src, cls, key, value))
+			source_fail(src, -EINVAL, NULL);
+		return !src->failed;
+	}
+	if (!config_set(src->cfg, name, cls, key, value, src->section_line, src->why,
 			sizeof(src->why))) {
 		source_fail(src, -EINVAL, NULL);
 		return 0;

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -248,32 +249,89 @@ bool value_uris(const struct config_key *key, void *config, const char *value, c
 	return true;
 }
 
-/* One of size>=SIZE, size<=SIZE, command=GLOB. */
+/* Behind KEY=, or NULL where item is another. */
+static const char *behind(const char *item, const char *key)
+{
+	size_t n = strlen(key);
+
+	return strncmp(item, key, n) || !item[n] ? NULL : item + n;
+}
+
+static const struct {
+	const char *key;
+	size_t offset;
+} globs[] = { { "command=", offsetof(struct emf_class, match_command) },
+	      { "thread=", offsetof(struct emf_class, match_thread) },
+	      { "library=", offsetof(struct emf_class, match_library) },
+	      { "name=", offsetof(struct emf_class, match_name) } };
+
+static const struct {
+	const char *word;
+	unsigned does;
+} deeds[] = { { "swept", EMF_DOES_SWEPT },
+	      { "random", EMF_DOES_RANDOM },
+	      { "appended", EMF_DOES_APPENDED },
+	      { "scratch", EMF_DOES_SCRATCH },
+	      { "constant", EMF_DOES_CONSTANT } };
+
+#define MATCH_GLOB_MAX sizeof(((struct emf_class *)0)->match_command)
+
+static bool match_order(struct emf_class *cls, const char *op, char *why, size_t len)
+{
+	const char *digits = op + (op[0] == '=' ? 1 : 2);
+	uint64_t n;
+
+	if (!parse_uint(digits, &n) || !n)
+		return refuse(digits, why, len, "is no order; the first region that is made is 1");
+	if (op[0] != '<')
+		cls->order_min = n;
+	if (op[0] != '>')
+		cls->order_max = n;
+	return true;
+}
+
+/* One of size>=SIZE, size<=SIZE, order=N, does=WORD, command=GLOB and the other globs. */
 static bool match_item(struct emf_class *cls, const char *item, char *why, size_t len)
 {
-	uint64_t *bound = NULL;
+	const char *text = NULL;
 
-	if (!strncmp(item, "size>=", 6))
-		bound = &cls->match_min;
-	else if (!strncmp(item, "size<=", 6))
-		bound = &cls->match_max;
-	if (bound)
-		return parse_size(item + 6, bound) ||
-		       refuse(item + 6, why, len, "is not a size; " SIZE_HELP);
-	if (strncmp(item, "command=", 8) || !item[8])
-		return refuse(item, why, len,
-			      "is no match; write size>=SIZE, size<=SIZE or command=GLOB");
-	if (strlen(item + 8) >= sizeof(cls->match_command))
-		return refuse(item + 8, why, len, "is too long; at most %zu characters",
-			      sizeof(cls->match_command) - 1);
-	strcpy(cls->match_command, item + 8);
-	return true;
+	if ((text = behind(item, "size>=")))
+		return parse_size(text, &cls->match_min) ||
+		       refuse(text, why, len, "is not a size; " SIZE_HELP);
+	if ((text = behind(item, "size<=")))
+		return parse_size(text, &cls->match_max) ||
+		       refuse(text, why, len, "is not a size; " SIZE_HELP);
+	if (behind(item, "order=") || behind(item, "order>=") || behind(item, "order<="))
+		return match_order(cls, item + 5, why, len);
+	for (size_t i = 0; i < sizeof(globs) / sizeof(globs[0]); i++) {
+		text = behind(item, globs[i].key);
+		if (!text)
+			continue;
+		if (strlen(text) >= MATCH_GLOB_MAX)
+			return refuse(text, why, len, "is too long; at most %zu characters",
+				      MATCH_GLOB_MAX - 1);
+		strcpy((char *)cls + globs[i].offset, text);
+		return true;
+	}
+	text = behind(item, "does=");
+	for (size_t i = 0; text && i < sizeof(deeds) / sizeof(deeds[0]); i++)
+		if (!strcmp(text, deeds[i].word)) {
+			cls->match_does |= deeds[i].does;
+			return true;
+		}
+	if (text)
+		return refuse(text, why, len,
+			      "is nothing that a region does; use swept, random, appended, scratch "
+			      "or constant");
+	return refuse(item, why, len,
+		      "is no match; write size>=SIZE, size<=SIZE, order=N, does=WORD, or GLOBs: "
+		      "command=, thread=, library=, name=");
 }
 
 bool value_match(const struct config_key *key, void *class, const char *value, char *why,
 		 size_t len)
 {
-	struct emf_class match = { .match_max = UINT64_MAX }, *cls = class;
+	struct emf_class match = { .match_max = UINT64_MAX, .order_max = UINT64_MAX }, *cls = class;
 	char text[128];
 	const char *item;
 	size_t n;
@@ -290,8 +348,14 @@ bool value_match(const struct config_key *key, void *class, const char *value, c
 	}
 	if (match.match_min > match.match_max)
 		return refuse(value, why, len, "matches nothing; size>= must not be above size<=");
+	if (match.order_min > match.order_max)
+		return refuse(value, why, len, "matches nothing; order>= must not be above order<=");
 	cls->match_min = match.match_min;
 	cls->match_max = match.match_max;
-	memcpy(cls->match_command, match.match_command, sizeof(cls->match_command));
+	cls->order_min = match.order_min;
+	cls->order_max = match.order_max;
+	cls->match_does = match.match_does;
+	for (size_t i = 0; i < sizeof(globs) / sizeof(globs[0]); i++)
+		memcpy((char *)cls + globs[i].offset, (char *)&match + globs[i].offset, MATCH_GLOB_MAX);
 	return true;
 }

@@ -23,12 +23,14 @@
 #include "keeper.h"
 #include "log.h"
 #include "mover.h"
+#include "names.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
 #include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
+#include "trace.h"
 #include "watch.h"
 
 #define STORE_BACKOFF_NS 1000000000ull
@@ -45,10 +47,11 @@ bool engine_init(void)
 	char err[256];
 
 	config_defaults(&engine.config);
+	stats_command(engine.command, sizeof(engine.command));
+	memcpy(engine.config.command, engine.command, sizeof(engine.config.command));
 	if (!config_read_env(&engine.config, err, sizeof(err))) {
 		budget_init();
 		engine.stats = stats_none();
-		stats_command(engine.command, sizeof(engine.command));
 		engine.pid = getpid();
 		return true;
 	}
@@ -338,24 +341,45 @@ static void refused(struct region *r, int err)
 	region_erase(r);
 }
 
-static bool insert(uintptr_t start, uintptr_t end, unsigned kept, bool no_fork)
+void engine_reclass(struct region *r)
 {
+	struct emf_traits t = {
+		.bytes = r->end - r->start,
+		.command = engine.command,
+		.who = r->who,
+		.order = r->order,
+		.does = r->note.does,
+		.name = names_text(r->name),
+	};
+	const struct emf_class *was = r->class;
+
+	r->note.turned = false;
+	r->class = config_class(&engine.config, &t);
+	/* Who stays in any case, and who does not, is another matter now. */
+	for (size_t i = 0; r->class != was && i < r->nblocks; i++)
+		policy_reclassed(r->blocks + i);
+}
+
+static bool insert(uintptr_t start, uintptr_t end, uint32_t who, unsigned kept, bool no_fork)
+{
+	static uint32_t made;
 	struct region *r = region_insert(start, end);
 
 	if (!r)
 		return false;
+	r->who = who;
+	r->order = ++made;
 	r->kept = (uint8_t)kept;
 	r->no_fork = no_fork;
-	r->class = config_class(&engine.config, end - start, engine.command);
+	engine_reclass(r);
 	int err = is_active() ? register_region(r) : 0;
 	if (err)
 		refused(r, err);
 	return !err;
 }
 
-static long op_adopt(uintptr_t start, uintptr_t end, unsigned why)
+static long op_adopt(uintptr_t start, uintptr_t end, unsigned who)
 {
-	(void)why;
 	if (engine.stats == stats_none())
 		stats_open(engine.command, engine.budget);
 	if (!is_active())
@@ -364,7 +388,7 @@ static long op_adopt(uintptr_t start, uintptr_t end, unsigned why)
 	if (is_active())
 		fault_catch_up();
 	change_gone(start, end);
-	bool adopted = insert(start, end, 0, false);
+	bool adopted = insert(start, end, who, 0, false);
 	engine_update_gauges();
 	lock_give(&engine.lock);
 	return adopted;
@@ -393,7 +417,8 @@ static long op_left(uintptr_t start, uintptr_t end, unsigned why)
 	while (start < end) {
 		struct region *r = region_next(start);
 		if (!r || r->start > start)
-			insert(start, r && r->start < end ? r->start : end, kept, why & LEFT_NO_FORK);
+			insert(start, r && r->start < end ? r->start : end, UINT32_MAX, kept,
+			       why & LEFT_NO_FORK);
 		start = r && r->start < end ? r->end : end;
 	}
 	engine_update_gauges();
@@ -856,6 +881,7 @@ bool engine_boot(void)
 {
 	uint64_t begin = k_now_ns();
 	int err = k_own_descriptors(NULL, 0);
+	bool traced;
 
 	engine_thread_begin("emf-mover");
 	if (err) {
@@ -878,7 +904,10 @@ bool engine_boot(void)
 	if (!open_store())
 		return false;
 	err = engine_open_queues();
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main)))
+	/* Before the regions are registered, so that it has all of their first touches. */
+	traced = engine.config.trace[0] && trace_open(engine.config.trace);
+	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
+		     (traced && !engine_spawn(trace_main))))
 		err = -EAGAIN;
 	if (err) {
 		fail("threads and queues", err);
@@ -971,24 +1000,36 @@ void engine_prepare_start(void)
 		maybe_start();
 }
 
-static long adopt(void *addr, size_t len, bool refusable)
+/* A bit for each class that the calling thread, and the object that it came from, are right for. */
+static uint32_t who(const void *caller)
+{
+	char thread[16] = "", object[128] = "";
+
+	if (engine.config.asks & EMF_ASKS_THREAD)
+		prctl(PR_GET_NAME, thread, 0, 0, 0);
+	if (engine.config.asks & EMF_ASKS_LIBRARY)
+		k_object_name((uintptr_t)caller, object, sizeof(object));
+	return config_who(&engine.config, thread, object);
+}
+
+static long adopt(void *addr, size_t len, bool refusable, const void *caller)
 {
 	if (len >= BLOCK_SIZE)
 		k_madvise(addr, len, MADV_HUGEPAGE);
-	long r = ask(op_adopt, addr, len, 0, refusable);
+	long r = ask(op_adopt, addr, len, who(caller), refusable);
 	if (r > 0)
 		maybe_start();
 	return r;
 }
 
-bool engine_adopt(void *addr, size_t len)
+bool engine_adopt(void *addr, size_t len, const void *caller)
 {
-	return adopt(addr, len, false) > 0;
+	return adopt(addr, len, false, caller) > 0;
 }
 
-int engine_try_adopt(void *addr, size_t len)
+int engine_try_adopt(void *addr, size_t len, const void *caller)
 {
-	long r = adopt(addr, len, true);
+	long r = adopt(addr, len, true, caller);
 
 	return r > 0 ? 0 : r == -EAGAIN ? -EAGAIN : -ENOMEM;
 }

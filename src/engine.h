@@ -108,14 +108,17 @@ bool engine_wants(size_t len);
  * a range act on the managed part of it and do not mind what else it holds.
  */
 
-/* [addr, addr+len), fresh private anonymous memory, becomes a region. False: it stays as it is. */
-bool engine_adopt(void *addr, size_t len);
+/*
+ * [addr, addr+len), fresh private anonymous memory, becomes a region. False: it stays as it is.
+ * caller: code of the object that asked for it, for classes; NULL: not known.
+ */
+bool engine_adopt(void *addr, size_t len, const void *caller);
 /*
  * The same, and a discard, for callers that hold what a fork of another thread may be waiting
  * for (a lock of the allocator's): -EAGAIN, at once, while one is under way. -ENOMEM: it stays
  * as it is.
  */
-int engine_try_adopt(void *addr, size_t len);
+int engine_try_adopt(void *addr, size_t len, const void *caller);
 int engine_try_discard(void *addr, size_t len);
 /* Are blocks moved at all by now? A hint. */
 bool engine_active(void);
@@ -151,16 +154,6 @@ void engine_change_end(struct change *c, enum change_kind what);
 
 /* The program is about to make managed memory read-only, which MOVE can't take then. */
 void engine_read_only(void);
-
-/*
- * The same for callers that hold what a fork of another thread may be waiting for (a lock of
- * the allocator's): -EAGAIN, at once, while one is under way. engine_try_adopt: 0, or
- * -ENOMEM when it stays as it is.
- */
-int engine_try_adopt(void *addr, size_t len);
-int engine_try_discard(void *addr, size_t len);
-/* Are blocks moved at all by now? A hint. */
-bool engine_active(void);
 
 /* mlockall has locked the runtime's frames, too; locked and other pages don't change places. */
 void engine_unlock_frames(void);
@@ -199,6 +192,8 @@ void engine_wait_settled(void);
 /* One step of a block towards LOCAL or NONE (or LOST); true when it is there. */
 bool engine_pull_step(struct block *b);
 void engine_update_gauges(void);
+/* Its class is looked for anew: it does other things than before, or has a name now. */
+void engine_reclass(struct region *r);
 /* Does a child get the region? */
 void engine_inheritable(const struct region *r, bool on);
 

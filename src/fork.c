@@ -25,6 +25,7 @@
 #include "starter.h"
 #include "stats.h"
 #include "store/count.h"
+#include "trace.h"
 #include "watch.h"
 
 static _Atomic pid_t owner;  /* the thread that is between prepare and parent/child */
@@ -336,6 +337,9 @@ static void reset(void)
 	engine.threads = 0;
 	keeper_after_fork();
 	watch_after_fork();
+	trace_after_fork();
+	policy_reset();
+	prefetch_reset();
 }
 
 /* Never wrong data: a child whose far memory can't be had must not see zeros instead. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "keeper.h"
 
+#include "trace.h"
+
 #include <stdlib.h>
 
 #include "engine.h"

@@ -761,6 +761,47 @@ int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end)
 	return err;
 }
 
+void k_object_name(uintptr_t addr, char *out, size_t len)
+{
+	char buf[4096];
+	uintptr_t v = 0, start = 0;
+	int field = 0, fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	size_t at = 0;
+	bool here = false;
+	ssize_t n;
+
+	out[0] = 0;
+	while (fd >= 0 && !(here && field < 0) && (n = read(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t i = 0; i < n; i++) {
+			char c = buf[i];
+			if (c == '\n') {
+				field = here ? -1 : 0;
+				v = 0;
+				if (here)
+					break;
+			} else if (field == 0 && c == '-') {
+				start = v;
+				field = 1;
+				v = 0;
+			} else if (field == 1 && c == ' ') {
+				here = start <= addr && addr < v;
+				field = 2;
+			} else if (field < 2) {
+				v = v << 4 | (uintptr_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+			} else if (here && c == '/') {
+				at = 0; /* the directory does not matter */
+			} else if (here && at + 1 < len) {
+				out[at++] = c;
+				out[at] = 0;
+			}
+		}
+	if (fd >= 0)
+		close(fd);
+	/* Without a file there are only its numbers. */
+	if (strchr(out, ' ') && !strchr(out, '.'))
+		out[0] = 0;
+}
+
 static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 {
 	struct page_region found[64];

@@ -153,6 +153,8 @@ struct uffd_message {
 /* Reads at most max (up to 16) messages without blocking; returns their number. */
 int uffd_read(const struct uffd *u, struct uffd_message *out, int max);
 
+/* The last part of the name of the file that is mapped there, or "". By /proc: slow. */
+void k_object_name(uintptr_t addr, char *out, size_t len);
 /* The mapping that holds addr. By /proc: slow. -ENOENT: there is none. */
 int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end);
 

@@ -216,7 +216,7 @@ static void probe(void)
 {
 	struct block *b;
 
-	if (engine.hold || !(b = policy_probe(engine.fetches)))
+	if (engine.hold || !(b = policy_probe(engine.fetches, k_now_ns())))
 		return;
 	int err = block_take(&b);
 	if (err == -ENOENT)

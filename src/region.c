@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "kernel.h"
+#include "trace.h"
 
 /*
  * One byte for each 2 MiB of the 47-bit address space says how many regions
@@ -163,6 +164,7 @@ struct region *region_insert(uintptr_t start, uintptr_t end)
 	put_at(search(start), r);
 	near_add(start, end, 1);
 	bytes += end - start;
+	trace_range(TRACE_REGION, start, end);
 	return r;
 }
 
@@ -174,6 +176,7 @@ void region_erase(struct region *r)
 	count--;
 	near_add(r->start, r->end, -1);
 	bytes -= r->end - r->start;
+	trace_range(TRACE_GONE, r->start, r->end);
 	destroy(r);
 }
 
@@ -237,6 +240,10 @@ struct region *region_split(struct region *r, uintptr_t at)
 		to->prev = to->next = NULL;
 	}
 	high->class = r->class;
+	high->order = r->order;
+	high->who = r->who;
+	high->name = r->name;
+	high->note = r->note;
 	high->registered = r->registered;
 	high->no_fork = r->no_fork;
 	high->kept = r->kept;
@@ -269,6 +276,7 @@ bool region_extend(struct region *r, uintptr_t end)
 	r->blocks = more;
 	r->nblocks = n;
 	r->end = end;
+	trace_range(TRACE_REGION, r->start, r->end);
 	return true;
 }
 
@@ -280,10 +288,12 @@ void region_move(struct region *r, uintptr_t to)
 	memmove(map + i, map + i + 1, (count - i - 1) * sizeof(*map));
 	count--;
 	near_add(r->start, r->end, -1);
+	trace_range(TRACE_GONE, r->start, r->end);
 	r->start += by;
 	r->end += by;
 	r->base += by;
 	near_add(r->start, r->end, 1);
+	trace_range(TRACE_REGION, r->start, r->end);
 	put_at(search(r->start), r);
 }
 

@@ -29,6 +29,9 @@ struct region {
 	struct block *blocks; /* block i covers [base + i * 2 MiB, ...) cut to the region */
 	size_t nblocks;
 	const struct emf_class *class; /* NULL: built-in behaviour */
+	uint32_t who;	 /* a bit for each class that who made it is right for (config_who) */
+	uint32_t order;	 /* it was the first to be made, the second ... */
+	uint8_t name;	 /* given by the program (names.h); 0: none */
 	bool registered; /* with userfaultfd; false while everything fits */
 	bool no_fork;	 /* children do not get it (MADV_DONTFORK) */
 	/*
@@ -36,6 +39,7 @@ struct region {
 	 * for what was one mapping would be two for the program (mremap) for ever after.
 	 */
 	uint8_t kept;
+	struct policy_region note;
 };
 
 /* Could this range hold managed memory? Without a lock, false positives only (2 MiB grain). */

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Sequential prefetch: a small table of streams. A stream is a place in a region
- * where touches move up; resident blocks cause no faults, so progress is counted in far
- * blocks, and a touch that skips a few still belongs (several compute threads
- * take their work from a shared counter). A stream that has proved itself wraps at the end
- * of its region: sweeps are mostly cyclic.
+ * where touches move up, or down, or by the same stride; resident blocks cause no faults, so
+ * progress is counted in far blocks, and a touch that skips a few still belongs (several compute
+ * threads take their work from a shared counter). A stream that has proved itself wraps at the
+ * end of its region: sweeps are mostly cyclic.
  */
 #include <string.h>
 
-#include "block.h"
-#include "config.h"
-#include "policy.h"
-#include "region.h"
+#include "policy/view.h"
 
 #define STREAMS 16
 #define SKIP 4	   /* far blocks that a touch may be ahead of its stream */
+#define STRIDE 64  /* the longest, in blocks */
 #define PROVEN 8   /* touches after which a stream may wrap */
 #define WALK 65536 /* blocks looked at for one answer */
 
 struct stream {
 	struct region *region; /* NULL: unused */
 	size_t pos, head;      /* last touched; next to look at */
+	long step;
+	long delta; /* between the last two touches that did not follow */
 	unsigned outstanding, confidence;
 	uint64_t used;
 };
@@ -28,114 +28,138 @@ struct stream {
 static struct stream streams[STREAMS];
 static uint64_t clock;
 static unsigned next_stream;
-static unsigned depth_max;
 
-void prefetch_init(size_t blocks)
+static void reset(void)
 {
 	memset(streams, 0, sizeof(streams));
-	prefetch_resize(blocks);
+	clock = next_stream = 0;
 }
 
-void prefetch_resize(size_t blocks)
-{
-	depth_max = (unsigned)(blocks / 32);
-	if (depth_max < 1)
-		depth_max = 1;
-	if (depth_max > 16)
-		depth_max = 16;
-}
-
-static unsigned depth(const struct stream *s)
-{
-	const struct emf_class *c = s->region->class;
-	unsigned d = c && c->window ? c->window : depth_max;
-
-	if (d > 4 * depth_max)
-		d = 4 * depth_max;
-	/* Slowly at first: the second touch in a row may be chance. */
-	return s->confidence < 2 ? 1 : s->confidence < 4 ? (d + 3) / 4 : d;
-}
-
-/* Far blocks from s->pos up to and including block i; more than SKIP is as good as infinity. */
+/* Far blocks from s->pos up (or down) to block i; more than SKIP is as good as infinity. */
 static bool follows(const struct stream *s, size_t i)
 {
+	long by = (long)i - (long)s->pos;
 	unsigned far = 0;
 
-	if (i <= s->pos)
+	if (by * s->step <= 0)
 		return false;
-	for (size_t k = s->pos + 1; k <= i; k++) {
-		uint8_t st = s->region->blocks[k].state;
-		if (st == FAR || st == FETCHING || k == i)
+	if (s->step != 1 && s->step != -1)
+		return by == s->step;
+	for (size_t k = s->pos + (size_t)s->step;; k += (size_t)s->step) {
+		if (view_away(view_block(s->region, k)) || k == i)
 			far++;
 		if (far > SKIP)
 			return false;
+		if (k == i)
+			return true;
 	}
+}
+
+static void progress(struct stream *s, size_t i)
+{
+	long ahead = ((long)s->head - (long)i) * s->step;
+
+	s->pos = i;
+	if (ahead <= 0)
+		s->head = i + (size_t)s->step;
+	s->confidence++;
+	s->used = clock;
+}
+
+/* Twice the same way from one touch to the next, though not in a row: a stride. */
+static bool strides(struct stream *s, size_t i)
+{
+	long by = (long)i - (long)s->pos;
+
+	if (s->confidence || by > STRIDE || by < -STRIDE || !by)
+		return false;
+	if (s->delta != by) {
+		/* Down by one is as good as up by one. */
+		if (by == -1 && !s->delta)
+			s->step = -1;
+		s->delta = by;
+		s->pos = i;
+		s->head = i + (size_t)s->step;
+		s->used = clock;
+		return true;
+	}
+	s->step = by;
+	s->head = i + (size_t)by;
+	progress(s, i);
 	return true;
 }
 
-void prefetch_touched(struct block *b, bool ahead)
+static void returned(struct stream *s, struct block *b, size_t i)
 {
-	size_t i = (size_t)(b - b->region->blocks);
+	if (s->region != view_region(b))
+		return;
+	if (s->outstanding)
+		s->outstanding--;
+	long by = ((long)i - (long)s->pos) * s->step;
+	if (by > 0 || -by > (long)(view_count(s->region) / 2))
+		s->pos = i;
+	s->confidence++;
+	s->used = clock;
+}
+
+static bool touched(struct block *b, bool waited, int lane)
+{
+	struct region *r = view_region(b);
+	size_t i = view_index(b);
 	struct stream *s, *oldest = streams;
 
 	clock++;
-	if (ahead) {
-		s = streams + b->stream;
-		if (s->region == b->region) {
-			if (s->outstanding)
-				s->outstanding--;
-			if (i > s->pos || s->pos - i > s->region->nblocks / 2)
-				s->pos = i;
-			s->confidence++;
-			s->used = clock;
-		}
-		return;
+	if (lane >= 0) {
+		returned(streams + lane, b, i);
+		return true;
 	}
-	const struct emf_class *c = b->region->class;
-	if (c && c->prefetch == EMF_PREFETCH_OFF)
-		return;
+	(void)waited;
 	for (s = streams; s < streams + STREAMS; s++) {
-		if (s->region == b->region && follows(s, i)) {
-			s->pos = i;
-			if (s->head <= i)
-				s->head = i + 1;
-			s->confidence++;
-			s->used = clock;
-			return;
+		if (s->region == r && follows(s, i)) {
+			progress(s, i);
+			return s->confidence > 1;
 		}
 		if (s->used < oldest->used)
 			oldest = s;
 	}
-	*oldest = (struct stream){ .region = b->region, .pos = i, .head = i + 1, .used = clock };
+	for (s = streams; s < streams + STREAMS; s++)
+		if (s->region == r && strides(s, i))
+			return false;
+	*oldest = (struct stream){ .region = r, .pos = i, .head = i + 1, .step = 1, .used = clock };
+	return false;
 }
 
 static struct block *advance(struct stream *s)
 {
 	struct region *r = s->region;
+	size_t n = view_count(r);
 
 	for (unsigned walk = 0; walk < WALK; walk++) {
-		if (s->head >= r->nblocks) {
-			if (s->confidence < PROVEN)
+		if (s->head >= n) { /* also below 0 */
+			if (s->confidence < PROVEN || (s->step != 1 && s->step != -1))
 				return NULL;
-			s->head = 0;
+			s->head = s->step > 0 ? 0 : n - 1;
 		}
 		if (s->head == s->pos)
 			return NULL; /* once round */
-		struct block *b = r->blocks + s->head++;
-		if (b->state == FAR && !b->list)
+		struct block *b = view_block(r, s->head);
+		s->head += (size_t)s->step;
+		if (view_far(b))
 			return b;
 	}
 	return NULL;
 }
 
-struct block *prefetch_next(void)
+static struct block *next(unsigned *lane)
 {
 	for (unsigned n = 0; n < STREAMS; n++) {
 		struct stream *s = streams + next_stream;
-		if (s->region && s->confidence && s->outstanding < depth(s)) {
+		if (s->region && s->confidence &&
+		    s->outstanding < prefetch_depth(s->region, s->confidence) &&
+		    prefetch_may(&prefetch_sequential, s->region)) {
 			struct block *b = advance(s);
 			if (b) {
-				b->stream = (uint8_t)next_stream;
+				*lane = next_stream;
 				s->outstanding++;
 				return b;
 			}
@@ -145,20 +169,22 @@ struct block *prefetch_next(void)
 	return NULL;
 }
 
-void prefetch_wasted(struct block *b)
+static void wasted(struct block *b, unsigned lane)
 {
-	struct stream *s = streams + b->stream;
+	struct stream *s = streams + lane;
 
-	if (s->region != b->region)
+	if (s->region != view_region(b))
 		return;
 	if (s->outstanding)
 		s->outstanding--;
 	s->confidence /= 2;
 }
 
-void prefetch_region_gone(const struct region *r)
+static void region_gone(const struct region *r)
 {
 	for (struct stream *s = streams; s < streams + STREAMS; s++)
 		if (s->region == r)
 			s->region = NULL;
 }
+
+const struct prefetcher prefetch_sequential = { "sequential", reset, touched, next, wasted, region_gone };

@@ -9,8 +9,8 @@ BUILD=$(cd "${BUILD:?the directory of the build outputs}" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 status=0
 
-reserved="arena away block change control env fault fmt frame kernel lock log mover policy/resident policy/sequential
-	region slot transfer"
+policies=$(cd "$here/../../src" && echo policy/*.c)
+reserved="arena away block change control env fault fmt frame kernel lock log mover region slot transfer view ${policies//.c/}"
 allowed=" _GLOBAL_OFFSET_TABLE_ __environ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
 	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread
 	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcmp strcpy strlen strncat strncmp strnlen strrchr syscall write "
@@ -30,6 +30,25 @@ if [ -z "$bad" ]; then
 	echo "ok symbols: the reserved path"
 else
 	echo "not ok symbols: the reserved path: calls$bad"
+	status=1
+fi
+
+# A policy can't reach into the engine: what it calls is of src/policy or of view.h.
+policy=$(nm --defined-only "$BUILD"/obj/src/policy/*.o "$BUILD/obj/src/view.o" | awk 'NF == 3 { print $3 }')
+bad=''
+for name in $policies; do
+	for symbol in $(nm -u "$BUILD/obj/src/${name%.c}.o" | awk '{ print $2 }'); do
+		case $symbol in
+		list_append | list_remove | memset | memcpy | _GLOBAL_OFFSET_TABLE_) continue ;;
+		esac
+		grep -qx "$symbol" <<<"$policy" || bad+=" $name:$symbol"
+	done
+	! grep -nE '#include "(block|region|engine|frame|slot|transfer)' "$here/../../src/$name" || bad+=" $name:#include"
+done
+if [ -z "$bad" ]; then
+	echo "ok symbols: policies see handles only"
+else
+	echo "not ok symbols: policies see handles only:$bad"
 	status=1
 fi
 

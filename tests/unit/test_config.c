@@ -91,6 +91,15 @@ static void assert_defaults(void)
 	assert_int_equal(config_validate(&cfg, err, sizeof(err)), 0);
 }
 
+static const struct emf_class *class_of(const struct emf_config *c, uint64_t bytes,
+					const char *command)
+{
+	struct emf_traits t = { .bytes = bytes, .command = command, .name = "", .who = UINT32_MAX,
+				.order = 1 };
+
+	return config_class(c, &t);
+}
+
 static unsigned described;
 
 static void describe(const char *section, const char *key, const char *type, const char *dflt,
@@ -100,8 +109,6 @@ static void describe(const char *section, const char *key, const char *type, con
 
 	described++;
 	assert_true(*section && *key && *type && *help);
-	if (!strcmp(key, "trace"))
-		return;
 	/* every default must be a value that the parser takes */
 	snprintf(setting, sizeof(setting), "%s%s.%s=%s", section,
 		 strcmp(section, "class") ? "" : ".x", key, dflt);
@@ -205,13 +212,17 @@ static void bad_values(void **state)
 		{ "engine.chaos=1000001", "'1000001' is not a number from 0 to 1000000" },
 		{ "engine.chaos=-1", "not a number" },
 		{ "engine.chaos=1.5", "not a number" },
-		{ "engine.trace=/tmp/x", "engine.trace: traces are not supported by this version" },
+		{ "class.a.match=order=0", "'0' is no order" },
+		{ "class.a.match=order>=3 order<=2", "matches nothing" },
+		{ "class.a.match=does=nothing", "'nothing' is nothing that a region does; use swept" },
+		{ "class.a.match=thread=", "'thread=' is no match" },
+		{ "process.a.trace=x", "process: only a policy file" },
 		{ "class.a.match=size>64M", "class.a.match: 'size>64M' is no match; write size>=SIZE" },
 		{ "class.a.match=size>=x", "'x' is not a size" },
 		{ "class.a.match=command=", "'command=' is no match" },
 		{ "class.a.match=size>=2G size<=1G", "matches nothing" },
-		{ "class.a.evict=lru", "'lru' is not known; use auto or loop" },
-		{ "class.a.prefetch=yes", "'yes' is not known; use auto, sequential or off" },
+		{ "class.a.evict=fifo", "'fifo' is not known; use auto, loop, lru or lfu" },
+		{ "class.a.prefetch=yes", "'yes' is not known; use auto, sequential, trend, learned or off" },
 		{ "class.a.window=1025", "not a number from 0 to 1024" },
 		{ "class.a.resident=101", "not a percentage" },
 		{ "class.a.granule=4M", "class.a.granule: '4M' is not supported by this version; use 2M" },
@@ -226,7 +237,7 @@ static void bad_values(void **state)
 		{ "local.budget=1", "local.budget: unknown key; known are: limit, high, low" },
 		{ "local.limt=1", "(did you mean limit?)" },
 		{ "=1", "not a setting" },
-		{ "lokal.limit=1", "[lokal]: unknown section; known are: local, store, engine, class NAME" },
+		{ "lokal.limit=1", "[lokal]: unknown section; known are: local, store, engine, class NAME, process GLOB" },
 		{ "local.x.limit=1", "unknown section" },
 		{ "limit=1", "'limit=1': not a setting; write section.key=value" },
 		{ "local.limit", "not a setting" },
@@ -386,12 +397,12 @@ static void classes(void **state)
 	assert_int_equal(cfg.classes[0].window, 16);
 	assert_int_equal(cfg.classes[0].resident, 25);
 	assert_int_equal(cfg.classes[0].prefetch, EMF_PREFETCH_SEQUENTIAL);
-	assert_ptr_equal(config_class(&cfg, 64 << 20, "llama-server"), &cfg.classes[0]);
-	assert_ptr_equal(config_class(&cfg, 64 << 20, "node"), &cfg.classes[2]);
-	assert_ptr_equal(config_class(&cfg, (64 << 20) - 1, "llama"), &cfg.classes[2]);
-	assert_ptr_equal(config_class(&cfg, 8 << 20, "x"), &cfg.classes[1]);
-	assert_ptr_equal(config_class(&cfg, 16 << 20, "x"), &cfg.classes[1]);
-	assert_ptr_equal(config_class(&cfg, (16 << 20) + 1, "x"), &cfg.classes[2]);
+	assert_ptr_equal(class_of(&cfg, 64 << 20, "llama-server"), &cfg.classes[0]);
+	assert_ptr_equal(class_of(&cfg, 64 << 20, "node"), &cfg.classes[2]);
+	assert_ptr_equal(class_of(&cfg, (64 << 20) - 1, "llama"), &cfg.classes[2]);
+	assert_ptr_equal(class_of(&cfg, 8 << 20, "x"), &cfg.classes[1]);
+	assert_ptr_equal(class_of(&cfg, 16 << 20, "x"), &cfg.classes[1]);
+	assert_ptr_equal(class_of(&cfg, (16 << 20) + 1, "x"), &cfg.classes[2]);
 
 	/* inline text changes a class of the file, and adds others behind it */
 	assert_int_equal(config_read_inline(&cfg,
@@ -399,14 +410,14 @@ static void classes(void **state)
 					    "inline", err, sizeof(err)),
 			 0);
 	assert_int_equal(cfg.nclasses, 4);
-	assert_ptr_equal(config_class(&cfg, 1, "abcde"), &cfg.classes[1]);
-	assert_ptr_equal(config_class(&cfg, 1, "abce"), &cfg.classes[1]);
-	assert_ptr_equal(config_class(&cfg, 1, "abcd"), &cfg.classes[2]);
+	assert_ptr_equal(class_of(&cfg, 1, "abcde"), &cfg.classes[1]);
+	assert_ptr_equal(class_of(&cfg, 1, "abce"), &cfg.classes[1]);
+	assert_ptr_equal(class_of(&cfg, 1, "abcd"), &cfg.classes[2]);
 	assert_int_equal(cfg.classes[1].match_min, 0);
 	assert_int_equal(cfg.classes[1].match_max, UINT64_MAX);
 
 	assert_int_equal(read_inline(""), 0);
-	assert_null(config_class(&cfg, 1, "x"));
+	assert_null(class_of(&cfg, 1, "x"));
 
 	for (unsigned i = 0; i <= EMF_MAX_CLASSES; i++)
 		n += (size_t)sprintf(text + n, "class.c%u.window=1;", i);
@@ -444,7 +455,7 @@ static void globs(void **state)
 	for (size_t i = 0; i < COUNT(table); i++) {
 		snprintf(text, sizeof(text), "class.x.match=command=%s", table[i].glob);
 		assert_int_equal(read_inline(text), 0);
-		if (!config_class(&cfg, 1, table[i].name) == table[i].matches)
+		if (!class_of(&cfg, 1, table[i].name) == table[i].matches)
 			fail_msg("%s and '%s'", table[i].glob, table[i].name);
 	}
 }
@@ -502,11 +513,85 @@ static void shipped_policies(void **state)
 	if (config_read_file(&cfg, "policies/default.conf", err, sizeof(err)))
 		fail_msg("%s", err);
 	assert_defaults();
+	static const char *const others[] = { "llm-decode", "llm-moe", "llm-prefill", "kv-heavy",
+					      "in-memory-db", "batch-scan" };
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		char path[64];
+		snprintf(path, sizeof(path), "policies/%s.conf", others[i]);
+		config_defaults(&cfg);
+		if (config_read_file(&cfg, path, err, sizeof(err)))
+			fail_msg("%s", err);
+		assert_non_null(class_of(&cfg, 1ull << 30, "node"));
+	}
 	config_defaults(&cfg);
-	if (config_read_file(&cfg, "policies/llm-decode.conf", err, sizeof(err)))
-		fail_msg("%s", err);
-	assert_non_null(config_class(&cfg, 1ull << 30, "node"));
-	assert_null(config_class(&cfg, 1 << 20, "node"));
+	assert_int_equal(config_read_file(&cfg, "policies/llm-decode.conf", err, sizeof(err)), 0);
+	assert_null(class_of(&cfg, 1 << 20, "node"));
+	/* What is written each time is no weight, whatever its size. */
+	config_defaults(&cfg);
+	assert_int_equal(config_read_file(&cfg, "policies/llm-prefill.conf", err, sizeof(err)), 0);
+	struct emf_traits t = { .bytes = 1 << 30, .command = "x", .name = "", .who = UINT32_MAX,
+				.order = 1, .does = EMF_DOES_SCRATCH };
+	assert_int_equal(config_class(&cfg, &t)->evict, EMF_EVICT_LRU);
+}
+
+static void traits(void **state)
+{
+	struct emf_traits t = { .bytes = 1 << 20, .command = "x", .name = "", .order = 3 };
+
+	(void)state;
+	assert_int_equal(read_inline("class.a.match=thread=gpu-* library=libtorch*;"
+				     "class.b.match=order>=2,order<=3;"
+				     "class.c.match=does=swept does=constant;class.d.match=name=kv*"),
+			 0);
+	assert_int_equal(cfg.asks, EMF_ASKS_THREAD | EMF_ASKS_LIBRARY);
+	assert_int_equal(config_who(&cfg, "gpu-1", "libtorch_cpu.so"), 15);
+	assert_int_equal(config_who(&cfg, "gpu-1", "libc.so.6"), 14);
+	t.who = config_who(&cfg, "gpu-1", "libtorch_cpu.so");
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[0]);
+	t.who = config_who(&cfg, "main", "libtorch_cpu.so");
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[1]);
+	t.order = 4;
+	assert_null(config_class(&cfg, &t));
+	t.does = EMF_DOES_SWEPT;
+	assert_null(config_class(&cfg, &t));
+	t.does |= EMF_DOES_CONSTANT;
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[2]);
+	t.does = 0;
+	t.name = "kv-cache";
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[3]);
+	assert_int_equal(read_inline("class.a.match=order=2"), 0);
+	t.order = 2;
+	t.who = 1;
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[0]);
+	t.order = 1;
+	assert_null(config_class(&cfg, &t));
+	assert_int_equal(cfg.asks, 0);
+}
+
+static void processes(void **state)
+{
+	static const char text[] = "[local]\nlimit = 1G\n[process redis*]\nlocal.limit = 2G\n"
+				   "class.all.evict = lfu\n[process *]\nstore.timeout = 3s\n";
+
+	(void)state;
+	config_defaults(&cfg);
+	assert_int_equal(read_text(text), 0);
+	assert_int_equal(cfg.limit.bytes, 1ull << 30); /* nobody's: only checked */
+	assert_int_equal(cfg.nclasses, 0);
+	config_defaults(&cfg);
+	strcpy(cfg.command, "redis-server");
+	assert_int_equal(config_read_file(&cfg, in_tmp("p.conf"), err, sizeof(err)), 0);
+	assert_int_equal(cfg.limit.bytes, 2ull << 30);
+	assert_int_equal(cfg.nclasses, 1);
+	assert_int_equal(cfg.timeout_ms, 3000);
+	config_defaults(&cfg);
+	strcpy(cfg.command, "node");
+	assert_int_equal(config_read_file(&cfg, in_tmp("p.conf"), err, sizeof(err)), 0);
+	assert_int_equal(cfg.limit.bytes, 1ull << 30);
+	assert_int_equal(cfg.timeout_ms, 3000);
+	assert_int_equal(read_text("[process x]\nlocal.limt = 1G\n"), -EINVAL);
+	assert_contains(err, ":2: local.limt: unknown key");
+	assert_int_equal(read_text("[process]\nlocal.limit = 1G\n"), -EINVAL);
 }
 
 static void make_tree(const char *root, const char *path, const char *text)
@@ -742,6 +827,8 @@ int main(void)
 		cmocka_unit_test(globs),
 		cmocka_unit_test(policies),
 		cmocka_unit_test(shipped_policies),
+		cmocka_unit_test(traits),
+		cmocka_unit_test(processes),
 		cmocka_unit_test(memory_limits),
 		cmocka_unit_test(fuzz),
 	};

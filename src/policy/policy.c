@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What all replacement policies share. A block that is mapped is on a list of the policy
+ * that its region is under, or streams through (`stream`: a FIFO, the first to go
+ * once it is longer than a window), or must stay (`kept`). To see whether resident blocks are
+ * used some are under watch at any time (`probes`): unmapped into standby, where the
+ * next touch costs one MOVE and proves their use. `cold` are those that something better has
+ * taken the place of; they go before all others.
+ *
+ * What the watch costs is bounded twice: one look in 400 us, at 2 to 8 us each, is 2% of a
+ * core at most, and four for a fetch, each of which costs far more. A policy says what share of
+ * the resident blocks it wants to have under watch; it is more as long as blocks are found
+ * there that nobody uses. When nothing of a region was touched for longer than a
+ * round of all that is far, the program has turned to something else (another model), and
+ * all that is resident of it may go.
+ */
+#include "policy/view.h"
+
+#include <string.h>
+
+#define VISIT 4		/* fetches: a touch sooner after another is of the same visit */
+#define GAP_SAMPLES 4
+#define LOOK_NS 400000u
+#define LOOKS 4	 /* for a fetch */
+#define SAVED 64 /* looks that were not made when they could have been */
+#define CALM 64
+#define WALK 64
+#define ROW 8 /* blocks looked at for one answer */
+
+static const struct replacement *const table[] = { &policy_loop, &policy_lru, &policy_lfu };
+#define POLICIES (sizeof(table) / sizeof(table[0]))
+
+static struct block_list stream, probes, samples, cold, kept;
+static size_t capacity; /* blocks that can be resident at once */
+/*
+ * How many of them are resident when there is room, for now: blocks fetched ahead and the
+ * engine's reserve come and go, and a resident set that follows each of these waves fetches
+ * what it has just given up. It shrinks at once and grows slowly.
+ */
+static size_t target;
+static unsigned calm; /* arrivals since it shrank, or grew */
+static size_t total;
+static size_t window; /* streaming blocks that stay mapped behind their stream */
+static uint64_t clock;
+static struct {
+	uint64_t at, at_ns; /* up to where looks were granted */
+	unsigned by_fetches, by_time; /* granted, and not made yet */
+	size_t extra;	    /* blocks under watch beyond the share */
+	bool for_shadow;    /* the block in hand is a sample */
+} look;
+static uint32_t forsaken_at; /* number of a block of a silent region */
+static uint64_t round_trip; /* fetches until what left comes back, as a rule */
+
+static void resize(void)
+{
+	for (unsigned i = 0; i < POLICIES; i++)
+		table[i]->resize(capacity, total);
+	shadow_resize(capacity, total);
+}
+
+void policy_init(size_t blocks)
+{
+	window = blocks / 64;
+	if (window < 2)
+		window = 2;
+	if (window > 8)
+		window = 8;
+	capacity = blocks > 2 * window ? blocks - window : window;
+	target = capacity;
+	resize();
+}
+
+void policy_reset(void)
+{
+	stream = probes = samples = cold = kept = (struct block_list){ 0 };
+	memset(&look, 0, sizeof(look));
+	clock = round_trip = 0;
+	for (unsigned i = 0; i < POLICIES; i++)
+		table[i]->reset();
+	shadow_reset();
+}
+
+void policy_total(size_t blocks)
+{
+	total = blocks;
+	resize();
+}
+
+bool policy_in_share(const struct block *b, uint64_t part)
+{
+	uint64_t i = view_index(b);
+
+	return ((i + 1) * part) >> 16 != (i * part) >> 16;
+}
+
+/* Pinned, or in the share that its class wants local, spread evenly over the region. */
+static bool is_kept(struct block *b)
+{
+	const struct emf_class *c = view_class(b);
+
+	if (view_note(b)->pinned)
+		return true;
+	return c && c->resident && policy_in_share(b, ((uint64_t)c->resident << 16) / 100);
+}
+
+static size_t resident(void)
+{
+	size_t n = probes.count + samples.count + kept.count;
+
+	for (unsigned i = 0; i < POLICIES; i++)
+		n += table[i]->count();
+	return n;
+}
+
+/* May the resident set grow by one? */
+static bool has_room(void)
+{
+	if (++calm >= CALM) {
+		calm = 0;
+		if (target < capacity)
+			target++;
+	}
+	return resident() < target;
+}
+
+static const struct replacement *policy_of(const struct block *b)
+{
+	const struct emf_class *c = view_class(b);
+
+	switch (c ? c->evict : EMF_EVICT_AUTO) {
+	case EMF_EVICT_LOOP:
+		return &policy_loop;
+	case EMF_EVICT_LRU:
+		return &policy_lru;
+	case EMF_EVICT_LFU:
+		return &policy_lfu;
+	case EMF_EVICT_AUTO:
+		break;
+	}
+	return shadow_best();
+}
+
+const char *policy_following(void)
+{
+	return shadow_best()->name;
+}
+
+static void hand_over(struct block *b, const struct arrived *a)
+{
+	const struct replacement *p = policy_of(b);
+
+	list_remove(b);
+	view_note(b)->streamed = false;
+	if (is_kept(b)) {
+		list_append(&kept, b);
+	} else if (!p->arrived(b, a)) {
+		list_append(&stream, b);
+		view_note(b)->streamed = true;
+	}
+}
+
+/* Follows the median: what was away for long for other reasons does not move it much. */
+static void learn_round_trip(uint64_t distance)
+{
+	uint64_t step = round_trip / 16 + 1;
+
+	if (distance > round_trip)
+		round_trip += distance - round_trip < step ? distance - round_trip : step;
+	else
+		round_trip -= round_trip - distance < step ? round_trip - distance : step;
+}
+
+/* The mean over all samples at first, then over the last few. */
+static void learn_gap(struct block *b, uint64_t distance)
+{
+	struct policy_note *n = view_note(b);
+	int64_t d = distance > UINT32_MAX ? UINT32_MAX : (int64_t)distance;
+
+	if (n->samples < GAP_SAMPLES)
+		n->samples++;
+	n->gap = (uint32_t)(n->gap + (d - (int64_t)n->gap) / n->samples);
+}
+
+/*
+ * Where the regions without a policy of their own are under another one than before,
+ * it gets their blocks a few at a time.
+ */
+static void migrate(void)
+{
+	const struct replacement *best = shadow_best();
+	struct arrived a = { .how = ARRIVE_STANDBY, .probe = true, .now = clock };
+
+	for (unsigned i = 0; i < POLICIES; i++) {
+		if (table[i] == best)
+			continue;
+		for (unsigned n = 0; n < ROW; n++) {
+			struct block *b = table[i]->victim();
+			if (!b || policy_of(b) == table[i])
+				break;
+			hand_over(b, &a);
+		}
+	}
+}
+
+void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool room, uint64_t now)
+{
+	const struct block_list *was = view_list(b);
+	bool watched = was == &probes || was == &samples;
+	struct arrived a = {
+		.how = how,
+		.probe = watched || was == &cold,
+		.room = (room || stream.count > window) && has_room(),
+		.distance = distance,
+		.now = now,
+	};
+
+	clock = now;
+	/* What streamed through was mapped for a while after its touch. */
+	if (how == ARRIVE_FETCHED && view_note(b)->streamed)
+		a.distance = distance = (uint32_t)now - view_note(b)->when;
+	view_note(b)->when = (uint32_t)now;
+	if (watched) {
+		look.extra -= look.extra / 8;
+	}
+	view_region_note(b)->touched = now;
+	view_region_note(b)->silent = false;
+	if (how == ARRIVE_FETCHED)
+		learn_round_trip(distance);
+	/* Below that it is still the same visit. */
+	if (how != ARRIVE_NEW && distance >= VISIT)
+		learn_gap(b, distance);
+	shadow_touched(b, &a);
+	behaviour_touched(b, how);
+	hand_over(b, &a);
+	migrate();
+}
+
+void policy_reclassed(struct block *b)
+{
+	struct arrived a = { .how = ARRIVE_STANDBY, .probe = true, .now = clock };
+
+	if (view_mapped(b) && view_list(b))
+		hand_over(b, &a);
+}
+
+void policy_probed(struct block *b, uint64_t now)
+{
+	clock = now;
+	list_remove(b);
+	list_append(look.for_shadow ? &samples : &probes, b);
+}
+
+/* The oldest under watch, if it was untouched for longer than age. */
+static struct block *aged(struct block_list *l, uint64_t age)
+{
+	struct block *b = l->head;
+
+	if (!b)
+		return NULL;
+	struct policy_region *r = view_region_note(b);
+	if (r->touched <= view_left(b) &&
+	    clock > view_left(b) + round_trip + round_trip / 8 + VISIT) {
+		r->silent = true;
+		forsaken_at = view_number(b);
+	}
+	return r->silent || clock > view_left(b) + age ? b : NULL;
+}
+
+/* The next resident block of the region that the program was last seen to have turned away from. */
+static struct block *forsaken(void)
+{
+	struct block *b = view_find(forsaken_at);
+
+	if (!b || !view_region_note(b)->silent)
+		return NULL;
+	struct region *r = view_region(b);
+	size_t i = view_index(b), n = view_count(r);
+	for (unsigned k = 0; k < WALK && k < n; k++) {
+		i = i + 1 < n ? i + 1 : 0;
+		b = view_block(r, i);
+		if (!policy_is_settled(b))
+			continue;
+		forsaken_at = view_number(b);
+		return b;
+	}
+	forsaken_at = 0;
+	return NULL;
+}
+
+bool policy_exchange(uint64_t age, struct block *other)
+{
+	struct block *b = aged(&probes, age);
+
+	if (!b)
+		b = aged(&samples, age);
+	if (b)
+		look.extra += 2;
+	if (!b)
+		b = forsaken();
+	if (!b)
+		b = other;
+	if (!b)
+		return false;
+	list_remove(b);
+	list_append(&cold, b);
+	return true;
+}
+
+bool policy_is_settled(const struct block *b)
+{
+	return view_mapped(b) && view_list(b) && view_list(b) != &stream && view_list(b) != &kept;
+}
+
+/* Of the oldest under watch, one that its policy has no more use for. */
+static struct block *spent(void)
+{
+	struct block *b = probes.head;
+
+	for (unsigned n = 0; b && n < ROW; n++, b = view_next(b))
+		if (policy_of(b)->spent(b, clock - view_left(b)))
+			return b;
+	return NULL;
+}
+
+/* What is kept for a reason that holds no more goes back among the others. */
+static void review_kept(void)
+{
+	struct block *b = kept.head;
+
+	if (!b)
+		return;
+	if (!is_kept(b)) {
+		policy_reclassed(b);
+		return;
+	}
+	list_remove(b);
+	list_append(&kept, b);
+}
+
+struct block *policy_victim(void)
+{
+	const struct replacement *most = NULL;
+	struct block *b;
+
+	review_kept();
+	if (cold.head)
+		return cold.head;
+	if (stream.count > window)
+		return stream.head;
+	if ((b = spent()))
+		return b;
+	for (unsigned i = 0; i < POLICIES; i++)
+		if (!most || table[i]->count() > most->count())
+			most = table[i];
+	b = most->victim();
+	if (b) {
+		size_t n = resident() - 1;
+		if (n < target)
+			target = n;
+		calm = 0;
+	}
+	if (!b)
+		b = stream.head;
+	if (!b)
+		b = probes.head ? probes.head : samples.head;
+	return b ? b : kept.head;
+}
+
+/* May one more block be put under watch now? */
+static bool look_granted(uint64_t now, uint64_t ns)
+{
+	uint64_t n = (now - look.at) * LOOKS + look.by_fetches;
+
+	look.at = now;
+	look.by_fetches = n < SAVED ? (unsigned)n : SAVED;
+	n = (ns - look.at_ns) / LOOK_NS;
+	look.at_ns += n * LOOK_NS;
+	n += look.by_time;
+	look.by_time = n < SAVED ? (unsigned)n : SAVED;
+	return look.by_fetches && look.by_time;
+}
+
+struct block *policy_probe(uint64_t now, uint64_t ns)
+{
+	const struct replacement *most = table[0];
+	size_t resident = 0;
+
+	clock = now;
+	if (!look_granted(now, ns))
+		return NULL;
+	struct block *b = shadow_due(now);
+	look.for_shadow = b;
+	for (unsigned i = 0; !b && i < POLICIES; i++) {
+		size_t n = table[i]->count();
+		resident += n;
+		if (n > most->count())
+			most = table[i];
+	}
+	if (!b && probes.count < (resident + probes.count) / most->watch + look.extra)
+		b = most->suspect();
+	if (b) {
+		look.by_fetches--;
+		look.by_time--;
+	}
+	return b;
+}
+
+struct block *policy_oldest_probe(void)
+{
+	return cold.head ? cold.head : probes.head;
+}

@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Policies, through the core of bench/policysim: the bounds that replacement and prefetch keep
+ * to on each kind of tour, and what policy.h promises. Deterministic.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../bench/policysim/replay.h"
+#include "block.h"
+#include "policy/policy.h"
+#include "region.h"
+
+static const unsigned percents[] = { 25, 50, 75, 90 };
+
+static double rate(const struct tour *t, size_t blocks, uint64_t fetched)
+{
+	return 100.0 - 100.0 * (double)fetched / (double)(t->n - blocks);
+}
+
+static double hits(const struct tour *t, size_t capacity, enum emf_evict evict)
+{
+	struct replay r = { .evict = evict, .prefetch = EMF_PREFETCH_OFF, .capacity = capacity };
+
+	replay_run(&r, t);
+	return replay_hit_rate(&r);
+}
+
+/* Points below Belady's optimum at most. */
+static void check_optimum(const char *name, double points)
+{
+	struct tour t;
+
+	assert_true(tour_generate(&t, name));
+	size_t blocks = tour_blocks(&t);
+	for (unsigned i = 0; i < 4; i++) {
+		size_t capacity = blocks * percents[i] / 100;
+		double best = rate(&t, blocks, replay_optimum(&t, capacity, NULL));
+		double is = hits(&t, capacity, EMF_EVICT_AUTO);
+		if (is < best - points || is > best)
+			fail_msg("%s, %u%% local: %.1f%% hits, the optimum is %.1f%%", name, percents[i],
+				 is, best);
+	}
+	tour_free(&t);
+}
+
+static void dense_is_near_the_optimum(void **state)
+{
+	(void)state;
+	check_optimum("dense", 2);
+}
+
+static void experts_are_near_the_optimum(void **state)
+{
+	(void)state;
+	check_optimum("moe", 5);
+}
+
+static void growing_context_is_near_the_optimum(void **state)
+{
+	(void)state;
+	check_optimum("kv", 3);
+}
+
+static void auto_is_not_behind_lru(void **state)
+{
+	(void)state;
+	for (unsigned k = 0; tour_names[k]; k++) {
+		struct tour t;
+		assert_true(tour_generate(&t, tour_names[k]));
+		size_t blocks = tour_blocks(&t);
+		for (unsigned i = 0; i < 4; i++) {
+			size_t capacity = blocks * percents[i] / 100;
+			double lru = hits(&t, capacity, EMF_EVICT_LRU);
+			double is = hits(&t, capacity, EMF_EVICT_AUTO);
+			if (is < lru - 3)
+				fail_msg("%s, %u%% local: %.1f%% hits, lru has %.1f%%", t.name,
+					 percents[i], is, lru);
+		}
+		tour_free(&t);
+	}
+}
+
+/*
+ * Two tours after the program has turned to a second model, or back from a random phase, it
+ * hits as before, but for a tenth of the tour.
+ */
+static void check_recovery(const char *name, unsigned change, unsigned percent)
+{
+	struct tour t;
+	unsigned series[64], best[64];
+
+	assert_true(tour_generate(&t, name));
+	assert_true(t.nmarks <= 64 && change + 3 < t.nmarks);
+	size_t capacity = tour_blocks(&t) * percent / 100;
+	struct replay r = { .prefetch = EMF_PREFETCH_OFF, .capacity = capacity, .series = series };
+	replay_run(&r, &t);
+	replay_optimum(&t, capacity, best);
+	unsigned length = t.mark[change + 3] - t.mark[change + 2];
+	if (series[change + 2] > best[change + 2] + length / 10)
+		fail_msg("%s: in tour %u after the change %u of %u blocks are fetched, the optimum is %u",
+			 name, 3, series[change + 2], length, best[change + 2]);
+	tour_free(&t);
+}
+
+static void recovers_within_two_tours(void **state)
+{
+	(void)state;
+	check_recovery("second-model", 12, 75);
+	check_recovery("second-model", 24, 75);
+	check_recovery("random-phase", 24, 50);
+	check_recovery("random-phase", 24, 75);
+	check_recovery("prefill", 8, 75);
+}
+
+static void lru_is_an_lru(void **state)
+{
+	struct tour t;
+
+	(void)state;
+	assert_true(tour_generate(&t, "recent"));
+	size_t blocks = tour_blocks(&t), capacity = blocks / 2;
+	double exact = rate(&t, blocks, replay_lru(&t, capacity));
+	assert_true(hits(&t, capacity, EMF_EVICT_LRU) > exact - 1);
+	tour_free(&t);
+	/* And has an LRU's weakness, or it would be something else. */
+	assert_true(tour_generate(&t, "dense"));
+	assert_true(hits(&t, tour_blocks(&t) * 9 / 10, EMF_EVICT_LRU) < 30);
+	tour_free(&t);
+}
+
+static void frequency_beats_the_loop_on_experts(void **state)
+{
+	struct tour t;
+
+	(void)state;
+	assert_true(tour_generate(&t, "moe"));
+	size_t capacity = tour_blocks(&t) / 4;
+	assert_true(hits(&t, capacity, EMF_EVICT_LFU) > hits(&t, capacity, EMF_EVICT_LOOP));
+	tour_free(&t);
+}
+
+static struct replay prefetched(const char *name, enum emf_prefetch p, unsigned percent)
+{
+	struct tour t;
+
+	assert_true(tour_generate(&t, name));
+	struct replay r = { .prefetch = p, .capacity = tour_blocks(&t) * percent / 100 };
+	replay_run(&r, &t);
+	assert_true(r.useful + r.wasted <= r.issued);
+	tour_free(&t);
+	return r;
+}
+
+static void sweeps_are_fetched_ahead(void **state)
+{
+	static const enum emf_prefetch all[] = { EMF_PREFETCH_AUTO, EMF_PREFETCH_SEQUENTIAL,
+						 EMF_PREFETCH_LEARNED };
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++)
+		for (unsigned k = 0; k < 3; k++) {
+			struct replay r = prefetched("dense", all[i], percents[k]);
+			if (r.useful * 100 < r.issued * 95 || r.useful * 100 < r.fetched * 90)
+				fail_msg("prefetch %u, %u%% local: %lu of %lu issued were useful, of %lu fetched",
+					 all[i], percents[k], r.useful, r.issued, r.fetched);
+		}
+}
+
+static void nothing_is_fetched_ahead_when_off(void **state)
+{
+	(void)state;
+	assert_int_equal(prefetched("dense", EMF_PREFETCH_OFF, 50).issued, 0);
+}
+
+/* Where there is nothing to be foreseen little may be fetched for nothing. */
+static void random_touches_waste_little(void **state)
+{
+	(void)state;
+	struct replay r = prefetched("uniform", EMF_PREFETCH_AUTO, 50);
+	if ((r.issued - r.useful) * 20 > r.fetched)
+		fail_msg("%lu of %lu fetched were for nothing", r.issued - r.useful, r.fetched);
+}
+
+/* A tour that no stream explains: the same every time, in no order. */
+static void a_learned_tour_needs_no_order(void **state)
+{
+	struct tour t = { .name = "shuffled" };
+	uint32_t order[300], x = 1;
+
+	(void)state;
+	tour_region(&t, 0x1000000, 300);
+	for (uint32_t i = 0; i < 300; i++) {
+		uint32_t k = (x = x * 1664525 + 1013904223) % (i + 1);
+		order[i] = order[k];
+		order[k] = 0x1000000 + i;
+	}
+	for (unsigned tour = 0; tour < 20; tour++)
+		for (unsigned i = 0; i < 300; i++)
+			tour_touch(&t, order[i]);
+	struct replay learned = { .prefetch = EMF_PREFETCH_LEARNED, .capacity = 150 };
+	struct replay any = { .prefetch = EMF_PREFETCH_AUTO, .capacity = 150 };
+	struct replay stream = { .prefetch = EMF_PREFETCH_SEQUENTIAL, .capacity = 150 };
+	replay_run(&learned, &t);
+	replay_run(&any, &t);
+	replay_run(&stream, &t);
+	assert_true(learned.useful * 100 > learned.issued * 95);
+	assert_true(learned.useful * 100 > learned.fetched * 85);
+	assert_true(any.useful * 100 > any.fetched * 60);
+	assert_true(stream.useful * 100 < stream.fetched * 20);
+	tour_free(&t);
+}
+
+/* Down, and every third block: strides. */
+static void streams_have_strides(void **state)
+{
+	struct tour t = { .name = "strides" };
+
+	(void)state;
+	tour_region(&t, 0x1000000, 600);
+	for (unsigned tour = 0; tour < 10; tour++) {
+		for (uint32_t i = 0; i < 600; i += 3)
+			tour_touch(&t, 0x1000000 + i);
+		for (uint32_t i = 600; i-- > 0;)
+			tour_touch(&t, 0x1000000 + i);
+	}
+	struct replay r = { .prefetch = EMF_PREFETCH_SEQUENTIAL, .capacity = 100 };
+	replay_run(&r, &t);
+	assert_true(r.useful * 100 > r.issued * 95);
+	assert_true(r.useful * 100 > r.fetched * 70);
+	struct replay trend = { .prefetch = EMF_PREFETCH_TREND, .capacity = 100 };
+	replay_run(&trend, &t);
+	assert_true(trend.useful * 100 > trend.fetched * 60);
+	tour_free(&t);
+}
+
+/* --- what policy.h promises --- */
+
+static struct region *make_region(size_t blocks)
+{
+	struct region *r;
+
+	while ((r = region_at(0)))
+		region_erase(r);
+	policy_reset();
+	prefetch_reset();
+	r = region_insert(0x100000000000, 0x100000000000 + blocks * BLOCK_SIZE);
+	assert_non_null(r);
+	policy_total(blocks);
+	return r;
+}
+
+static void arrive(struct block *b)
+{
+	b->state = LOCAL;
+	policy_arrived(b, ARRIVE_NEW, 0, true, 0);
+}
+
+static void a_new_budget_keeps_the_lists(void **state)
+{
+	(void)state;
+	policy_init(100);
+	struct region *r = make_region(100);
+	for (size_t i = 0; i < 100; i++)
+		arrive(r->blocks + i);
+	policy_init(40);
+	policy_init(80);
+	unsigned n = 0;
+	for (struct block *b; (b = policy_victim()); n++) {
+		list_remove(b);
+		b->state = FAR;
+	}
+	assert_int_equal(n, 100);
+}
+
+static void what_is_pinned_goes_last(void **state)
+{
+	(void)state;
+	policy_init(50);
+	struct region *r = make_region(50);
+	for (size_t i = 0; i < 50; i++) {
+		r->blocks[i].note.pinned = i % 5 == 0;
+		arrive(r->blocks + i);
+	}
+	for (unsigned n = 0; n < 50; n++) {
+		struct block *b = policy_victim();
+		assert_non_null(b);
+		assert_int_equal(b->note.pinned, n >= 40);
+		list_remove(b);
+		b->state = FAR;
+	}
+	assert_null(policy_victim());
+}
+
+static void an_unpinned_block_may_go(void **state)
+{
+	(void)state;
+	policy_init(8);
+	struct region *r = make_region(8);
+	for (size_t i = 0; i < 8; i++) {
+		r->blocks[i].note.pinned = true;
+		arrive(r->blocks + i);
+	}
+	r->blocks[5].note.pinned = false;
+	policy_reclassed(r->blocks + 5);
+	assert_ptr_equal(policy_victim(), r->blocks + 5);
+}
+
+static void a_share_of_the_class_stays(void **state)
+{
+	struct emf_class c = { .resident = 50 };
+
+	(void)state;
+	policy_init(40);
+	struct region *r = make_region(40);
+	r->class = &c;
+	for (size_t i = 0; i < 40; i++)
+		arrive(r->blocks + i);
+	for (unsigned n = 0; n < 20; n++) {
+		struct block *b = policy_victim();
+		assert_non_null(b);
+		/* Every other one, evenly spread. */
+		assert_int_equal((b - r->blocks) % 2, 0);
+		list_remove(b);
+		b->state = FAR;
+	}
+}
+
+/* What leaves and comes back while nothing else happens is put under watch, and found. */
+static void the_watch_is_bounded(void **state)
+{
+	(void)state;
+	policy_init(64);
+	struct region *r = make_region(64);
+	for (size_t i = 0; i < 64; i++)
+		arrive(r->blocks + i);
+	/* No fetches: all fits, and nothing is looked at however long it takes. */
+	for (uint64_t ns = 0; ns < 1000000000; ns += 1000000)
+		assert_null(policy_probe(0, ns));
+	/* A second of looks at 2% of a core, 400 us each, is 2500. */
+	unsigned looks = 0;
+	for (uint64_t n = 1; n <= 100000; n++) {
+		struct block *b = policy_probe(n, 1000000000 + n * 10000);
+		if (!b)
+			continue;
+		looks++;
+		policy_probed(b, n);
+		policy_arrived(b, ARRIVE_STANDBY, 1, false, n);
+	}
+	assert_in_range(looks, 1, 2500 + 64);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(dense_is_near_the_optimum),
+		cmocka_unit_test(experts_are_near_the_optimum),
+		cmocka_unit_test(growing_context_is_near_the_optimum),
+		cmocka_unit_test(auto_is_not_behind_lru),
+		cmocka_unit_test(recovers_within_two_tours),
+		cmocka_unit_test(lru_is_an_lru),
+		cmocka_unit_test(frequency_beats_the_loop_on_experts),
+		cmocka_unit_test(sweeps_are_fetched_ahead),
+		cmocka_unit_test(nothing_is_fetched_ahead_when_off),
+		cmocka_unit_test(random_touches_waste_little),
+		cmocka_unit_test(a_learned_tour_needs_no_order),
+		cmocka_unit_test(streams_have_strides),
+		cmocka_unit_test(a_new_budget_keeps_the_lists),
+		cmocka_unit_test(what_is_pinned_goes_last),
+		cmocka_unit_test(an_unpinned_block_may_go),
+		cmocka_unit_test(a_share_of_the_class_stays),
+		cmocka_unit_test(the_watch_is_bounded),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
