@@ -187,8 +187,14 @@ static bool plenty(void)
 	return used + engine.reserve_high * BLOCK_SIZE <= engine.limit;
 }
 
+static void used(struct block *b)
+{
+	b->used_at = (uint32_t)(k_now_ns() >> BLOCK_USED_SHIFT);
+}
+
 static void arrived(struct block *b, enum arrival how)
 {
+	used(b);
 	policy_arrived(b, how, engine.fetches - b->evicted_at, plenty(), engine.fetches);
 }
 
@@ -708,6 +714,7 @@ void block_dirty(struct block *b)
 {
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 	block_unprotect(b);
+	used(b);
 }
 
 void block_unprotect(struct block *b)

@@ -117,7 +117,10 @@ struct block {
 	uint32_t frame, slot;
 	uint8_t state, flags;
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
+	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
 };
+
+#define BLOCK_USED_SHIFT 26 /* 67 ms */
 
 struct block_list {
 	struct block *head, *tail;

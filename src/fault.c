@@ -70,8 +70,10 @@ static void resolved(struct block *b, uint64_t since)
 
 static void starve(struct block *b, uint64_t since)
 {
-	if (!b->since)
+	if (!b->since) {
 		b->since = since;
+		bump(&engine.stats->faults_starved);
+	}
 	if (b->list != &engine.starving) {
 		list_remove(b);
 		list_append(&engine.starving, b);

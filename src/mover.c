@@ -18,6 +18,7 @@
 #include "region.h"
 #include "slot.h"
 #include "transfer.h"
+#include "watch.h"
 
 #define DEPTH 16
 #define FDS 32
@@ -455,6 +456,8 @@ static void publish(void)
 				      used / engine.store.nleaves, memory_order_relaxed);
 	atomic_store_explicit(&engine.stats->free_frame_bytes, frame_free_count() * BLOCK_SIZE,
 			      memory_order_relaxed);
+	atomic_store_explicit(&engine.stats->stuck_bytes, engine.stuck.count * BLOCK_SIZE,
+			      memory_order_relaxed);
 }
 
 static int sleep_ms(void)
@@ -467,6 +470,8 @@ static int sleep_ms(void)
 		return 10;
 	if (engine.store_retry_at || engine.stuck.head || pool.inflight || engine.leaving.head)
 		return 100;
+	if (watch_wanted())
+		return 250;
 	return 1000;
 }
 
@@ -505,6 +510,8 @@ static bool work(void)
 	more |= trim();
 	shrink();
 	publish();
+	watch_sample();
+	more |= watch_map();
 	engine_audit();
 	return more;
 }

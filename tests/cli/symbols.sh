@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 status=0
 
 reserved="arena block change control fault fmt frame kernel lock log mover policy/resident policy/sequential
-	region slot transfer"
+	region slot transfer watch"
 allowed=" _GLOBAL_OFFSET_TABLE_ __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
 	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread
 	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcpy strlen strncat strnlen strrchr syscall write "
