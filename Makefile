@@ -22,7 +22,8 @@ UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
+PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
+	libncurses-dev libmicrohttpd-dev
 CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
@@ -72,7 +73,7 @@ tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.
 $(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
-	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
+	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-Bstatic -lncursesw -ltinfo -Wl,-Bdynamic -Wl,-z,now -pthread -ldl
 
 # --- tests and benchmarks ---
 
