@@ -120,6 +120,8 @@ struct emf_stats {
 	emf_stat lost_bytes; /* could not be fetched; touching them raises SIGBUS */
 	emf_stat overruns;   /* times the budget had to be exceeded */
 	emf_stat faults_starved; /* found no frame to be served with, and waited for one */
+	emf_stat touches;	 /* faults on blocks that were far, or are fetched ahead */
+	emf_stat touches_near;	 /* of these, near one of the last four: a sweep, not random access */
 
 	emf_stat stuck_bytes; /* gauge: local, and refused to move (pinned, shared) */
 	emf_stat map_wanted;  /* written by readers: CLOCK_MONOTONIC ns of when one asked last */

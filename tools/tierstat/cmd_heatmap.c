@@ -11,9 +11,8 @@
 #include "text.h"
 #include "tool.h"
 
-#define ROW 128	    /* squares in a row */
-#define SIZE 6.0    /* of one, with the gap */
-#define SQUARE 5.2
+#define SPAN 768.0   /* of a row */
+#define FEW 2048     /* squares: then they are drawn larger */
 #define LABEL 14.0
 #define MARGIN 16.0
 #define TOP 88.0
@@ -23,6 +22,8 @@
 
 static struct emf_map map;
 static unsigned step; /* cells to a square */
+static unsigned row;  /* squares in a row */
+static double size;   /* of one, with the gap */
 
 /* Colour-blind people tell these apart: light to deep is heat, blue local, orange standby, grey far. */
 static const struct {
@@ -94,7 +95,7 @@ static void draw_cells(struct canvas *c, const struct emf_map_region *r, struct 
 
 		rgb = colour(from, from + step < end ? from + step : end);
 		/* as one: neighbours that look the same */
-		while (i + run < n && at->column + run < ROW) {
+		while (i + run < n && at->column + run < row) {
 			unsigned next = from + run * step;
 
 			if (colour(next, next + step < end ? next + step : end) != rgb)
@@ -102,13 +103,13 @@ static void draw_cells(struct canvas *c, const struct emf_map_region *r, struct 
 			run++;
 		}
 		if (c)
-			canvas_rect(c, MARGIN + at->column * SIZE, at->y,
-				    SIZE * (run - 1) + SQUARE, SQUARE, rgb);
+			canvas_rect(c, MARGIN + at->column * size, at->y,
+				    size * (run - 1) + 0.87 * size, 0.87 * size, rgb);
 		i += run;
 		at->column += run;
-		if (at->column == ROW) {
+		if (at->column == row) {
 			at->column = 0;
-			at->y += SIZE;
+			at->y += size;
 		}
 	}
 }
@@ -116,7 +117,7 @@ static void draw_cells(struct canvas *c, const struct emf_map_region *r, struct 
 static void new_row(struct place *at, double gap)
 {
 	if (at->column)
-		at->y += SIZE;
+		at->y += size;
 	at->column = 0;
 	at->y += gap;
 }
@@ -209,7 +210,7 @@ static void title(struct canvas *c, const struct emf_stats *s)
 		 text_size(s->local_limit, limit), text_size(s->far_bytes, far));
 	canvas_text(c, MARGIN, 26, 16, CANVAS_LEFT, 0, text);
 	snprintf(text, sizeof(text), "one square is %s of address space, a row %u of them",
-		 text_size((uint64_t)map.block_bytes * map.blocks_per_cell * step, square), ROW);
+		 text_size((uint64_t)map.block_bytes * map.blocks_per_cell * step, square), row);
 	canvas_text(c, MARGIN, 44, 11, CANVAS_LEFT, 0x606060, text);
 }
 
@@ -228,10 +229,12 @@ int cmd_heatmap(const struct options *opt)
 		rc = tool_map(opt, &s, &map);
 	if (rc)
 		return rc;
-	for (step = 1; map.ncells / step > ROW * ROWS; step *= 2)
+	row = map.ncells <= FEW ? 64 : 128;
+	size = SPAN / row;
+	for (step = 1; map.ncells / step > row * ROWS; step *= 2)
 		;
 	height = draw_regions(NULL) + MARGIN;
-	rc = canvas_open(opt->out, ROW * SIZE + 2 * MARGIN, height, &c);
+	rc = canvas_open(opt->out, SPAN + 2 * MARGIN, height, &c);
 	if (rc)
 		return rc;
 	title(c, &s);

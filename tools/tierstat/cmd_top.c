@@ -209,6 +209,17 @@ static attr_t attribute(enum paint p)
 	}
 }
 
+/* To so many columns: a line that is too long would go on in the next. */
+static void cut(char *text, int columns)
+{
+	for (; *text; text++) {
+		/* all but the following bytes of a character begin a column */
+		if (((unsigned char)*text & 0xc0) != 0x80 && columns-- <= 0)
+			break;
+	}
+	*text = '\0';
+}
+
 __attribute__((format(printf, 2, 3))) static void put(enum paint p, const char *format, ...)
 {
 	char text[512];
@@ -221,8 +232,9 @@ __attribute__((format(printf, 2, 3))) static void put(enum paint p, const char *
 		fputs(text, stdout);
 		return;
 	}
-	if (top.row >= top.rows)
+	if (top.row >= top.rows - 1 || getcury(stdscr) != top.row)
 		return;
+	cut(text, top.columns - getcurx(stdscr));
 	attrset((int)attribute(p));
 	addstr(text);
 	attrset(0);
@@ -234,7 +246,8 @@ static void end_line(void)
 		putchar('\n');
 		return;
 	}
-	clrtoeol();
+	if (getcury(stdscr) == top.row)
+		clrtoeol();
 	if (++top.row < top.rows)
 		move(top.row, 0);
 }
@@ -311,11 +324,11 @@ static void process_line(const struct process *p)
 	    text_printable(s->command, command, sizeof(command)), text_mode(s->mode),
 	    text_size(s->local_limit, limit), text_size(s->local_bytes, local),
 	    text_size(s->far_bytes, far));
+	put(stall_of(p) >= 50 ? ALARM : PLAIN, " %6.1f", stall_of(p));
 	put(PLAIN, " ");
 	bar(s);
 	put(PLAIN, " %7s %7s %7s ", text_size((uint64_t)fetch_of(p), fetch),
 	    text_size((uint64_t)write_of(p), write), text_count((uint64_t)faults_of(p), fault));
-	put(stall_of(p) >= 50 ? ALARM : PLAIN, "%6.1f ", stall_of(p));
 	sparks(s);
 	put(strcmp(state, "down") && strcmp(state, "full") ? PLAIN : ALARM, " %s", state);
 	end_line();
@@ -443,9 +456,9 @@ static void title(void)
 	    text_size((uint64_t)write, w), stall, top.filter[0] ? "  only: " : "", top.filter,
 	    top.paused ? "  PAUSED" : "");
 	end_line();
-	put(HEAD, "%7s %-12s %-6s %6s %6s %6s %-16s %7s %7s %7s %6s %-12s %-12s %s", "PID",
-	    "COMMAND", "MODE", "LIMIT", "LOCAL", "FAR", "TIERS", "FETCH/s", "WRITE/s", "FAULT/s",
-	    "STALL%", "stall", "fetch", "STORE");
+	put(HEAD, "%7s %-12s %-6s %6s %6s %6s %6s %-16s %7s %7s %7s %-12s %-12s %s", "PID",
+	    "COMMAND", "MODE", "LIMIT", "LOCAL", "FAR", "STALL%", "TIERS", "FETCH/s", "WRITE/s",
+	    "FAULT/s", "stall", "fetch", "STORE");
 	end_line();
 }
 

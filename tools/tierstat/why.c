@@ -15,7 +15,9 @@
 #define BUSY_FULL 0.8	  /* a store that has always something to do */
 #define PINNED_MUCH 0.25  /* of the budget */
 #define SLOWER 3.0	  /* times the median of the other stores */
-#define AHEAD_LITTLE 0.5  /* of the fetched blocks */
+#define NEAR_LITTLE 0.6   /* of the touches: those of a sweep are near one another */
+#define AHEAD_NONE 0.1	  /* of the fetched blocks */
+#define BLOCKS_FEW 32	  /* of a budget: less leaves no room to read ahead */
 #define WASTED_MUCH 0.3	  /* of what was fetched ahead */
 #define STARVED_MUCH 0.3  /* of the faults that wait */
 #define WRITES_MUCH 0.5	  /* of what is fetched */
@@ -24,7 +26,7 @@
 #define BLOCK (2.0 * 1024 * 1024)
 
 struct numbers {
-	double demand, standby, wprot, zero, starved, fetched, written, issued, useful, wasted;
+	double demand, standby, wprot, zero, starved, touches, near, fetched, written, issued, useful, wasted;
 	double blocks; /* fetched */
 	double reads;  /* per store, below */
 	double busy;   /* of the busiest store */
@@ -88,7 +90,7 @@ static const char *speed(double bytes, char *out)
 {
 	char text[TEXT_NUMBER];
 
-	snprintf(out, TEXT_NUMBER, "%s/s", text_size((uint64_t)bytes, text));
+	snprintf(out, TEXT_NUMBER, "%.20s/s", text_size((uint64_t)bytes, text));
 	return out;
 }
 
@@ -150,6 +152,8 @@ static void measure(const struct why_input *in, struct numbers *n, struct store_
 		.wprot = since(s->faults_write_protect, b->faults_write_protect),
 		.zero = since(s->faults_zero, b->faults_zero),
 		.starved = since(s->faults_starved, b->faults_starved),
+		.touches = since(s->touches, b->touches),
+		.near = since(s->touches_near, b->touches_near),
 		.fetched = since(s->fetched_bytes, b->fetched_bytes),
 		.written = since(s->written_bytes, b->written_bytes),
 		.issued = since(s->prefetch_issued, b->prefetch_issued),
@@ -313,11 +317,11 @@ static bool late_answers(const struct why_input *in, const struct numbers *n,
 	double alone, together;
 	char each[TEXT_NUMBER], b[TEXT_NUMBER];
 
-	if (n->busy < BUSY_FULL || s->reads < FEW || !(s->floor_s > 0) || inflight < 2)
+	if (n->busy < BUSY_FULL || s->reads < FEW || !(s->floor_s > 0) || inflight < 1.4)
 		return false;
 	alone = s->bytes / s->reads / s->floor_s;
 	together = s->bytes / s->busy_s;
-	if (s->mean_s > 1.5 * s->floor_s || together < 1.7 * alone)
+	if (s->mean_s > 1.5 * s->floor_s || together < 1.4 * alone)
 		return false;
 	set(w, WHY_SLOW_STORE, "the store answers late");
 	evidence(w, "a read of %s takes %s, alone or with others (%.1f at a time give %s): latency, "
@@ -331,17 +335,16 @@ static bool late_answers(const struct why_input *in, const struct numbers *n,
 
 static bool random_access(const struct why_input *in, const struct numbers *n, struct why *w)
 {
-	double ahead = n->blocks > 0 ? n->issued / n->blocks : 1;
 	char each[TEXT_NUMBER];
 	struct emf_hist h;
 
-	if (n->demand < FEW || n->blocks < FEW || ahead >= AHEAD_LITTLE)
+	if (n->demand < FEW || n->touches < FEW || n->near >= NEAR_LITTLE * n->touches)
 		return false;
 	hist_since(&in->now->fault_latency, &in->before->fault_latency, &h);
 	set(w, WHY_RANDOM, "random access");
-	evidence(w, "%.0f blocks a second are waited for one by one, only %.0f%% of what is fetched "
-		    "could be fetched ahead",
-		 n->demand / in->seconds, 100 * ahead);
+	evidence(w, "%.0f far blocks a second are touched, only %.0f%% of them near one of the last "
+		    "four: nothing to foresee",
+		 n->touches / in->seconds, 100 * n->near / n->touches);
 	evidence(w, "each brings a block of 2 MiB for the few bytes that are read; half of the "
 		    "faults take %s or more",
 		 text_time(hist_quantile(&h, 0.5), each));
@@ -365,8 +368,10 @@ static bool too_small(const struct why_input *in, const struct numbers *n, struc
 	char limit[TEXT_NUMBER];
 	bool wasted = n->issued >= FEW && n->wasted >= WASTED_MUCH * n->issued;
 	bool starved = n->starved >= FEW && n->starved >= STARVED_MUCH * (n->demand + n->zero);
+	bool cramped = n->blocks >= FEW && n->issued < AHEAD_NONE * n->blocks &&
+		       (double)in->now->local_limit < BLOCKS_FEW * BLOCK;
 
-	if (!wasted && !starved)
+	if (!wasted && !starved && !cramped)
 		return false;
 	set(w, WHY_BUDGET, "too small a budget for what the program goes through");
 	if (wasted)
@@ -376,6 +381,10 @@ static bool too_small(const struct why_input *in, const struct numbers *n, struc
 	if (starved)
 		evidence(w, "%.0f faults a second found no frame, and waited for one to be freed",
 			 n->starved / in->seconds);
+	if (cramped)
+		evidence(w, "there is no room to fetch anything ahead: %.0f blocks a second are "
+			    "waited for",
+			 n->demand / in->seconds);
 	evidence(w, "the budget is %s, %.0f blocks", size((double)in->now->local_limit, limit),
 		 (double)in->now->local_limit / BLOCK);
 	budget_advice(in, w);
@@ -424,7 +433,7 @@ static void rest(const struct why_input *in, const struct numbers *n, struct why
 	set(w, WHY_READ_AHEAD, "blocks are asked for too late");
 	evidence(w, "%.0f faults a second wait for a store that is busy only %.0f%% of the time",
 		 n->demand / in->seconds, 100 * n->busy);
-	evidence(w, "%.0f blocks a second are fetched ahead, %.0f of them in time",
+	evidence(w, "%.0f blocks a second are fetched ahead, %.0f of them touched",
 		 n->issued / in->seconds, n->useful / in->seconds);
 	advise(w, "a deeper window for this memory: [class NAME] window=N in a policy file");
 	budget_advice(in, w);
