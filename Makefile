@@ -70,7 +70,8 @@ $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 # --- the tools ---
 
 tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
-$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/librt_emf.a
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/tierstat/text.o $(BUILD)/obj/tools/tierstat/hist.o \
+		$(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-Bstatic -lncursesw -ltinfo -Wl,-Bdynamic -Wl,-z,now -pthread -ldl
