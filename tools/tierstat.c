@@ -188,16 +188,17 @@ static int set_option(struct options *opt, const struct option *o, const char *v
 /* A word that is no option. *numbers: how many of DELAY and COUNT there were. */
 static int set_word(struct options *opt, const struct command *cmd, const char *arg, int *numbers)
 {
-	bool first = !opt->pid && !opt->file && !*numbers;
+	bool file = cmd->takes & (FILE_MUST | PID_OR_FILE) && !opt->file;
 
-	if (first && cmd->takes & FILE_MUST) {
+	/* a number is a PID rather than a record's name, but for who gave it by -p */
+	if (file && (cmd->takes & FILE_MUST || opt->pid)) {
 		opt->file = arg;
 		return 0;
 	}
-	if (first && cmd->takes & (PID_MUST | PID_OR_FILE | PID_MAYBE)) {
+	if (!opt->pid && !opt->file && !*numbers && cmd->takes & (PID_MUST | PID_OR_FILE | PID_MAYBE)) {
 		if (parse_pid(arg, &opt->pid))
 			return 0;
-		if (cmd->takes & PID_OR_FILE) {
+		if (file) {
 			opt->file = arg;
 			return 0;
 		}

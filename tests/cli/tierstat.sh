@@ -43,7 +43,7 @@ wrong '-p needs a PID' -p 0
 wrong '-p needs a PID' -p -5
 wrong '-p needs a PID' -p 99999999999
 wrong 'unknown option --yaml' --yaml
-wrong 'unknown command top' top
+wrong 'unknown command walk' walk
 wrong '0 is no DELAY' -p 1 0
 wrong 'x is no DELAY' -p 1 x
 wrong '0 is no COUNT' -p 1 1 0

@@ -145,7 +145,7 @@ static void stores(const struct emf_stats *s)
 		char uri[sizeof(st->uri)], p50[TEXT_NUMBER], p99[TEXT_NUMBER], rd[TEXT_NUMBER],
 		    wr[TEXT_NUMBER];
 
-		fprintf(stderr, "  %-8s %s: %s, %s read, %s written, reads %s (99%%: %s), %llu errors\n",
+		fprintf(stderr, "  %-8s %s (%s): %s read, %s written; reads take %s, 99%% %s; %llu errors\n",
 			i ? "" : "stores", text_printable(st->uri, uri, sizeof(uri)),
 			text_store_state(st->state), text_size(st->read_bytes, rd),
 			text_size(st->written_bytes, wr),

@@ -85,15 +85,14 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *u
 	FILE *f;
 
 	(void)version, (void)upload;
-	/* the first call is made before a body was read: such there must not be */
-	if (!*con_cls) {
+	/* one call before the body, one for each piece of it, one after it: there the answer is due */
+	if (!*con_cls || *upload_size) {
 		*con_cls = &seen;
+		*upload_size = 0;
 		return MHD_YES;
 	}
-	if (strcmp(method, "GET") && strcmp(method, "HEAD")) {
-		*upload_size = 0;
+	if (strcmp(method, "GET") && strcmp(method, "HEAD"))
 		return say(c, MHD_HTTP_METHOD_NOT_ALLOWED, "GET only\n");
-	}
 	if (!strcmp(url, "/"))
 		return say(c, MHD_HTTP_OK, "tierstat prom: see /metrics\n");
 	if (strcmp(url, "/metrics"))

@@ -56,7 +56,7 @@ int tool_map(const struct options *opt, const struct emf_stats *s, struct emf_ma
 		return tool_fail(EXIT_WRONG, "PID %d runs unmanaged; its log says why",
 				 (int)opt->pid);
 	/* an idle mover looks up once a second; a stopped process never */
-	rc = segment_map(opt->dir, opt->pid, 5, map);
+	rc = segment_map(opt->dir, opt->pid, 3, map);
 	if (rc == -ENODATA)
 		return tool_fail(EXIT_WRONG,
 				 "PID %d gives no map: it is stopped, or has no room for one in "
