@@ -363,25 +363,34 @@ static void budget_advice(const struct why_input *in, struct why *w)
 	       size((double)s->local_limit, limit), size((double)s->far_bytes, far));
 }
 
+static bool wasteful(const struct numbers *n)
+{
+	return n->issued >= FEW && n->wasted >= WASTED_MUCH * n->issued;
+}
+
+/* Where next to nothing is fetched ahead, reads come one by one, whatever the link could do. */
+static bool cramped(const struct why_input *in, const struct numbers *n)
+{
+	return n->blocks >= FEW && n->issued < AHEAD_NONE * n->blocks &&
+	       (double)in->now->local_limit < BLOCKS_FEW * BLOCK;
+}
+
 static bool too_small(const struct why_input *in, const struct numbers *n, struct why *w)
 {
 	char limit[TEXT_NUMBER];
-	bool wasted = n->issued >= FEW && n->wasted >= WASTED_MUCH * n->issued;
 	bool starved = n->starved >= FEW && n->starved >= STARVED_MUCH * (n->demand + n->zero);
-	bool cramped = n->blocks >= FEW && n->issued < AHEAD_NONE * n->blocks &&
-		       (double)in->now->local_limit < BLOCKS_FEW * BLOCK;
 
-	if (!wasted && !starved && !cramped)
+	if (!wasteful(n) && !starved && !cramped(in, n))
 		return false;
 	set(w, WHY_BUDGET, "too small a budget for what the program goes through");
-	if (wasted)
+	if (wasteful(n))
 		evidence(w, "%.0f%% of the blocks that are fetched ahead are given up before they "
 			    "are touched",
 			 100 * n->wasted / n->issued);
 	if (starved)
 		evidence(w, "%.0f faults a second found no frame, and waited for one to be freed",
 			 n->starved / in->seconds);
-	if (cramped)
+	if (cramped(in, n))
 		evidence(w, "there is no room to fetch anything ahead: %.0f blocks a second are "
 			    "waited for",
 			 n->demand / in->seconds);
@@ -468,10 +477,10 @@ void why_judge(const struct why_input *in, struct why *w)
 		evidence(w, "%.2f%% of the time, summed over threads", 100 * w->stall);
 		return;
 	}
-	if (pinned(in, w) || movers(in, &n, w) || slow_store(in, st, w) ||
-	    random_access(in, &n, w))
+	if (pinned(in, w) || random_access(in, &n, w) || movers(in, &n, w) ||
+	    slow_store(in, st, w))
 		return;
-	if (n.issued >= FEW && n.wasted >= WASTED_MUCH * n.issued && too_small(in, &n, w))
+	if ((wasteful(&n) || cramped(in, &n)) && too_small(in, &n, w))
 		return;
 	if (late_answers(in, &n, st, w) || full_link(in, &n, st, w) || too_small(in, &n, w))
 		return;
