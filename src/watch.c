@@ -60,8 +60,8 @@ static struct {
 	const struct emf_map *map; /* a forked child begins a new one */
 	bool writing, populated;
 	uint64_t next_at, spent;
-	uintptr_t at;	    /* goes on with the first region that ends above */
-	size_t block;	    /* in that region */
+	uintptr_t at; /* goes on with the first region that ends above */
+	size_t block; /* in that region */
 	uint64_t now;
 } pass;
 

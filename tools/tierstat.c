@@ -195,7 +195,8 @@ static int set_word(struct options *opt, const struct command *cmd, const char *
 		opt->file = arg;
 		return 0;
 	}
-	if (!opt->pid && !opt->file && !*numbers && cmd->takes & (PID_MUST | PID_OR_FILE | PID_MAYBE)) {
+	if (!opt->pid && !opt->file && !*numbers &&
+	    cmd->takes & (PID_MUST | PID_OR_FILE | PID_MAYBE)) {
 		if (parse_pid(arg, &opt->pid))
 			return 0;
 		if (file) {

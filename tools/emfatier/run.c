@@ -245,9 +245,10 @@ static int check_command(const char *command, char *path)
 	}
 	why = program_allocator(path);
 	if (why)
-		complain("%s: brings %s with it: only what that takes by mmap, without reserving it "
-			 "before, is managed",
-			 path, why);
+		complain(
+		    "%s: brings %s with it: only what that takes by mmap, without reserving it "
+		    "before, is managed",
+		    path, why);
 	return 0;
 }
 

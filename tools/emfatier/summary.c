@@ -129,8 +129,9 @@ static int wait_for(struct watch *w, int events, int signals)
 
 static bool read_segment(const struct segment *seg, struct emf_stats *s)
 {
-	if (pread(seg->fd, s, sizeof(*s), 0) != (ssize_t)sizeof(*s) || s->magic != EMF_STATS_MAGIC ||
-	    s->version != EMF_STATS_VERSION || s->nstores > EMF_STATS_STORES)
+	if (pread(seg->fd, s, sizeof(*s), 0) != (ssize_t)sizeof(*s) ||
+	    s->magic != EMF_STATS_MAGIC || s->version != EMF_STATS_VERSION ||
+	    s->nstores > EMF_STATS_STORES)
 		return false;
 	s->command[sizeof(s->command) - 1] = '\0';
 	for (unsigned i = 0; i < s->nstores; i++)
@@ -145,13 +146,15 @@ static void stores(const struct emf_stats *s)
 		char uri[sizeof(st->uri)], p50[TEXT_NUMBER], p99[TEXT_NUMBER], rd[TEXT_NUMBER],
 		    wr[TEXT_NUMBER];
 
-		fprintf(stderr, "  %-8s %s (%s): %s read, %s written; reads take %s, 99%% %s; %llu errors\n",
-			i ? "" : "stores", text_printable(st->uri, uri, sizeof(uri)),
-			text_store_state(st->state), text_size(st->read_bytes, rd),
-			text_size(st->written_bytes, wr),
-			text_time(hist_quantile(&st->read_latency, 0.5), p50),
-			text_time(hist_quantile(&st->read_latency, 0.99), p99),
-			(unsigned long long)st->errors);
+		fprintf(
+		    stderr,
+		    "  %-8s %s (%s): %s read, %s written; reads take %s, 99%% %s; %llu errors\n",
+		    i ? "" : "stores", text_printable(st->uri, uri, sizeof(uri)),
+		    text_store_state(st->state), text_size(st->read_bytes, rd),
+		    text_size(st->written_bytes, wr),
+		    text_time(hist_quantile(&st->read_latency, 0.5), p50),
+		    text_time(hist_quantile(&st->read_latency, 0.99), p99),
+		    (unsigned long long)st->errors);
 	}
 }
 
@@ -160,8 +163,8 @@ static void one(const struct emf_stats *s, double seconds)
 	char command[64], limit[TEXT_NUMBER], peak[TEXT_NUMBER], far[TEXT_NUMBER], n[TEXT_NUMBER],
 	    demand[TEXT_NUMBER], p50[TEXT_NUMBER], p99[TEXT_NUMBER], stall[TEXT_NUMBER],
 	    in[TEXT_NUMBER], out[TEXT_NUMBER], clean[TEXT_NUMBER];
-	uint64_t faults = s->faults_demand + s->faults_standby + s->faults_write_protect +
-			  s->faults_zero;
+	uint64_t faults =
+	    s->faults_demand + s->faults_standby + s->faults_write_protect + s->faults_zero;
 
 	fprintf(stderr, "%s (PID %u)%s\n", text_printable(s->command, command, sizeof(command)),
 		s->pid, s->mode == EMF_MODE_UNMANAGED ? ": ran unmanaged" : "");
@@ -179,8 +182,9 @@ static void one(const struct emf_stats *s, double seconds)
 		text_time(hist_quantile(&s->fault_latency, 0.99), p99));
 	fprintf(stderr, "  %-8s %s in faults, summed over threads: %.1f%% of the time\n", "waited",
 		text_time(s->stall_ns, stall), (double)s->stall_ns / 1e7 / seconds);
-	fprintf(stderr, "  %-8s %s fetched, %s written, %s dropped without a write; %llu blocks "
-			"fetched ahead, %llu of them used\n",
+	fprintf(stderr,
+		"  %-8s %s fetched, %s written, %s dropped without a write; %llu blocks "
+		"fetched ahead, %llu of them used\n",
 		"moved", text_size(s->fetched_bytes, in), text_size(s->written_bytes, out),
 		text_size(s->dropped_clean_bytes + s->dropped_zero_bytes, clean),
 		(unsigned long long)s->prefetch_issued, (unsigned long long)s->prefetch_useful);

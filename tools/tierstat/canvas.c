@@ -78,8 +78,9 @@ static bool load_cairo(struct cairo *c)
 static bool open_png(struct canvas *c, double width, double height)
 {
 	if (!load_cairo(&c->lib)) {
-		tool_fail(EXIT_WRONG, "%s: a PNG needs libcairo.so.2 (Debian: libcairo2); "
-				      "an .svg needs nothing",
+		tool_fail(EXIT_WRONG,
+			  "%s: a PNG needs libcairo.so.2 (Debian: libcairo2); "
+			  "an .svg needs nothing",
 			  c->file);
 		return false;
 	}

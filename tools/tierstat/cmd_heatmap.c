@@ -11,21 +11,22 @@
 #include "text.h"
 #include "tool.h"
 
-#define SPAN 768.0   /* of a row */
-#define FEW 2048     /* squares: then they are drawn larger */
+#define SPAN 768.0 /* of a row */
+#define FEW 2048   /* squares: then they are drawn larger */
 #define LABEL 14.0
 #define MARGIN 16.0
 #define TOP 88.0
-#define BIG 16	     /* squares: a region with a label of its own */
-#define LABELS 48    /* at most so many */
-#define ROWS 160     /* aimed at: else a square stands for several cells */
+#define BIG 16	  /* squares: a region with a label of its own */
+#define LABELS 48 /* at most so many */
+#define ROWS 160  /* aimed at: else a square stands for several cells */
 
 static struct emf_map map;
 static unsigned step; /* cells to a square */
 static unsigned row;  /* squares in a row */
 static double size;   /* of one, with the gap */
 
-/* Colour-blind people tell these apart: light to deep is heat, blue local, orange standby, grey far. */
+/* Colour-blind people tell these apart: light to deep is heat, blue local, orange standby, grey
+ * far. */
 static const struct {
 	unsigned cold, hot;
 	const char *name;
@@ -194,9 +195,10 @@ static void legend(struct canvas *c)
 		canvas_text(c, x + 28, y + 9, 10, CANVAS_LEFT, 0x202020, looks[i].name);
 		x += 36 + 5.6 * (double)strlen(looks[i].name) + 12;
 	}
-	canvas_text(c, MARGIN, y + 26, 10, CANVAS_LEFT, 0x606060,
-		    "pale: not seen in use for long; deep: seen in use just now (each step is twice "
-		    "as long ago)");
+	canvas_text(
+	    c, MARGIN, y + 26, 10, CANVAS_LEFT, 0x606060,
+	    "pale: not seen in use for long; deep: seen in use just now (each step is twice "
+	    "as long ago)");
 }
 
 static void title(struct canvas *c, const struct emf_stats *s)

@@ -41,7 +41,8 @@ static const struct panel {
 	{ "memory", "GiB", { "budget", "local", "far" }, { 0x999999, 0x08519c, 0xe6550d } },
 	{ "transfers", "MiB/s", { "fetched", "written" }, { 0x08519c, 0xe6550d } },
 	{ "threads wait", "%", { "stall, all threads" }, { 0xa50f15 } },
-	{ "faults", "/s",
+	{ "faults",
+	  "/s",
 	  { "waited for a store", "found in a frame", "fetched ahead in time" },
 	  { 0xa50f15, 0x08519c, 0x41ab5d } },
 };
@@ -72,7 +73,8 @@ static bool add(struct series *to, const struct emf_sample *s)
 		}
 		to->point[to->n++] = (struct point){
 			.t = (double)s->time_ns / 1e9,
-			.y = { { (double)s->local_limit / (1 << 30), (double)s->local_bytes / (1 << 30),
+			.y = { { (double)s->local_limit / (1 << 30),
+				 (double)s->local_bytes / (1 << 30),
 				 (double)s->far_bytes / (1 << 30) },
 			       { rate(s->fetched_bytes, b->fetched_bytes, seconds) / (1 << 20),
 				 rate(s->written_bytes, b->written_bytes, seconds) / (1 << 20) },
@@ -88,7 +90,8 @@ static bool add(struct series *to, const struct emf_sample *s)
 
 static void from_history(struct series *to, const struct emf_stats *s)
 {
-	uint64_t n = s->history_count, from = n > EMF_STATS_HISTORY - 1 ? n - EMF_STATS_HISTORY + 1 : 0;
+	uint64_t n = s->history_count,
+		 from = n > EMF_STATS_HISTORY - 1 ? n - EMF_STATS_HISTORY + 1 : 0;
 
 	/* the oldest may be being overwritten: it is left out */
 	for (uint64_t i = from; i < n; i++)
@@ -149,7 +152,7 @@ static double x_of(const struct series *s, double t)
 
 static void time_axis(struct canvas *c, const struct series *s, double bottom)
 {
-	static const double steps[] = { 1,   2,	  5,	10,   30,   60,	  120,
+	static const double steps[] = { 1,   2,	  5,	10,   30,   60,	   120,
 					300, 600, 1800, 3600, 7200, 14400, 43200 };
 	double end = s->point[s->n - 1].t, span = end - s->point[0].t, step = steps[0];
 
@@ -242,9 +245,9 @@ int cmd_plot(const struct options *opt)
 	if (!rc && series.n < 2)
 		rc = tool_fail(EXIT_WRONG, "%s",
 			       opt->file ? "the record has too few readings to plot"
-					 : s.mode == EMF_MODE_IDLE
-					       ? "nothing to plot: all of it fits (mode idle)"
-					       : "nothing to plot yet: wait three seconds");
+			       : s.mode == EMF_MODE_IDLE
+				   ? "nothing to plot: all of it fits (mode idle)"
+				   : "nothing to plot yet: wait three seconds");
 	if (!rc)
 		rc = draw(opt, &series, &s);
 	free(series.point);

@@ -85,7 +85,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *u
 	FILE *f;
 
 	(void)version, (void)upload;
-	/* one call before the body, one for each piece of it, one after it: there the answer is due */
+	/* one call before the body, one for each piece of it, one after it: there the answer is due
+	 */
 	if (!*con_cls || *upload_size) {
 		*con_cls = &seen;
 		*upload_size = 0;

@@ -16,7 +16,11 @@ static struct emf_map map;
 
 static const char *region_kept(uint32_t kept)
 {
-	return !kept ? "" : kept & 1 ? "locked" : kept & 2 ? "secret" : kept & 4 ? "device" : "pinned";
+	return !kept	  ? ""
+	       : kept & 1 ? "locked"
+	       : kept & 2 ? "secret"
+	       : kept & 4 ? "device"
+			  : "pinned";
 }
 
 static const char *name_of(const struct emf_map_region *r)
@@ -27,7 +31,9 @@ static const char *name_of(const struct emf_map_region *r)
 /* One character for so many cells: the state of most of them. */
 static void strip(const struct emf_map_region *r)
 {
-	static const char plain[] = ".Lsm-!K", *const utf8[] = { " ", "█", "▓", "▒", "░", "!", "■" };
+	static const char plain[] = ".Lsm-!K", *const utf8[] = {
+		" ", "█", "▓", "▒", "░", "!", "■"
+	};
 	static const char *const colours[] = { "0", "32", "36", "33", "90", "31", "34" };
 	bool nice = text_utf8(), colour = text_colour();
 	unsigned width = r->cells < STRIP ? r->cells : STRIP;

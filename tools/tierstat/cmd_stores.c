@@ -73,19 +73,18 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 		struct emf_hist h;
 
 		hist_since(&st->read_latency, &was->read_latency, &h);
-		printf("%*s%-5s %6s %9s %9s %7s %7s %6.1f %6s %8s %8s %s\n", opt->times ? 9 : 0, "",
-		       text_store_state(st->state), text_size(st->used_bytes, used),
-		       text_size(st->read_bytes, read), text_size(st->written_bytes, written),
-		       text_size((uint64_t)((double)since(st->read_bytes, was->read_bytes) /
-					    interval),
-				 rate),
-		       text_size((uint64_t)((double)since(st->written_bytes, was->written_bytes) /
-					    interval),
-				 wrate),
-		       busy_share(st, was, interval), text_count(st->errors, errors),
-		       text_time(hist_quantile(&h, 0.5), p50),
-		       text_time(hist_quantile(&h, 0.99), p99),
-		       text_printable(st->uri, uri, sizeof(uri)));
+		printf(
+		    "%*s%-5s %6s %9s %9s %7s %7s %6.1f %6s %8s %8s %s\n", opt->times ? 9 : 0, "",
+		    text_store_state(st->state), text_size(st->used_bytes, used),
+		    text_size(st->read_bytes, read), text_size(st->written_bytes, written),
+		    text_size((uint64_t)((double)since(st->read_bytes, was->read_bytes) / interval),
+			      rate),
+		    text_size(
+			(uint64_t)((double)since(st->written_bytes, was->written_bytes) / interval),
+			wrate),
+		    busy_share(st, was, interval), text_count(st->errors, errors),
+		    text_time(hist_quantile(&h, 0.5), p50), text_time(hist_quantile(&h, 0.99), p99),
+		    text_printable(st->uri, uri, sizeof(uri)));
 	}
 	if (!s->nstores)
 		puts("no store is open: all of it fits");

@@ -31,7 +31,17 @@ struct process {
 	bool seen;
 };
 
-enum order { BY_STALL, BY_FETCH, BY_LOCAL, BY_FAR, BY_MANAGED, BY_FAULTS, BY_PID, BY_COMMAND, ORDERS };
+enum order {
+	BY_STALL,
+	BY_FETCH,
+	BY_LOCAL,
+	BY_FAR,
+	BY_MANAGED,
+	BY_FAULTS,
+	BY_PID,
+	BY_COMMAND,
+	ORDERS
+};
 
 static const char *const order_names[ORDERS] = { "stall",   "fetch",  "local", "far",
 						 "managed", "faults", "pid",   "command" };
@@ -254,10 +264,11 @@ static void end_line(void)
 
 static void bar(const struct emf_stats *s)
 {
-	static const char *const nice[] = { "█", "▓", "░", " " }, *const plain[] = { "#", "+", "-", " " };
+	static const char *const nice[] = { "█", "▓", "░", " " }, *const plain[] = { "#", "+", "-",
+										     " " };
 	const char *const *c = text_utf8() ? nice : plain;
-	uint64_t all = s->managed_bytes ? s->managed_bytes : 1,
-		 standby = s->standby_bytes, frames = standby + s->free_frame_bytes,
+	uint64_t all = s->managed_bytes ? s->managed_bytes : 1, standby = s->standby_bytes,
+		 frames = standby + s->free_frame_bytes,
 		 local = s->local_bytes > frames ? s->local_bytes - frames : 0;
 	unsigned k = 0;
 	const struct {
@@ -298,8 +309,7 @@ static void sparks(const struct emf_stats *s)
 	uint64_t count = s->history_count, n = count > SPARK ? SPARK : count ? count - 1 : 0;
 
 	for (uint64_t i = 0; i < n; i++) {
-		const struct emf_sample *a =
-					    &s->history[(count - n - 1 + i) % EMF_STATS_HISTORY],
+		const struct emf_sample *a = &s->history[(count - n - 1 + i) % EMF_STATS_HISTORY],
 					*b = &s->history[(count - n + i) % EMF_STATS_HISTORY];
 		double seconds = (double)(b->time_ns - a->time_ns) / 1e9;
 
@@ -355,13 +365,15 @@ static void region_lines(void)
 	    text_printable(p->now.command, command, sizeof(command)));
 	end_line();
 	if (top.map_rc) {
-		put(DIM, "%s", p->now.mode == EMF_MODE_IDLE ? "all of it fits: nothing is moved"
-							      : "no map yet");
+		put(DIM, "%s",
+		    p->now.mode == EMF_MODE_IDLE ? "all of it fits: nothing is moved"
+						 : "no map yet");
 		end_line();
 		return;
 	}
 	left -= 2;
-	put(DIM, "%14s %7s %-12s %6s %7s %6s", "ADDRESS", "LENGTH", "CLASS", "LOCAL", "STANDBY", "FAR");
+	put(DIM, "%14s %7s %-12s %6s %7s %6s", "ADDRESS", "LENGTH", "CLASS", "LOCAL", "STANDBY",
+	    "FAR");
 	end_line();
 	for (unsigned i = 0; i < top.map.nregions && left > 0; i++, left--) {
 		const struct emf_map_region *r = &top.map.region[i];
@@ -369,10 +381,14 @@ static void region_lines(void)
 					  .local_bytes = r->local_bytes + r->standby_bytes,
 					  .standby_bytes = r->standby_bytes,
 					  .far_bytes = r->far_bytes };
-		char length[TEXT_NUMBER], local[TEXT_NUMBER], standby[TEXT_NUMBER], far[TEXT_NUMBER];
+		char length[TEXT_NUMBER], local[TEXT_NUMBER], standby[TEXT_NUMBER],
+		    far[TEXT_NUMBER];
 
 		put(PLAIN, "%14llx %7s %-12.12s %6s %7s %6s ", (unsigned long long)r->start,
-		    text_size(r->length, length), r->kept ? "kept" : r->class[0] ? r->class : "-",
+		    text_size(r->length, length),
+		    r->kept	  ? "kept"
+		    : r->class[0] ? r->class
+				  : "-",
 		    text_size(r->local_bytes, local), text_size(r->standby_bytes, standby),
 		    text_size(r->far_bytes, far));
 		bar(&part);
@@ -414,7 +430,8 @@ static void help_lines(void)
 	static const char *const lines[] = {
 		"",
 		"  up, down    choose a process         Enter   its regions, and back",
-		"  w           what limits it           /       only names with this text; Enter ends",
+		"  w           what limits it           /       only names with this text; Enter "
+		"ends",
 		"  s           sort by the next column  r       the other way round",
 		"  p           pause                    h       this help, and back",
 		"  q           quit",
@@ -422,8 +439,10 @@ static void help_lines(void)
 		"  LIMIT   the budget      LOCAL   what counts against it     FAR   in the stores",
 		"  TIERS   of its memory: local, standby (in a frame), far; blank: never touched",
 		"  FETCH, WRITE  bytes a second from and to the stores",
-		"  STALL%  time that threads wait in faults, summed: 100 is one thread that only waits",
-		"  the two curves: stall (full: 100%) and fetch (full: the most of them), the last seconds",
+		"  STALL%  time that threads wait in faults, summed: 100 is one thread that only "
+		"waits",
+		"  the two curves: stall (full: 100%) and fetch (full: the most of them), the last "
+		"seconds",
 	};
 
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
@@ -653,7 +672,7 @@ int cmd_top(const struct options *opt)
 		return tool_unreadable(opt->pid, -ESRCH);
 	begin_curses();
 	due = tool_now() + (delay < 0.5 ? delay : 0.5); /* the first rates soon */
-	for (unsigned long i = 0; go_on; ) {
+	for (unsigned long i = 0; go_on;) {
 		int wait, ch;
 
 		draw();

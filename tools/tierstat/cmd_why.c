@@ -71,8 +71,9 @@ static void ceiling(const struct why *w, const struct emf_stats *s)
 		return;
 	printf("%-9s %s are far; at the %s/s that the stores give, one pass over all memory takes\n"
 	       "%-9s at least %s: at most %.2f passes (tokens, epochs) a second\n",
-	       "ceiling", text_size(s->far_bytes, far), text_size((uint64_t)w->bandwidth, bandwidth),
-	       "", text_time((uint64_t)(w->pass * 1e9), pass), 1 / w->pass);
+	       "ceiling", text_size(s->far_bytes, far),
+	       text_size((uint64_t)w->bandwidth, bandwidth), "",
+	       text_time((uint64_t)(w->pass * 1e9), pass), 1 / w->pass);
 }
 
 static void text(const struct why *w, const struct emf_stats *s, double seconds)

@@ -61,7 +61,8 @@ static void labels(FILE *f, const struct emf_stats *s)
 {
 	char command[2 * sizeof(s->command)];
 
-	fprintf(f, "pid=\"%u\",command=\"%s\"", s->pid, label(s->command, command, sizeof(command)));
+	fprintf(f, "pid=\"%u\",command=\"%s\"", s->pid,
+		label(s->command, command, sizeof(command)));
 }
 
 /* clang-format off */
@@ -175,8 +176,8 @@ static void histogram(FILE *f, const char *name, const struct emf_stats *s, int 
 	unsigned i = 0;
 
 	for (unsigned e = EDGE_FIRST; e <= EDGE_LAST + 1; e++) {
-		for (; i < EMF_STATS_BUCKETS &&
-		       (e > EDGE_LAST || emf_hist_floor(i) < 1ull << e); i++) {
+		for (; i < EMF_STATS_BUCKETS && (e > EDGE_LAST || emf_hist_floor(i) < 1ull << e);
+		     i++) {
 			seen += h->bucket[i];
 			sum += (double)h->bucket[i] * (double)emf_hist_floor(i) * 1.06e-9;
 		}

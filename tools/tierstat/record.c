@@ -133,7 +133,7 @@ int record_add(struct record *r, uint64_t time_ns, const struct emf_stats *s)
 			continue;
 		p = put(p, i - before);
 		/* small ones of either sign are short */
-		p = put(p, delta << 1 ^ (uint64_t)((int64_t)delta >> 63));
+		p = put(p, delta << 1 ^ (delta >> 63 ? UINT64_MAX : 0));
 		before = i;
 		l->word[i] = word[i];
 	}

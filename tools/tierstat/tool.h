@@ -24,10 +24,10 @@
 struct options {
 	const char *dir; /* the run directory */
 	bool json, times, bytes;
-	pid_t pid;	      /* 0: all */
-	const char *command;  /* -c: a glob of names */
-	const char *out;      /* -o: columns, or a file */
-	const char *file;     /* of replay and plot */
+	pid_t pid;	     /* 0: all */
+	const char *command; /* -c: a glob of names */
+	const char *out;     /* -o: columns, or a file */
+	const char *file;    /* of replay and plot */
 	const char *listen, *textfile;
 	double delay;	     /* 0: once */
 	unsigned long count; /* 0: until the process ends */

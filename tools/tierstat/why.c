@@ -15,7 +15,7 @@
 #define BUSY_FULL 0.8	  /* a store that has always something to do */
 #define PINNED_MUCH 0.25  /* of the budget */
 #define SLOWER 3.0	  /* times the median of the other stores */
-#define NEAR_LITTLE 0.6   /* of the touches: those of a sweep are near one another */
+#define NEAR_LITTLE 0.6	  /* of the touches: those of a sweep are near one another */
 #define AHEAD_NONE 0.1	  /* of the fetched blocks */
 #define BLOCKS_FEW 32	  /* of a budget: less leaves no room to read ahead */
 #define WASTED_MUCH 0.3	  /* of what was fetched ahead */
@@ -26,7 +26,8 @@
 #define BLOCK (2.0 * 1024 * 1024)
 
 struct numbers {
-	double demand, standby, wprot, zero, starved, touches, near, fetched, written, issued, useful, wasted;
+	double demand, standby, wprot, zero, starved, touches, near, fetched, written, issued,
+	    useful, wasted;
 	double blocks; /* fetched */
 	double reads;  /* per store, below */
 	double busy;   /* of the busiest store */
@@ -40,12 +41,18 @@ struct store_numbers {
 const char *why_name(enum why_cause cause)
 {
 	static const char *const names[] = {
-		[WHY_NOTHING] = "nothing",	     [WHY_UNMANAGED] = "unmanaged",
-		[WHY_STORE_DOWN] = "store-down",     [WHY_STORE_FULL] = "store-full",
-		[WHY_PINNED] = "pinned",	     [WHY_MOVERS] = "movers",
-		[WHY_SLOW_STORE] = "slow-store",     [WHY_RANDOM] = "random",
-		[WHY_BUDGET] = "budget",	     [WHY_WRITE_BACK] = "write-back",
-		[WHY_LINK] = "link",		     [WHY_FIRST_TOUCH] = "first-touch",
+		[WHY_NOTHING] = "nothing",
+		[WHY_UNMANAGED] = "unmanaged",
+		[WHY_STORE_DOWN] = "store-down",
+		[WHY_STORE_FULL] = "store-full",
+		[WHY_PINNED] = "pinned",
+		[WHY_MOVERS] = "movers",
+		[WHY_SLOW_STORE] = "slow-store",
+		[WHY_RANDOM] = "random",
+		[WHY_BUDGET] = "budget",
+		[WHY_WRITE_BACK] = "write-back",
+		[WHY_LINK] = "link",
+		[WHY_FIRST_TOUCH] = "first-touch",
 		[WHY_READ_AHEAD] = "read-ahead",
 	};
 
@@ -215,8 +222,9 @@ static bool broken_store(const struct why_input *in, struct why *w)
 			char used[TEXT_NUMBER];
 
 			set(w, WHY_STORE_FULL, "the far store is full");
-			evidence(w, "%s takes no more (%s used): what is over stays local, beyond "
-				    "the budget",
+			evidence(w,
+				 "%s takes no more (%s used): what is over stays local, beyond "
+				 "the budget",
 				 uri(in, i), size((double)in->now->store[i].used_bytes, used));
 			advise(w, "give it more space, or add a store: --store URI");
 			return true;
@@ -233,8 +241,9 @@ static bool pinned(const struct why_input *in, struct why *w)
 	if (!budget || (double)in->now->stuck_bytes < PINNED_MUCH * budget)
 		return false;
 	set(w, WHY_PINNED, "pinned memory");
-	evidence(w, "%s of the budget of %s cannot be moved: the kernel refuses (pinned for a "
-		    "device, or shared with a child)",
+	evidence(w,
+		 "%s of the budget of %s cannot be moved: the kernel refuses (pinned for a "
+		 "device, or shared with a child)",
 		 size((double)in->now->stuck_bytes, stuck), size(budget, limit));
 	if (in->kept_bytes)
 		evidence(w, "%s more are locked, secret or registered for DMA",
@@ -294,8 +303,9 @@ static bool slow_store(const struct why_input *in, const struct store_numbers *s
 		if (st[i].reads < FEW || !(others > 0) || st[i].mean_s < SLOWER * others)
 			continue;
 		set(w, WHY_SLOW_STORE, "one store is slower than the others");
-		evidence(w, "a read of %s takes %s, of the others %s; a stripe is as fast as its "
-			    "slowest member",
+		evidence(w,
+			 "a read of %s takes %s, of the others %s; a stripe is as fast as its "
+			 "slowest member",
 			 uri(in, i), text_time((uint64_t)(st[i].mean_s * 1e9), mine),
 			 text_time((uint64_t)(others * 1e9), theirs));
 		advise(w, "mend it or leave it out: without %s the others carry the load",
@@ -324,8 +334,9 @@ static bool late_answers(const struct why_input *in, const struct numbers *n,
 	if (s->mean_s > 1.5 * s->floor_s || together < 1.4 * alone)
 		return false;
 	set(w, WHY_SLOW_STORE, "the store answers late");
-	evidence(w, "a read of %s takes %s, alone or with others (%.1f at a time give %s): latency, "
-		    "not bandwidth",
+	evidence(w,
+		 "a read of %s takes %s, alone or with others (%.1f at a time give %s): latency, "
+		 "not bandwidth",
 		 uri(in, n->busiest), text_time((uint64_t)(s->mean_s * 1e9), each), inflight,
 		 speed(together, b));
 	advise(w, "a nearer or faster store; a deeper window ([class] window=N) has more reads "
@@ -342,11 +353,13 @@ static bool random_access(const struct why_input *in, const struct numbers *n, s
 		return false;
 	hist_since(&in->now->fault_latency, &in->before->fault_latency, &h);
 	set(w, WHY_RANDOM, "random access");
-	evidence(w, "%.0f far blocks a second are touched, only %.0f%% of them near one of the last "
-		    "four: nothing to foresee",
+	evidence(w,
+		 "%.0f far blocks a second are touched, only %.0f%% of them near one of the last "
+		 "four: nothing to foresee",
 		 n->touches / in->seconds, 100 * n->near / n->touches);
-	evidence(w, "each brings a block of 2 MiB for the few bytes that are read; half of the "
-		    "faults take %s or more",
+	evidence(w,
+		 "each brings a block of 2 MiB for the few bytes that are read; half of the "
+		 "faults take %s or more",
 		 text_time(hist_quantile(&h, 0.5), each));
 	advise(w, "give the part that is walked at random local memory: raise local.limit, or a "
 		  "class for it with resident=100");
@@ -384,15 +397,17 @@ static bool too_small(const struct why_input *in, const struct numbers *n, struc
 		return false;
 	set(w, WHY_BUDGET, "too small a budget for what the program goes through");
 	if (wasteful(n))
-		evidence(w, "%.0f%% of the blocks that are fetched ahead are given up before they "
-			    "are touched",
+		evidence(w,
+			 "%.0f%% of the blocks that are fetched ahead are given up before they "
+			 "are touched",
 			 100 * n->wasted / n->issued);
 	if (starved)
 		evidence(w, "%.0f faults a second found no frame, and waited for one to be freed",
 			 n->starved / in->seconds);
 	if (cramped(in, n))
-		evidence(w, "there is no room to fetch anything ahead: %.0f blocks a second are "
-			    "waited for",
+		evidence(w,
+			 "there is no room to fetch anything ahead: %.0f blocks a second are "
+			 "waited for",
 			 n->demand / in->seconds);
 	evidence(w, "the budget is %s, %.0f blocks", size((double)in->now->local_limit, limit),
 		 (double)in->now->local_limit / BLOCK);
@@ -413,8 +428,8 @@ static bool full_link(const struct why_input *in, const struct numbers *n,
 		set(w, WHY_WRITE_BACK, "write-back takes the link");
 	else
 		set(w, WHY_LINK, "the bandwidth of the link");
-	evidence(w, "%s is busy %.0f%% of the time, with %s in both directions", uri(in, n->busiest),
-		 100 * n->busy, speed((s->bytes + s->written) / s->busy_s, b));
+	evidence(w, "%s is busy %.0f%% of the time, with %s in both directions",
+		 uri(in, n->busiest), 100 * n->busy, speed((s->bytes + s->written) / s->busy_s, b));
 	evidence(w, "fetched %s, written %s", speed(n->fetched / in->seconds, f),
 		 speed(n->written / in->seconds, wr));
 	if (writes) {
@@ -477,8 +492,7 @@ void why_judge(const struct why_input *in, struct why *w)
 		evidence(w, "%.2f%% of the time, summed over threads", 100 * w->stall);
 		return;
 	}
-	if (pinned(in, w) || random_access(in, &n, w) || movers(in, &n, w) ||
-	    slow_store(in, st, w))
+	if (pinned(in, w) || random_access(in, &n, w) || movers(in, &n, w) || slow_store(in, st, w))
 		return;
 	if ((wasteful(&n) || cramped(in, &n)) && too_small(in, &n, w))
 		return;

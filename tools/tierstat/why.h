@@ -26,7 +26,7 @@ enum why_cause {
 
 struct why_input {
 	const struct emf_stats *now, *before;
-	double seconds;	   /* between them */
+	double seconds;	     /* between them */
 	double mover, fault; /* CPU time of these threads, in cores; negative: unknown */
 	uint64_t kept_bytes;
 	uint64_t now_ns; /* CLOCK_MONOTONIC of `now` */
@@ -36,9 +36,10 @@ struct why_input {
 
 struct why {
 	enum why_cause cause;
-	double stall;	  /* threads that wait, on average */
-	double bandwidth; /* bytes/s that the stores give while they are busy; 0: nothing was read */
-	double pass;	  /* s: to fetch once what is far, at that bandwidth; 0: nothing is far */
+	double stall; /* threads that wait, on average */
+	double
+	    bandwidth; /* bytes/s that the stores give while they are busy; 0: nothing was read */
+	double pass;   /* s: to fetch once what is far, at that bandwidth; 0: nothing is far */
 	char headline[160];
 	char evidence[WHY_LINES][200], advice[WHY_LINES][200];
 	unsigned nevidence, nadvice;
