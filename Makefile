@@ -22,18 +22,19 @@ UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
-PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev
-CHECK_PACKAGES = $(PACKAGES) nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
+PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
+	libncurses-dev libmicrohttpd-dev
+CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
 BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 
-.PHONY: all check check-long debug demo bench install clean lint packages
+.PHONY: all check check-long debug demo bench install deb clean lint packages
 all: packages
 	$(MAKE) outputs
 .PHONY: outputs
-outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS)
+outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS) $(BUILD)/man/emfatier.conf.5
 
 include tests/packages.mk
 
@@ -70,10 +71,19 @@ $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 # --- the tools ---
 
 tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
-$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/tierstat/segment.o $(BUILD)/librt_emf.a
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) \
+		$(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
+	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-Bstatic -lncursesw -ltinfo -Wl,-Bdynamic -Wl,-z,now -pthread -ldl
+
+# The settings in the man page are those of the table of keys.
+$(BUILD)/man/settings: $(BUILD)/obj/tools/man/settings.o $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
+$(BUILD)/man/emfatier.conf.5: tools/man/emfatier.conf.5.in $(BUILD)/man/settings
+	$(BUILD)/man/settings <$< >$@.tmp
+	mv $@.tmp $@
 
 # --- tests and benchmarks ---
 
@@ -142,16 +152,42 @@ lint:
 	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] include/*.h preload/*.[ch])
 	cppcheck -q --error-exitcode=1 --enable=warning,portability --inline-suppr -Iinclude -Isrc src preload tools
 
+VERSION = 0.1.0
+SHARE = $(DESTDIR)$(PREFIX)/share
+# Where systemd and bash look; for another PREFIX than /usr and /usr/local say where.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+PKGCONFIGDIR ?= $(PREFIX)/lib/pkgconfig
+filled = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g'
+MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-doctor:emfatier \
+	$(foreach c,top why regions stores hist heatmap plot record replay prom,tierstat-$(c):tierstat)
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/emfatier/providers \
-		$(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/share/emfatier/policies
+		$(DESTDIR)$(PREFIX)/include $(SHARE)/emfatier/policies $(SHARE)/emfatier/grafana \
+		$(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/doc/emfatier/examples \
+		$(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(COMPLETIONDIR)
 	install -m 755 $(BUILD)/emfatier $(BUILD)/tierstat $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BUILD)/libemfatier.so $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/providers/*.so $(DESTDIR)$(PREFIX)/lib/emfatier/providers
 	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 policies/*.conf $(DESTDIR)$(PREFIX)/share/emfatier/policies
+	install -m 644 policies/*.conf $(SHARE)/emfatier/policies
+	install -m 644 tools/grafana/emfatier.json $(SHARE)/emfatier/grafana
+	install -m 644 tools/man/*.1 $(SHARE)/man/man1
+	for a in $(MAN_ALIASES); do echo ".so man1/$${a#*:}.1" >$(SHARE)/man/man1/$${a%:*}.1; done
+	install -m 644 $(BUILD)/man/emfatier.conf.5 $(SHARE)/man/man5
+	install -m 644 tools/completion/* $(DESTDIR)$(COMPLETIONDIR)
+	install -m 755 tools/examples/*.sh $(SHARE)/doc/emfatier/examples
+	install -m 644 README.md $(SHARE)/doc/emfatier
+	install -m 644 tools/examples/*.yaml tools/examples/*.service $(SHARE)/doc/emfatier/examples
+	$(filled) tools/emfatier.pc.in >$(DESTDIR)$(PKGCONFIGDIR)/emfatier.pc
+	$(filled) tools/systemd/emfatier-prom.service.in >$(DESTDIR)$(UNITDIR)/emfatier-prom.service
 	install -D -m 644 tools/60-emfatier.rules $(DESTDIR)$(UDEVDIR)/60-emfatier.rules
 	install -D -m 644 tools/emfatier.sysusers $(DESTDIR)$(SYSUSERSDIR)/emfatier.conf
+
+# build/emfatier_*.deb and build/emfatier-dev_*.deb, for Debian 12.
+deb: all
+	tools/deb/build.sh $(BUILD) $(VERSION)
 
 clean:
 	rm -rf $(BUILD)

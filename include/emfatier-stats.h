@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The statistics segment: EMFATIER_RUN_DIR/PID.stats, written by the runtime,
- * mapped read-only by tierstat. One process writes, any number read, and nobody
+ * mapped by tierstat. One process writes, any number read, and nobody
  * waits: every counter is a 64-bit word that is read whole (relaxed atomics); a
- * reader may see one counter a little older than another.
+ * reader may see one counter a little older than another. One word is the readers':
+ * map_wanted, by which they ask for the map that follows in the file.
  *
  * A reader checks magic, version and size, then that the process still lives
  * and started at `start_time` (field 22 of /proc/PID/stat, clock ticks since
@@ -16,9 +17,10 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 1u
+#define EMF_STATS_VERSION 2u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
+#define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
 
 typedef _Atomic uint64_t emf_stat;
 
@@ -66,7 +68,18 @@ struct emf_store_stats {
 	emf_stat read_bytes;
 	emf_stat written_bytes;
 	emf_stat errors;
+	emf_stat inflight;   /* reads and writes under way */
+	emf_stat busy_ns;    /* time in which there were any, but for the one that lasts */
+	emf_stat busy_since; /* CLOCK_MONOTONIC ns: when that began */
 	struct emf_hist read_latency;
+};
+
+/* What was a second ago, two seconds ago, ...: for plots, without having been there. */
+struct emf_sample {
+	emf_stat time_ns; /* CLOCK_MONOTONIC */
+	emf_stat local_limit, local_bytes, far_bytes;
+	emf_stat fetched_bytes, written_bytes, stall_ns;
+	emf_stat faults_demand, faults_standby, prefetch_useful;
 };
 
 struct emf_stats {
@@ -106,9 +119,73 @@ struct emf_stats {
 	emf_stat stall_ns; /* sum over all faults: from reading the event to waking the thread */
 	emf_stat lost_bytes; /* could not be fetched; touching them raises SIGBUS */
 	emf_stat overruns;   /* times the budget had to be exceeded */
+	emf_stat faults_starved; /* found no frame to be served with, and waited for one */
+	emf_stat touches;	 /* faults on blocks that were far, or are fetched ahead */
+	emf_stat touches_near;	 /* of these, near one of the last four: a sweep, not random access */
+
+	emf_stat stuck_bytes; /* gauge: local, and refused to move (pinned, shared) */
+	emf_stat map_wanted;  /* written by readers: CLOCK_MONOTONIC ns of when one asked last */
+	emf_stat map_offset;  /* where in this file struct emf_map is; 0: there is none */
 
 	struct emf_hist fault_latency;
 	struct emf_store_stats store[EMF_STATS_STORES];
+
+	emf_stat history_count; /* sample i is at history[i % EMF_STATS_HISTORY] */
+	struct emf_sample history[EMF_STATS_HISTORY];
+};
+
+/*
+ * The map: regions and what becomes of their blocks. Written at most four times a second,
+ * and only while somebody asked within the last EMF_MAP_ATTENTION_NS; else its pages do not
+ * even exist. `sequence` is odd while it is written: a reader that saw an odd one, or another
+ * one afterwards, reads again. What has no room in the tables is in the totals only.
+ */
+#define EMF_MAP_REGIONS 1024
+#define EMF_MAP_CELLS 65536
+#define EMF_MAP_ATTENTION_NS 3000000000ull
+
+/* The low half of a cell. Of several blocks: the one that most of them are in. */
+enum emf_cell {
+	EMF_CELL_EMPTY, /* never touched, or given back: all zero */
+	EMF_CELL_LOCAL,
+	EMF_CELL_STANDBY, /* in a frame: evicted, or fetched ahead, a moment ago */
+	EMF_CELL_MOVING,  /* a transfer is under way */
+	EMF_CELL_FAR,
+	EMF_CELL_LOST,
+	EMF_CELL_KEPT, /* locked, secret or registered for DMA: never moved */
+	EMF_CELL_STATES,
+};
+
+/*
+ * The high half: how long ago it was seen in use. 15: within an eighth of a second; each
+ * step down doubles that; 0: never, or half an hour ago. Use of what is local is not seen but
+ * when it comes back, is written first, or is probed.
+ */
+static inline unsigned emf_heat(uint64_t age_ns)
+{
+	uint64_t eighths = age_ns / 125000000u;
+	unsigned log = eighths ? 64u - (unsigned)__builtin_clzll(eighths) : 0;
+
+	return log < 15 ? 15 - log : 0;
+}
+
+struct emf_map_region {
+	uint64_t start, length;
+	uint64_t local_bytes, standby_bytes, far_bytes, lost_bytes;
+	uint32_t first_cell, cells; /* cells 0: no room for them */
+	uint32_t registered, kept; /* kept: 1 locked, 2 secret, 4 for a device, 8 for good */
+	char class[32];
+};
+
+struct emf_map {
+	emf_stat sequence;
+	uint64_t written_at; /* CLOCK_MONOTONIC ns; 0: never */
+	uint64_t kept_bytes;
+	uint32_t block_bytes, blocks_per_cell;
+	uint32_t nregions, regions_total; /* in the table, and in all */
+	uint32_t ncells, pad;
+	struct emf_map_region region[EMF_MAP_REGIONS];
+	uint8_t cell[EMF_MAP_CELLS];
 };
 
 #endif

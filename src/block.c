@@ -188,8 +188,14 @@ static bool plenty(void)
 	return used + engine.reserve_high * BLOCK_SIZE <= engine.limit;
 }
 
+static void used(struct block *b)
+{
+	b->used_at = (uint32_t)(k_now_ns() >> BLOCK_USED_SHIFT);
+}
+
 static void arrived(struct block *b, enum arrival how)
 {
+	used(b);
 	trace_block(how == ARRIVE_NEW	     ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
@@ -682,6 +688,7 @@ void block_dirty(struct block *b)
 	trace_block(TRACE_WRITE, b);
 	policy_written(b);
 	block_unprotect(b);
+	used(b);
 }
 
 void block_unprotect(struct block *b)

@@ -116,8 +116,11 @@ struct block {
 	uint32_t frame, slot;
 	uint8_t state, flags;
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
+	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
 	struct policy_note note;
 };
+
+#define BLOCK_USED_SHIFT 26 /* 67 ms */
 
 /* The block moved in memory from `from`, into region r: mends who points to it. */
 void block_relocate(struct block *b, const struct block *from, struct region *r);

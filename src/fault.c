@@ -60,6 +60,24 @@ static void bump(emf_stat *counter)
 	atomic_fetch_add_explicit(counter, 1, memory_order_relaxed);
 }
 
+/* Does the program sweep, or jump about? A few blocks, or a part of a big region, are near. */
+static void note_touch(const struct block *b)
+{
+	static uintptr_t recent[4];
+	static unsigned next;
+	uintptr_t at = (uintptr_t)block_start(b), reach = (b->region->end - b->region->start) / 32;
+	bool close = false;
+
+	if (reach < 4 * BLOCK_SIZE)
+		reach = 4 * BLOCK_SIZE;
+	for (unsigned i = 0; i < 4; i++)
+		close |= (at > recent[i] ? at - recent[i] : recent[i] - at) <= reach;
+	recent[next++ % 4] = at;
+	bump(&engine.stats->touches);
+	if (close)
+		bump(&engine.stats->touches_near);
+}
+
 /* At once, or after it had starved. */
 static void resolved(struct block *b, uint64_t since)
 {
@@ -70,8 +88,10 @@ static void resolved(struct block *b, uint64_t since)
 
 static void starve(struct block *b, uint64_t since)
 {
-	if (!b->since)
+	if (!b->since) {
 		b->since = since;
+		bump(&engine.stats->faults_starved);
+	}
 	if (b->list != &engine.starving) {
 		list_remove(b);
 		list_append(&engine.starving, b);
@@ -138,6 +158,7 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 
 	if (ahead) {
 		/* Here prefetch learns how far the program is. */
+		note_touch(b);
 		bump(&engine.stats->prefetch_useful);
 		prefetch_touched(b, true);
 		b->flags &= (uint8_t)~B_PREFETCHED;
@@ -164,6 +185,7 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 		return;
 	}
 	bump(&engine.stats->faults_demand);
+	note_touch(b);
 	prefetch_touched(b, false);
 	engine_wanted(b, since);
 	b->flags |= write ? B_WRITE : 0;
@@ -194,8 +216,10 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 			fault_far(b, write, now);
 		break;
 	case FETCHING:
-		if (!(b->flags & B_WANTED))
+		if (!(b->flags & B_WANTED)) {
 			bump(&engine.stats->faults_demand);
+			note_touch(b);
+		}
 		engine_wanted(b, now);
 		b->flags |= write ? B_WRITE : 0;
 		break;

@@ -20,6 +20,7 @@
 #include "region.h"
 #include "slot.h"
 #include "transfer.h"
+#include "observe.h"
 
 #define DEPTH 16
 #define FDS 32
@@ -471,6 +472,8 @@ static void publish(void)
 				      used / engine.store.nleaves, memory_order_relaxed);
 	atomic_store_explicit(&engine.stats->free_frame_bytes, frame_free_count() * BLOCK_SIZE,
 			      memory_order_relaxed);
+	atomic_store_explicit(&engine.stats->stuck_bytes, engine.stuck.count * BLOCK_SIZE,
+			      memory_order_relaxed);
 }
 
 static int sleep_ms(void)
@@ -483,6 +486,8 @@ static int sleep_ms(void)
 		return 10;
 	if (engine.store_retry_at || engine.stuck.head || pool.inflight || engine.leaving.head)
 		return 100;
+	if (observe_wanted())
+		return 250;
 	return 1000;
 }
 
@@ -522,6 +527,8 @@ static bool work(void)
 	more |= trim();
 	shrink();
 	publish();
+	observe_sample();
+	more |= observe_map();
 	engine_audit();
 	return more;
 }

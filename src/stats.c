@@ -15,7 +15,10 @@
 #include "mailbox.h"
 #include "rundir.h"
 
-static struct emf_stats none;
+/* The mailbox lies between. */
+#define MAP_OFFSET ((MAILBOX_OFFSET + sizeof(struct mailbox) + K_PAGE - 1) & ~(size_t)(K_PAGE - 1))
+
+static struct emf_stats none, *own;
 static char path[300];
 static pid_t owner;
 
@@ -84,9 +87,15 @@ static struct emf_stats *map_segment(void)
 	struct rlimit most;
 	const size_t size = MAILBOX_OFFSET + sizeof(struct mailbox);
 	bool fits = !getrlimit(RLIMIT_FSIZE, &most) && most.rlim_cur >= size;
+	/* The map behind it stays a hole until somebody wants to see it (observe.c). */
+	size_t len = MAP_OFFSET + sizeof(struct emf_map);
 	if (fits && !posix_fallocate(fd, 0, (off_t)size)) {
-		long r = k_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (most.rlim_cur < len || ftruncate(fd, (off_t)len))
+			len = size;
+		long r = k_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		s = r < 0 && r > -4096 ? NULL : (struct emf_stats *)r;
+		if (s && len > size)
+			s->map_offset = MAP_OFFSET;
 	}
 	close(fd);
 	if (!s)
@@ -120,7 +129,14 @@ void stats_open(const char *command, uint64_t limit)
 	mailbox_init(engine.mailbox);
 	/* Last: a reader that sees the magic sees the rest. */
 	__atomic_store_n(&s->magic, EMF_STATS_MAGIC, __ATOMIC_RELEASE);
-	engine.stats = s;
+	engine.stats = own = s;
+}
+
+struct emf_map *stats_map(void)
+{
+	if (!own || engine.stats != own || !own->map_offset)
+		return NULL;
+	return (struct emf_map *)((char *)own + MAP_OFFSET);
 }
 
 void stats_remove(void)

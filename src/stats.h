@@ -14,6 +14,8 @@
 struct emf_stats *stats_none(void);
 /* Makes RUN_DIR/PID.stats and sets engine.stats; keeps stats_none on any error. Once a process. */
 void stats_open(const char *command, uint64_t limit);
+/* The map behind the segment (not populated before it is wanted), or NULL. */
+struct emf_map *stats_map(void);
 /* Removes the file: the process ends. */
 void stats_remove(void);
 

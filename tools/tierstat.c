@@ -2,33 +2,64 @@
 /* tierstat: what the managed processes of this machine hold, fetch and wait for. */
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
-#include <stdbool.h>
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "rundir.h"
-#include "tierstat/segment.h"
-#include "tierstat/show.h"
+#include "tierstat/columns.h"
+#include "tierstat/tool.h"
 
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
+enum takes { PID_MAYBE = 1, PID_MUST = 2, FILE_MUST = 4, PID_OR_FILE = 8, NUMBERS = 16 };
 
-#define EXIT_WRONG 1
-#define EXIT_USAGE 2
-#define EXIT_DEGRADED 3
-#define EXIT_NO_PROCESS 4
+/* letters: the options it knows, 'j' for --json, 'l' for --listen, 'f' for --textfile. */
+static const struct command {
+	const char *name, *letters;
+	unsigned takes;
+	int (*run)(const struct options *opt);
+	const char *usage, *help;
+} commands[] = {
+	{ "", "pctobj", NUMBERS, cmd_list, "[-p PID] [DELAY [COUNT]]",
+	  "a line a process; with -p rates, since the start and then every DELAY seconds" },
+	{ "top", "pcb", PID_MAYBE | NUMBERS, cmd_top, "[PID] [DELAY [COUNT]]",
+	  "the same on a whole screen: sort, filter, regions of one; h for help" },
+	{ "why", "pj", PID_MUST | NUMBERS, cmd_why, "PID [SECONDS]",
+	  "what limits it, and what to change" },
+	{ "regions", "pbj", PID_MUST, cmd_regions, "PID", "its memory, region by region" },
+	{ "stores", "ptb", PID_MUST | NUMBERS, cmd_stores, "PID [DELAY [COUNT]]",
+	  "its far tiers: space, traffic, latency" },
+	{ "hist", "pt", PID_MUST | NUMBERS, cmd_hist, "PID [DELAY [COUNT]]",
+	  "how long faults and reads take, drawn" },
+	{ "heatmap", "po", PID_MUST, cmd_heatmap, "PID -o FILE.svg|FILE.png",
+	  "a picture of its blocks by tier and heat" },
+	{ "plot", "po", PID_OR_FILE, cmd_plot, "PID|RECORD -o FILE.svg|FILE.png",
+	  "its last minutes, or a record, as curves" },
+	{ "record", "pco", PID_MAYBE | NUMBERS, cmd_record, "[PID] -o FILE [DELAY [COUNT]]",
+	  "writes down what it sees, for replay and plot" },
+	{ "replay", "pctob", FILE_MUST, cmd_replay, "FILE",
+	  "shows a record as tierstat -p PID would have" },
+	{ "prom", "pclf", 0, cmd_prom, "[--listen [ADDR:]PORT | --textfile FILE]",
+	  "metrics for Prometheus: printed, served or put into a file" },
+};
 
-static const char help[] =
-    "usage: tierstat                          one line a managed process, since its start\n"
-    "       tierstat -p PID [DELAY [COUNT]]   rates: since the start, then every DELAY seconds\n"
-    "       tierstat --json [-p PID]          one JSON document\n"
-    "       tierstat --help | --version\n"
+#define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static const char head[] = "usage: tierstat [COMMAND] [OPTION]...\n\nCommands:\n";
+static const char options_help[] =
+    "\nOptions:\n"
+    "  -p PID             this process only\n"
+    "  -c NAME            processes with this name only; * and ? match any characters\n"
+    "  -t                 the time in front of each line\n"
+    "  -o COLUMN,...      these columns (below); of pictures and records: the file\n"
+    "  -b                 sizes in bytes; of top: text without a terminal (batch)\n"
+    "  --json             one JSON document\n"
+    "  --listen ADDR      prom: serve http://ADDR/metrics, as 127.0.0.1:9464 or 9464\n"
+    "  --textfile FILE    prom: for node_exporter's textfile collector\n"
+    "  -h, --help         this text\n"
+    "  --version          the version\n"
+    "\nColumns:\n";
+static const char tail[] =
     "\n"
     "MODE    idle: all fits, nothing to do; thread: faults are resolved; unmanaged: see its log\n"
     "LIMIT   local memory that managed memory may take (LOCAL); FAR is what is in the stores\n"
@@ -38,180 +69,15 @@ static const char help[] =
     "\n"
     "Exit: 0 ok, 1 can't be read, 2 usage, 3 a store is down, 4 no such process.\n";
 
-struct options {
-	bool json;
-	pid_t pid;	     /* 0: all */
-	double delay;	     /* 0: once */
-	unsigned long count; /* 0: until the process ends */
-};
-
-__attribute__((format(printf, 2, 3))) static int fail(int status, const char *format, ...)
+static void print_help(void)
 {
-	va_list ap;
-
-	fflush(stdout);
-	fputs("tierstat: ", stderr);
-	va_start(ap, format);
-	vfprintf(stderr, format, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return status;
-}
-
-static int no_process(pid_t pid)
-{
-	return fail(EXIT_NO_PROCESS, "no managed process with PID %d", (int)pid);
-}
-
-/* Says why a segment could not be read; returns the exit status. */
-static int unreadable(pid_t pid, int rc)
-{
-	if (rc == -ESRCH || rc == -EAGAIN)
-		return no_process(pid);
-	if (rc == -EPROTO)
-		return fail(EXIT_WRONG,
-			    "PID %d runs with another version of emfatier; "
-			    "use the tierstat of that version",
-			    (int)pid);
-	return fail(EXIT_WRONG, "PID %d: %s", (int)pid, strerror(-rc));
-}
-
-/*
- * Calls show for each managed process. Returns the exit status; a process that
- * ends or starts meanwhile is no error.
- */
-static int for_all(const char *dir, void (*show)(const struct emf_stats *s, bool first),
-		   unsigned *shown)
-{
-	static struct emf_stats s;
-	pid_t *pids;
-	int n = segment_list(dir, &pids), status = 0;
-
-	*shown = 0;
-	if (n < 0 && n != -ENOENT)
-		return fail(EXIT_WRONG, "%s: %s", dir, strerror(-n));
-	for (int i = 0; i < n; i++) {
-		int rc = segment_read(dir, pids[i], &s);
-
-		if (rc == -ESRCH || rc == -EAGAIN)
-			continue;
-		if (rc) {
-			int wrong = unreadable(pids[i], rc);
-
-			status = status ? status : wrong;
-			continue;
-		}
-		show(&s, !(*shown)++);
-		if (segment_degraded(&s))
-			status = EXIT_DEGRADED;
-	}
-	free(pids);
-	return status;
-}
-
-static void list_line(const struct emf_stats *s, bool first)
-{
-	(void)first;
-	show_list_line(s);
-}
-
-static int list(const char *dir)
-{
-	unsigned shown;
-	int status;
-
-	show_list_header();
-	status = for_all(dir, list_line, &shown);
-	if (!shown && !status)
-		return fail(0, "no managed process in %s", dir);
-	return status;
-}
-
-static void json_element(const struct emf_stats *s, bool first)
-{
-	fputs(first ? "\n  " : ",\n  ", stdout);
-	show_json(s, 2);
-}
-
-static int json_all(const char *dir)
-{
-	unsigned shown;
-	int status;
-
-	fputs("{\"processes\": [", stdout);
-	status = for_all(dir, json_element, &shown);
-	puts(shown ? "\n]}" : "]}");
-	return status;
-}
-
-static int json_one(const char *dir, pid_t pid)
-{
-	static struct emf_stats s;
-	int rc = segment_read(dir, pid, &s);
-
-	if (rc)
-		return unreadable(pid, rc);
-	show_json(&s, 0);
-	putchar('\n');
-	return segment_degraded(&s) ? EXIT_DEGRADED : 0;
-}
-
-/* Lines of figures that fit under a header, as vmstat has it. */
-static unsigned lines_of_screen(void)
-{
-	struct winsize w;
-
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) || w.ws_row < 6)
-		return 21;
-	return w.ws_row - 3u;
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static void sleep_until(double when)
-{
-	struct timespec t = { .tv_sec = (time_t)when };
-
-	t.tv_nsec = (long)((when - (double)t.tv_sec) * 1e9);
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
-		;
-}
-
-static int watch(const char *dir, const struct options *opt)
-{
-	static struct emf_stats s, before;
-	double due = now(), read_at;
-	int rc = segment_read(dir, opt->pid, &s);
-
-	if (rc)
-		return unreadable(opt->pid, rc);
-	read_at = now();
-	show_rates_header();
-	show_rates_line(&s, &before, segment_uptime(&s));
-	for (unsigned long line = 1; opt->delay > 0 && (!opt->count || line < opt->count); line++) {
-		double previous = read_at;
-
-		fflush(stdout);
-		due += opt->delay;
-		sleep_until(due);
-		before = s;
-		rc = segment_read(dir, opt->pid, &s);
-		if (rc == -ESRCH)
-			return segment_degraded(&before) ? EXIT_DEGRADED : 0; /* it ended */
-		if (rc)
-			return unreadable(opt->pid, rc);
-		read_at = now();
-		if (line % lines_of_screen() == 0)
-			show_rates_header();
-		show_rates_line(&s, &before, read_at - previous);
-	}
-	return segment_degraded(&s) ? EXIT_DEGRADED : 0;
+	fputs(head, stdout);
+	for (size_t i = 0; i < NCOMMANDS; i++)
+		printf("  %s%s%s\n      %s\n", commands[i].name, *commands[i].name ? " " : "",
+		       commands[i].usage, commands[i].help);
+	fputs(options_help, stdout);
+	columns_describe(stdout);
+	fputs(tail, stdout);
 }
 
 static bool parse_number(const char *text, double max, double *out)
@@ -235,66 +101,202 @@ static bool parse_whole(const char *text, unsigned long max, unsigned long *out)
 	return !errno && !*end && *out > 0 && *out <= max;
 }
 
-/* 0: go on; else the exit status + 1. */
-static int parse(int argc, char **argv, struct options *opt)
+static bool parse_pid(const char *text, pid_t *out)
 {
-	int numbers = 0;
+	unsigned long pid;
 
-	for (int i = 1; i < argc; i++) {
-		const char *arg = argv[i], *value = NULL;
-		unsigned long pid;
+	if (!text || !parse_whole(text, INT_MAX, &pid))
+		return false;
+	*out = (pid_t)pid;
+	return true;
+}
+
+static const struct option {
+	const char *name;
+	char letter;
+	bool value;
+	const char *what;
+} options[] = {
+	{ "-p", 'p', true, "a PID, as -p 1234" },
+	{ "-c", 'c', true, "a NAME, as -c llama-server" },
+	{ "-o", 'o', true, "COLUMNS, as -o pid,local,far, or a FILE" },
+	{ "-t", 't', false, "" },
+	{ "-b", 'b', false, "" },
+	{ "--json", 'j', false, "" },
+	{ "--listen", 'l', true, "an ADDRESS, as --listen 127.0.0.1:9464" },
+	{ "--textfile", 'f', true, "a FILE, as --textfile /var/lib/node_exporter/emfatier.prom" },
+};
+
+/* The option that arg is, with *value behind it or NULL. */
+static const struct option *option_find(const char *arg, const char **value)
+{
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		const struct option *o = &options[i];
+		size_t n = strlen(o->name);
+
+		*value = NULL;
+		if (!strcmp(arg, o->name))
+			return o;
+		if (!o->value || strncmp(arg, o->name, n))
+			continue;
+		/* -pPID, --listen=ADDR */
+		if (o->name[1] != '-')
+			*value = arg + n;
+		else if (arg[n] == '=')
+			*value = arg + n + 1;
+		if (*value)
+			return o;
+	}
+	return NULL;
+}
+
+/* 0, or the exit status. */
+static int set_option(struct options *opt, const struct option *o, const char *value)
+{
+	if (o->value && (!value || !*value))
+		return tool_fail(EXIT_USAGE, "%s needs %s", o->name, o->what);
+	switch (o->letter) {
+	case 'p':
+		if (!parse_pid(value, &opt->pid))
+			return tool_fail(EXIT_USAGE, "%s needs %s", o->name, o->what);
+		break;
+	case 'c':
+		opt->command = value;
+		break;
+	case 'o':
+		opt->out = value;
+		break;
+	case 't':
+		opt->times = true;
+		break;
+	case 'b':
+		opt->bytes = true;
+		break;
+	case 'j':
+		opt->json = true;
+		break;
+	case 'l':
+		opt->listen = value;
+		break;
+	default:
+		opt->textfile = value;
+		break;
+	}
+	return 0;
+}
+
+/* A word that is no option. *numbers: how many of DELAY and COUNT there were. */
+static int set_word(struct options *opt, const struct command *cmd, const char *arg, int *numbers)
+{
+	bool file = cmd->takes & (FILE_MUST | PID_OR_FILE) && !opt->file;
+
+	/* a number is a PID rather than a record's name, but for who gave it by -p */
+	if (file && (cmd->takes & FILE_MUST || opt->pid)) {
+		opt->file = arg;
+		return 0;
+	}
+	if (!opt->pid && !opt->file && !*numbers &&
+	    cmd->takes & (PID_MUST | PID_OR_FILE | PID_MAYBE)) {
+		if (parse_pid(arg, &opt->pid))
+			return 0;
+		if (file) {
+			opt->file = arg;
+			return 0;
+		}
+		if (!parse_number(arg, 86400, &opt->delay))
+			return tool_fail(EXIT_USAGE, "%s is no PID (tierstat --help)", arg);
+	}
+	if (!(cmd->takes & NUMBERS) || *numbers >= 2)
+		return tool_fail(EXIT_USAGE, "too many arguments (tierstat --help)");
+	if (*numbers == 0 && !parse_number(arg, 86400, &opt->delay))
+		return tool_fail(EXIT_USAGE, "%s is no DELAY in seconds", arg);
+	if (*numbers == 1 && !parse_whole(arg, ULONG_MAX, &opt->count))
+		return tool_fail(EXIT_USAGE, "%s is no COUNT of lines", arg);
+	(*numbers)++;
+	return 0;
+}
+
+static const struct command *command_find(const char *name)
+{
+	for (size_t i = 0; i < NCOMMANDS; i++) {
+		if (*commands[i].name && !strcmp(commands[i].name, name))
+			return &commands[i];
+	}
+	return NULL;
+}
+
+/* 0, or the exit status. *done: there is nothing left to do. */
+static int parse(int argc, char **argv, struct options *opt, const struct command **cmd, bool *done)
+{
+	int i = 1, numbers = 0, rc;
+
+	*cmd = &commands[0];
+	if (argc > 1 && argv[1][0] != '-' && !strchr("0123456789", argv[1][0])) {
+		*cmd = command_find(argv[i++]);
+		if (!*cmd)
+			return tool_fail(EXIT_USAGE, "unknown command %s (tierstat --help)",
+					 argv[1]);
+	}
+	for (; i < argc; i++) {
+		const char *arg = argv[i], *value;
+		const struct option *o;
 
 		if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
-			fputs(help, stdout);
-			return 1;
+			print_help();
+			*done = true;
+			return 0;
 		}
 		if (!strcmp(arg, "--version")) {
 			puts("tierstat " EMFATIER_VERSION);
-			return 1;
+			*done = true;
+			return 0;
 		}
-		if (!strcmp(arg, "--json")) {
-			opt->json = true;
-		} else if (!strncmp(arg, "-p", 2)) {
-			value = arg[2] ? arg + 2 : argv[++i];
-			if (!value || !parse_whole(value, INT_MAX, &pid))
-				return 1 + fail(EXIT_USAGE, "-p needs a PID, as -p 1234");
-			opt->pid = (pid_t)pid;
-		} else if (arg[0] == '-') {
-			return 1 + fail(EXIT_USAGE, "unknown option %s (tierstat --help)", arg);
-		} else if (!opt->pid) {
-			return 1 + fail(EXIT_USAGE, "unknown command %s (tierstat --help)", arg);
-		} else if (numbers == 0 && parse_number(arg, 86400, &opt->delay)) {
-			numbers++;
-		} else if (numbers == 1 && parse_whole(arg, ULONG_MAX, &opt->count)) {
-			numbers++;
-		} else if (numbers < 2) {
-			return 1 + fail(EXIT_USAGE, "%s is no %s", arg,
-					numbers ? "COUNT of lines" : "DELAY in seconds");
-		} else {
-			return 1 + fail(EXIT_USAGE, "too many arguments (tierstat --help)");
+		if (arg[0] != '-') {
+			rc = set_word(opt, *cmd, arg, &numbers);
+			if (rc)
+				return rc;
+			continue;
 		}
+		o = option_find(arg, &value);
+		if (!o)
+			return tool_fail(EXIT_USAGE, "unknown option %s (tierstat --help)", arg);
+		if (!strchr((*cmd)->letters, o->letter))
+			return tool_fail(EXIT_USAGE, "%s takes no %s (tierstat --help)",
+					 (*cmd)->name, o->name);
+		if (o->value && !value && i + 1 < argc)
+			value = argv[++i];
+		rc = set_option(opt, o, value);
+		if (rc)
+			return rc;
 	}
-	if (opt->json && numbers)
-		return 1 + fail(EXIT_USAGE, "--json takes no DELAY");
+	if ((*cmd)->takes & PID_MUST && !opt->pid)
+		return tool_fail(EXIT_USAGE, "%s needs a PID: tierstat %s %s", (*cmd)->name,
+				 (*cmd)->name, (*cmd)->usage);
+	if ((*cmd)->takes & FILE_MUST && !opt->file)
+		return tool_fail(EXIT_USAGE, "%s needs a FILE: tierstat %s %s", (*cmd)->name,
+				 (*cmd)->name, (*cmd)->usage);
+	if ((*cmd)->takes & PID_OR_FILE && !opt->pid && !opt->file)
+		return tool_fail(EXIT_USAGE, "%s needs a PID or a record: tierstat %s %s",
+				 (*cmd)->name, (*cmd)->name, (*cmd)->usage);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	struct options opt = { 0 };
+	const struct command *cmd;
 	char dir[PATH_MAX];
-	int status = parse(argc, argv, &opt), rc;
+	bool done = false;
+	int status, rc;
 
-	if (status)
-		return status - 1;
-	rc = run_dir(dir, sizeof(dir), false);
-	if (rc && rc != -ENOENT)
-		return fail(EXIT_WRONG, "%s: refused: %s", dir, strerror(-rc));
-	if (opt.json)
-		status = opt.pid ? json_one(dir, opt.pid) : json_all(dir);
-	else
-		status = opt.pid ? watch(dir, &opt) : list(dir);
-	if (fflush(stdout) || ferror(stdout))
-		return fail(EXIT_WRONG, "standard output: %s", strerror(errno));
-	return status;
+	setlocale(LC_CTYPE, "");
+	status = parse(argc, argv, &opt, &cmd, &done);
+	if (!status && !done) {
+		rc = run_dir(dir, sizeof(dir), false);
+		if (rc && rc != -ENOENT)
+			return tool_fail(EXIT_WRONG, "%s: refused: %s", dir, strerror(-rc));
+		opt.dir = dir;
+		status = cmd->run(&opt);
+	}
+	return tool_flush(status);
 }

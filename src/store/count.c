@@ -38,7 +38,24 @@ static void raise_to(emf_stat *s, uint64_t v)
 static void before(struct link *l, struct link_io *lio)
 {
 	(void)l;
-	lio->note = lio->low.op == EMF_READ ? now_ns() : 0;
+	lio->note = lio->low.op == EMF_READ || lio->low.op == EMF_WRITE ? now_ns() : 0;
+}
+
+static void taken(struct link *l, struct link_io *lio)
+{
+	struct emf_store_stats *s = ((struct count *)l)->stats;
+
+	if (lio->note && !atomic_fetch_add_explicit(&s->inflight, 1, memory_order_relaxed))
+		atomic_store_explicit(&s->busy_since, lio->note, memory_order_relaxed);
+}
+
+/* Two queues may meet here: then a moment is counted twice, or not at all. */
+static void idle_again(struct emf_store_stats *s, uint64_t now)
+{
+	uint64_t since = atomic_load_explicit(&s->busy_since, memory_order_relaxed);
+
+	if (atomic_fetch_sub_explicit(&s->inflight, 1, memory_order_relaxed) == 1 && now > since)
+		add(&s->busy_ns, now - since);
 }
 
 /* A connection that is lost stays lost, so DOWN stays; FULL ends with a write that fits. */
@@ -72,7 +89,10 @@ static void ended(struct link *l, struct link_io *lio)
 {
 	struct emf_store_stats *s = ((struct count *)l)->stats;
 	const struct emf_io *io = &lio->low;
+	uint64_t now = lio->note ? now_ns() : 0;
 
+	if (now)
+		idle_again(s, now);
 	if (io->status == -ECANCELED)
 		return;
 	set_state(s, io);
@@ -81,7 +101,7 @@ static void ended(struct link *l, struct link_io *lio)
 	} else if (io->op == EMF_WRITE) {
 		add(&s->written_bytes, io->length);
 	} else if (io->op == EMF_READ) {
-		uint64_t ns = now_ns() - lio->note;
+		uint64_t ns = now - lio->note;
 
 		add(&s->read_bytes, io->length);
 		add(&s->read_latency.bucket[emf_hist_bucket(ns)], 1);
@@ -102,6 +122,7 @@ int count_open(struct emf_backend *next, struct emf_store_stats *stats, struct e
 		return -ENOMEM;
 	link_init(&c->link, next);
 	c->link.before = before;
+	c->link.taken = taken;
 	c->link.ended = ended;
 	c->link.close = count_close;
 	c->stats = stats;

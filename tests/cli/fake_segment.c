@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fake_segment DIR PID COMMAND [down|version|grow]: writes the statistics segment
+ * fake_segment DIR PID COMMAND [down|version|idle|grow|serve]: writes the statistics segment
  * that a managed process would have, for the tests of tierstat. grow: goes on
- * adding to the counters until it is killed.
+ * adding to the counters until it is killed, and gives the map to who asks; serve: the map only.
  */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "emfatier-stats.h"
@@ -31,10 +32,72 @@ static uint64_t start_time(const char *pid)
 	return start;
 }
 
+#define MAP_OFFSET ((sizeof(struct emf_stats) + 4095) & ~(size_t)4095)
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void add_region(struct emf_map *m, uint64_t start, unsigned blocks, const char *class)
+{
+	struct emf_map_region *r = &m->region[m->nregions++];
+
+	r->start = start;
+	r->length = (uint64_t)blocks << 21;
+	r->first_cell = m->ncells;
+	r->cells = blocks;
+	r->registered = 1;
+	strcpy(r->class, class);
+	for (unsigned i = 0; i < blocks; i++) {
+		unsigned state = i < blocks / 4	  ? EMF_CELL_LOCAL
+				 : i < blocks / 2 ? EMF_CELL_STANDBY
+				 : i < blocks - 1 ? EMF_CELL_FAR
+						  : EMF_CELL_EMPTY;
+
+		m->cell[m->ncells++] = (uint8_t)(state | (i % 16) << 4);
+		r->local_bytes += state == EMF_CELL_LOCAL ? 2u << 20 : 0;
+		r->standby_bytes += state == EMF_CELL_STANDBY ? 2u << 20 : 0;
+		r->far_bytes += state == EMF_CELL_FAR ? 2u << 20 : 0;
+	}
+}
+
+static void fill_map(struct emf_map *m)
+{
+	m->block_bytes = 2u << 20;
+	m->blocks_per_cell = 1;
+	add_region(m, 0x7f0000000000, 256, "weights");
+	add_region(m, 0x7f1000000000, 4, "");
+	m->regions_total = m->nregions + 5;
+	m->kept_bytes = 4u << 20;
+	m->region[1].kept = 1;
+}
+
+/* Three minutes of a sweep. */
+static void fill_history(struct emf_stats *s)
+{
+	for (unsigned i = 0; i < 180; i++) {
+		struct emf_sample *to = &s->history[i];
+
+		to->time_ns = now_ns() - (180 - i) * 1000000000ull;
+		to->local_limit = s->local_limit;
+		to->local_bytes = s->local_bytes;
+		to->far_bytes = s->far_bytes;
+		to->fetched_bytes = (uint64_t)i << 28;
+		to->stall_ns = i * 250000000ull;
+		to->faults_demand = i * 100;
+	}
+	s->history_count = 180;
+}
+
 int main(int argc, char **argv)
 {
 	const char *how = argc > 4 ? argv[4] : "";
 	struct emf_stats *s;
+	struct emf_map *m;
 	char path[512];
 	int fd;
 
@@ -42,16 +105,16 @@ int main(int argc, char **argv)
 		return 2;
 	snprintf(path, sizeof(path), "%s/%s.stats", argv[1], argv[2]);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
-	if (fd < 0 || ftruncate(fd, sizeof(*s)))
+	if (fd < 0 || ftruncate(fd, MAP_OFFSET + sizeof(*m)))
 		return 1;
-	s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	s = mmap(NULL, MAP_OFFSET + sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (s == MAP_FAILED)
 		return 1;
 	s->version = EMF_STATS_VERSION + !strcmp(how, "version");
 	s->size = sizeof(*s);
 	s->pid = (uint32_t)atoi(argv[2]);
 	s->start_time = start_time(argv[2]);
-	s->mode = EMF_MODE_THREAD;
+	s->mode = strcmp(how, "idle") ? EMF_MODE_THREAD : EMF_MODE_IDLE;
 	s->move = 1;
 	snprintf(s->command, sizeof(s->command), "%s", argv[3]);
 	s->local_limit = 512ull << 20;
@@ -76,9 +139,24 @@ int main(int argc, char **argv)
 	s->store[1].used_bytes = 300ull << 20;
 	if (!strcmp(how, "down"))
 		s->store[1].state = EMF_STORE_DOWN;
+	for (unsigned i = 1; i <= 100; i++)
+		s->store[1].read_latency.bucket[emf_hist_bucket(i * 20000)] += 10;
+	s->store[1].read_latency.max = 2000000;
+	s->store[1].read_bytes = 3ull << 30;
+	s->map_offset = MAP_OFFSET;
+	m = (struct emf_map *)((char *)s + MAP_OFFSET);
+	fill_map(m);
+	fill_history(s);
 	s->magic = EMF_STATS_MAGIC;
-	while (!strcmp(how, "grow")) {
+	while (!strcmp(how, "grow") || !strcmp(how, "serve")) {
 		usleep(10000);
+		if (s->map_wanted > m->written_at) {
+			m->sequence++;
+			m->written_at = now_ns();
+			m->sequence++;
+		}
+		if (!strcmp(how, "serve"))
+			continue;
 		s->faults_demand += 10;
 		s->fetched_bytes += 1 << 20;
 		s->stall_ns += 5000000;

@@ -43,7 +43,7 @@ wrong '-p needs a PID' -p 0
 wrong '-p needs a PID' -p -5
 wrong '-p needs a PID' -p 99999999999
 wrong 'unknown option --yaml' --yaml
-wrong 'unknown command top' top
+wrong 'unknown command walk' walk
 wrong '0 is no DELAY' -p 1 0
 wrong 'x is no DELAY' -p 1 x
 wrong '0 is no COUNT' -p 1 1 0
@@ -98,7 +98,7 @@ want = """pid command local_limit local_bytes far_bytes managed_bytes peak_local
 faults_demand faults_standby faults_write_protect faults_zero fetched_bytes written_bytes
 dropped_clean_bytes prefetch_issued prefetch_useful prefetch_wasted stall_seconds
 fault_latency_us stores regions uffd_mode move evicted_blocks dropped_zero_bytes
-standby_bytes free_frame_bytes lost_bytes overruns""".split()
+standby_bytes free_frame_bytes lost_bytes overruns faults_starved stuck_bytes""".split()
 assert not set(want) ^ set(d), set(want) ^ set(d)
 assert d["pid"] == int(sys.argv[1]) and d["command"] == 'llama "x"'
 assert d["uffd_mode"] == "thread" and d["move"] is True
@@ -109,7 +109,7 @@ assert 50 <= l["p50"] <= 57 and 90 <= l["p90"] <= 100 and l["p999"] == 100, l
 s = d["stores"]
 assert len(s) == 2 and s[1]["uri"] == 'nbd://host/"quoted"' and s[1]["state"] == "ok"
 assert set(s[0]) == {"uri", "state", "used_bytes", "read_bytes", "written_bytes",
-                     "read_latency_us", "errors"}
+                     "read_latency_us", "errors", "busy_seconds"}
 assert set(s[0]["read_latency_us"]) == {"p50", "p99"}
 EOF
 	verdict "tierstat --json -p"

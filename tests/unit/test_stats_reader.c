@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -358,6 +359,136 @@ static void run_directory_of_users(void **state)
 		assert_int_equal(chown(tmp, 0, 0), 0);
 }
 
+#define MAP_AT ((sizeof(struct emf_stats) + 4095) & ~(size_t)4095)
+
+static struct emf_map map, map_seen;
+
+static uint64_t clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void put_map(pid_t pid)
+{
+	int fd;
+
+	written.map_offset = MAP_AT;
+	put(pid, sizeof(written));
+	fd = open(file_of(pid), O_WRONLY);
+	assert_int_equal(pwrite(fd, &map, sizeof(map), MAP_AT), sizeof(map));
+	close(fd);
+}
+
+static int read_map_of(pid_t pid)
+{
+	return segment_map(tmp, pid, 0.02, &map_seen);
+}
+
+/* Two regions, written a minute from now: no older than when it is asked for. */
+static void good_map(void)
+{
+	memset(&map, 0, sizeof(map));
+	map.sequence = 8;
+	map.written_at = clock_ns() + 60000000000ull;
+	map.block_bytes = 2u << 20;
+	map.blocks_per_cell = 1;
+	map.nregions = map.regions_total = 2;
+	map.ncells = 12;
+	map.region[0] = (struct emf_map_region){ .start = 4096, .length = 8u << 21, .cells = 8 };
+	map.region[1] = (struct emf_map_region){ .first_cell = 8, .cells = 4 };
+	memset(map.region[1].class, 'x', sizeof(map.region[1].class));
+	map.cell[3] = EMF_CELL_FAR | 15 << 4;
+}
+
+static void reads_a_map(void **state)
+{
+	pid_t self = getpid();
+
+	(void)state;
+	fill(self);
+	good_map();
+	put_map(self);
+	assert_int_equal(read_map_of(self), 0);
+	assert_int_equal(map_seen.cell[3], EMF_CELL_FAR | 15 << 4);
+	assert_int_equal(map_seen.region[0].cells, 8);
+	/* terminated, whatever it was */
+	assert_int_equal(strlen(map_seen.region[1].class), sizeof(map.region[1].class) - 1);
+	/* and it was asked for */
+	assert_int_equal(segment_read(tmp, self, &seen), 0);
+	assert_true(seen.map_wanted && seen.map_wanted <= clock_ns());
+
+	/* being written; old; none at all */
+	map.sequence++;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -ENODATA);
+	good_map();
+	map.written_at = 1;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -ENODATA);
+	written.map_offset = 0;
+	put(self, sizeof(written));
+	assert_int_equal(read_map_of(self), -ENODATA);
+	written.map_offset = 1ull << 62;
+	put(self, sizeof(written));
+	assert_int_equal(read_map_of(self), -EPROTO);
+	assert_int_equal(read_map_of(1), -ESRCH);
+	unlink(file_of(self));
+}
+
+static void distrusts_a_map(void **state)
+{
+	pid_t self = getpid();
+
+	(void)state;
+	fill(self);
+	good_map();
+	map.nregions = EMF_MAP_REGIONS + 1;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	good_map();
+	map.ncells = EMF_MAP_CELLS + 1;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	good_map();
+	map.region[1].cells = 5;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	good_map();
+	map.region[0].first_cell = UINT32_MAX;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	good_map();
+	map.blocks_per_cell = 0;
+	put_map(self);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	/* cut short in the middle of it */
+	good_map();
+	put_map(self);
+	assert_int_equal(truncate(file_of(self), MAP_AT + 100), 0);
+	assert_int_equal(read_map_of(self), -EPROTO);
+	unlink(file_of(self));
+}
+
+static void heat_fades(void **state)
+{
+	unsigned last = 15;
+
+	(void)state;
+	assert_int_equal(emf_heat(0), 15);
+	assert_int_equal(emf_heat(124999999), 15);
+	assert_int_equal(emf_heat(125000000), 14);
+	assert_int_equal(emf_heat(7900000000), 9);
+	assert_int_equal(emf_heat(8100000000), 8);
+	for (uint64_t age = 1; age; age *= 2) {
+		assert_true(emf_heat(age) <= last);
+		last = emf_heat(age);
+	}
+	assert_int_equal(last, 0);
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -378,6 +509,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_a_segment),
 		cmocka_unit_test(distrusts_what_it_reads),
+		cmocka_unit_test(reads_a_map),
+		cmocka_unit_test(distrusts_a_map),
+		cmocka_unit_test(heat_fades),
 		cmocka_unit_test(removes_leftovers),
 		cmocka_unit_test(lists_by_name),
 		cmocka_unit_test(start_times_of_odd_names),

@@ -7,6 +7,7 @@
 #include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -90,6 +92,36 @@ static const char *device_group(void)
 	return text;
 }
 
+/* What starts containers here, or NULL when this is none. */
+static const char *container(void)
+{
+	if (getenv("KUBERNETES_SERVICE_HOST"))
+		return "Kubernetes";
+	if (!access("/run/.containerenv", F_OK))
+		return "Podman";
+	if (!access("/.dockerenv", F_OK))
+		return "Docker";
+	return getenv("container"); /* systemd-nspawn and others */
+}
+
+/* The flags that let a container in. */
+static void container_flags(void)
+{
+	const char *kind = container();
+
+	if (!kind)
+		return;
+	printf("%25s This is a container (%.16s): ", "", kind);
+	if (!strcmp(kind, "Kubernetes"))
+		printf("give it the capability SYS_PTRACE\n%25s and a seccomp profile that allows "
+		       "userfaultfd.\n",
+		       "");
+	else
+		printf("run it with --device /dev/userfaultfd,\n%25s or with --cap-add SYS_PTRACE "
+		       "and a seccomp profile that allows userfaultfd.\n",
+		       "");
+}
+
 static bool userfaultfd(uint64_t *features)
 {
 	enum probe_uffd_way way;
@@ -109,6 +141,7 @@ static bool userfaultfd(uint64_t *features)
 		printf("%25s Run as root; or as root: sysctl vm.unprivileged_userfaultfd=1,\n"
 		       "%25s or give this user access to /dev/userfaultfd%s.\n",
 		       "", "", device_group());
+		container_flags();
 		return false;
 	}
 	return report("userfaultfd", false, "%s. Needs a kernel with CONFIG_USERFAULTFD",
@@ -232,7 +265,11 @@ static void io_uring(void)
 	int rc = probe_io_uring();
 
 	if (rc)
-		report("io_uring", false, "%s; file stores work without it, slower", strerror(-rc));
+		report("io_uring", false,
+		       "%s; file stores work without it, slower. As root: sysctl "
+		       "kernel.io_uring_disabled=0,\n%25s in a container its seccomp profile must "
+		       "allow io_uring",
+		       strerror(-rc), "");
 	else
 		report("io_uring", true, "%s", "");
 }
@@ -308,8 +345,13 @@ static void file_store(void)
 	const char *cache = getenv("XDG_CACHE_HOME");
 	const char *dir = cache && *cache == '/' && !access(cache, W_OK) ? cache : "/var/tmp";
 	struct statvfs fs;
+	struct statfs type;
 
-	if (statvfs(dir, &fs) || access(dir, W_OK))
+	if (!statfs(dir, &type) && type.f_type == TMPFS_MAGIC)
+		report("default store", false,
+		       "%s is a tmpfs: what goes there stays in memory; name another by --store",
+		       dir);
+	else if (statvfs(dir, &fs) || access(dir, W_OK))
 		report("default store", false, "%s: %s; name one by --store", dir, strerror(errno));
 	else
 		report("default store", true, "a file in %s, %.1f GiB free", dir,

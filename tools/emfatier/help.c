@@ -17,6 +17,7 @@ static const char usage[] =
     "  --store URI              where cold memory goes; several make a stripe set: store.uri\n"
     "  --policy NAME|FILE       a policy that ships, as llm-decode, or a file\n"
     "  --set SECTION.KEY=VALUE  any setting\n"
+    "  --summary                at the end, what its memory did (on standard error)\n"
     "\n"
     "Order: built-in < policy file (or EMFATIER_POLICY) < EMFATIER_CONF < command line.\n"
     "\n"

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* memmem */
 #include "program.h"
 
 #include <elf.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -144,4 +146,41 @@ const char *program_unmanaged(const char *path)
 		path = script;
 	}
 	return NULL;
+}
+
+/* What their messages begin with, and nobody else's. */
+static const struct {
+	const char *text, *name;
+} allocators[] = {
+	{ "<jemalloc>: ", "jemalloc" },
+	{ "mimalloc: warning: ", "mimalloc" },
+	{ "tcmalloc: large alloc ", "tcmalloc" },
+	{ "rpmalloc: ", "rpmalloc" },
+};
+
+const char *program_allocator(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	const char *found = NULL;
+	struct stat st;
+	char *map;
+
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) || st.st_size < (off_t)sizeof(ElfW(Ehdr))) {
+		close(fd);
+		return NULL;
+	}
+	map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (map == MAP_FAILED)
+		return NULL;
+	for (size_t i = 0; !memcmp(map, ELFMAG, SELFMAG) && !found &&
+			   i < sizeof(allocators) / sizeof(allocators[0]);
+	     i++) {
+		if (memmem(map, (size_t)st.st_size, allocators[i].text, strlen(allocators[i].text)))
+			found = allocators[i].name;
+	}
+	munmap(map, (size_t)st.st_size);
+	return found;
 }

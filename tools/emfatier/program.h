@@ -17,4 +17,10 @@ int program_find(const char *command, char *path, size_t len);
  */
 const char *program_unmanaged(const char *path);
 
+/*
+ * An allocator that is linked into the program, in words ("jemalloc"), or NULL: malloc is then
+ * its own, not the library's. One in a shared object of its own does not matter.
+ */
+const char *program_allocator(const char *path);
+
 #endif

@@ -17,6 +17,7 @@
 #include "rundir.h"
 #include "self.h"
 #include "store/store.h"
+#include "summary.h"
 
 #define ERR_MAX 1024
 
@@ -31,6 +32,7 @@ struct command_line {
 	struct setting *setting;
 	unsigned count;
 	int last_store; /* index, -1: no --store yet */
+	bool summary;
 	char **command; /* ends with NULL */
 };
 
@@ -114,11 +116,15 @@ static int parse(int argc, char **argv, struct command_line *line)
 			help_print(stdout);
 			exit(0);
 		}
+		if (!strcmp(argv[i], "--summary")) {
+			line->summary = true;
+			continue;
+		}
 		opt = option_find(argv[i], &value);
 		if (!opt)
 			return complain(
 			    "run: unknown option %s; known are --local, --store, --policy, "
-			    "--set; a command that starts with '-' goes behind --",
+			    "--set, --summary; a command that starts with '-' goes behind --",
 			    argv[i]);
 		if (!value && (i + 1 == argc || !strcmp(argv[i + 1], "--")))
 			return complain("run: %s needs %s", opt->name, opt->what);
@@ -233,8 +239,16 @@ static int check_command(const char *command, char *path)
 	if (rc)
 		return complain("%s: can't be executed: %s", command, strerror(-rc));
 	why = program_unmanaged(path);
-	if (why)
+	if (why) {
 		complain("%s: %s; it runs unmanaged", path, why);
+		return 0;
+	}
+	why = program_allocator(path);
+	if (why)
+		complain(
+		    "%s: brings %s with it: only what that takes by mmap, without reserving it "
+		    "before, is managed",
+		    path, why);
 	return 0;
 }
 
@@ -299,6 +313,14 @@ int run_main(int argc, char **argv)
 	if (rc)
 		return rc;
 	set_environment(&line, policy);
+	if (line.summary) {
+		char dir[PATH_MAX];
+
+		rc = run_dir(dir, sizeof(dir), true);
+		if (rc)
+			return complain("--summary: %s: %s", dir, strerror(-rc));
+		return summary_run(path, line.command, dir);
+	}
 	/* not execv: a script without "#!" is the shell's */
 	execvp(path, line.command);
 	return complain("%s: %s", path, strerror(errno));

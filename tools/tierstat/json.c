@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "show.h"
+#include "text.h"
 
 /* The length of the valid UTF-8 sequence at p (no overlong form, no surrogate), or 0. */
 static unsigned utf8_length(const unsigned char *p)
@@ -32,7 +33,7 @@ static unsigned utf8_length(const unsigned char *p)
 	return 0;
 }
 
-static void put_string(const char *text)
+void json_string(const char *text)
 {
 	const unsigned char *p = (const unsigned char *)text;
 
@@ -58,26 +59,17 @@ static double us(uint64_t ns)
 	return (double)ns / 1000;
 }
 
-static const char *store_state(uint32_t state)
-{
-	return state == EMF_STORE_OK ? "ok" : state == EMF_STORE_FULL ? "full" : "down";
-}
-
-static const char *uffd_mode(uint32_t mode)
-{
-	return mode == EMF_MODE_IDLE ? "idle" : mode == EMF_MODE_THREAD ? "thread" : "unmanaged";
-}
-
 static void put_store(const struct emf_store_stats *st)
 {
 	fputs("{\"uri\": ", stdout);
-	put_string(st->uri);
+	json_string(st->uri);
 	printf(", \"state\": \"%s\", \"used_bytes\": %" PRIu64 ", \"read_bytes\": %" PRIu64
 	       ", \"written_bytes\": %" PRIu64
-	       ", \"read_latency_us\": {\"p50\": %.3f, \"p99\": %.3f}, \"errors\": %" PRIu64 "}",
-	       store_state(st->state), st->used_bytes, st->read_bytes, st->written_bytes,
+	       ", \"read_latency_us\": {\"p50\": %.3f, \"p99\": %.3f}, \"errors\": %" PRIu64
+	       ", \"busy_seconds\": %.6f}",
+	       text_store_state(st->state), st->used_bytes, st->read_bytes, st->written_bytes,
 	       us(hist_quantile(&st->read_latency, 0.5)),
-	       us(hist_quantile(&st->read_latency, 0.99)), st->errors);
+	       us(hist_quantile(&st->read_latency, 0.99)), st->errors, (double)st->busy_ns / 1e9);
 }
 
 void show_json(const struct emf_stats *s, unsigned indent)
@@ -105,6 +97,8 @@ void show_json(const struct emf_stats *s, unsigned indent)
 		{ "dropped_zero_bytes", s->dropped_zero_bytes },
 		{ "evicted_blocks", s->evicted_blocks },
 		{ "overruns", s->overruns },
+		{ "faults_starved", s->faults_starved },
+		{ "stuck_bytes", s->stuck_bytes },
 		{ "prefetch_issued", s->prefetch_issued },
 		{ "prefetch_useful", s->prefetch_useful },
 		{ "prefetch_wasted", s->prefetch_wasted },
@@ -113,8 +107,8 @@ void show_json(const struct emf_stats *s, unsigned indent)
 	int in = (int)indent;
 
 	printf("{\n%*s  \"pid\": %u,\n%*s  \"command\": ", in, "", s->pid, in, "");
-	put_string(s->command);
-	printf(",\n%*s  \"uffd_mode\": \"%s\",\n%*s  \"move\": %s,\n", in, "", uffd_mode(s->mode),
+	json_string(s->command);
+	printf(",\n%*s  \"uffd_mode\": \"%s\",\n%*s  \"move\": %s,\n", in, "", text_mode(s->mode),
 	       in, "", s->move ? "true" : "false");
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
 		printf("%*s  \"%s\": %" PRIu64 ",\n", in, "", counters[i].name, counters[i].value);

@@ -119,6 +119,112 @@ int segment_read(const char *dir, pid_t pid, struct emf_stats *out)
 	return rc;
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int read_map(int fd, uint64_t offset, struct emf_map *out)
+{
+	char *to = (char *)out;
+	size_t done = 0;
+
+	/* not mapped: a file that was cut short is an error here, not a SIGBUS */
+	while (done < sizeof(*out)) {
+		ssize_t n = pread(fd, to + done, sizeof(*out) - done, (off_t)(offset + done));
+
+		if (n <= 0)
+			return n ? -errno : -EPROTO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* Nothing that it says may lead out of its tables. */
+static bool map_valid(const struct emf_map *m)
+{
+	if (m->nregions > EMF_MAP_REGIONS || m->ncells > EMF_MAP_CELLS || !m->block_bytes ||
+	    !m->blocks_per_cell)
+		return false;
+	for (unsigned i = 0; i < m->nregions; i++) {
+		const struct emf_map_region *r = &m->region[i];
+
+		if (r->first_cell > m->ncells || r->cells > m->ncells - r->first_cell)
+			return false;
+	}
+	return true;
+}
+
+/* One try. -EAGAIN: it is being written, or older than asked for. */
+static int try_map(int fd, uint64_t offset, uint64_t asked, struct emf_map *out)
+{
+	uint64_t before, after;
+	int rc = read_map(fd, offset, out);
+
+	if (rc)
+		return rc;
+	before = out->sequence;
+	if (before % 2 || out->written_at < asked)
+		return -EAGAIN;
+	/* the copy counts when nobody wrote before its end */
+	if (pread(fd, &after, sizeof(after), (off_t)offset) != (ssize_t)sizeof(after))
+		return -EPROTO;
+	if (after != before)
+		return -EAGAIN;
+	if (!map_valid(out))
+		return -EPROTO;
+	for (unsigned i = 0; i < out->nregions; i++)
+		out->region[i].class[sizeof(out->region[i].class) - 1] = '\0';
+	return 0;
+}
+
+static int wait_for_map(int fd, struct emf_stats *s, double patience, struct emf_map *out)
+{
+	uint64_t asked = now_ns(), offset = s->map_offset, end = asked + (uint64_t)(patience * 1e9);
+	int rc;
+
+	if (!offset)
+		return -ENODATA;
+	for (;;) {
+		atomic_store_explicit(&s->map_wanted, now_ns(), memory_order_relaxed);
+		rc = try_map(fd, offset, asked, out);
+		if (rc != -EAGAIN)
+			return rc;
+		if (now_ns() >= end)
+			return -ENODATA;
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+}
+
+int segment_map(const char *dir, pid_t pid, double patience, struct emf_map *out)
+{
+	static struct emf_stats s;
+	struct stat st;
+	char path[PATH_MAX];
+	int rc = segment_read(dir, pid, &s), fd;
+	void *map;
+
+	if (rc)
+		return rc;
+	snprintf(path, sizeof(path), "%s/%d" SUFFIX, dir, (int)pid);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) || st.st_size < (off_t)sizeof(s)) {
+		close(fd);
+		return -EPROTO;
+	}
+	map = mmap(NULL, sizeof(s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	rc = map == MAP_FAILED ? -errno : wait_for_map(fd, map, patience, out);
+	if (map != MAP_FAILED)
+		munmap(map, sizeof(s));
+	close(fd);
+	return rc;
+}
+
 /* PID of "PID.stats", or 0. */
 static pid_t pid_of(const char *name)
 {

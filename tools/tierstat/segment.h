@@ -20,6 +20,12 @@
  */
 int segment_read(const char *dir, pid_t pid, struct emf_stats *out);
 
+/*
+ * The map of its blocks, no older than when it was asked for: waits up to `patience` seconds.
+ * As segment_read; -ENODATA: nothing moves yet (or the process does not answer).
+ */
+int segment_map(const char *dir, pid_t pid, double patience, struct emf_map *out);
+
 /* The PIDs that have a file in dir, ascending; *pids is the caller's to free. Count or -errno. */
 int segment_list(const char *dir, pid_t **pids);
 

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of processes, the rates of one, and both as JSON. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "columns.h"
+#include "segment.h"
+#include "show.h"
+#include "text.h"
+#include "tool.h"
+
+struct list {
+	const struct options *opt;
+	const int *columns;
+};
+
+static void list_line(const struct emf_stats *s, unsigned index, void *arg)
+{
+	const struct list *l = arg;
+
+	(void)index;
+	fputs(tool_clock(l->opt), stdout);
+	columns_line(l->columns, s, NULL, 0);
+}
+
+static void header(const struct options *opt, const int *columns)
+{
+	if (opt->times)
+		printf("%-9s", "TIME");
+	columns_header(columns);
+}
+
+static int list(const struct options *opt, const int *columns)
+{
+	struct list l = { opt, columns };
+	double due = tool_now();
+	unsigned shown;
+	int status;
+
+	for (unsigned long i = 1;; i++) {
+		header(opt, columns);
+		status = tool_for_all(opt, list_line, &l, &shown);
+		if (!(opt->delay > 0) || (opt->count && i >= opt->count))
+			break;
+		if (fflush(stdout))
+			return status;
+		due += opt->delay;
+		tool_sleep_until(due);
+		putchar('\n');
+	}
+	if (!shown && !status)
+		return tool_fail(0, "no managed process%s%s in %s",
+				 opt->command ? " with the name " : "",
+				 opt->command ? opt->command : "", opt->dir);
+	return status;
+}
+
+static void json_element(const struct emf_stats *s, unsigned index, void *arg)
+{
+	(void)arg;
+	fputs(index ? ",\n  " : "\n  ", stdout);
+	show_json(s, 2);
+}
+
+static int json_all(const struct options *opt)
+{
+	unsigned shown;
+	int status;
+
+	fputs("{\"processes\": [", stdout);
+	status = tool_for_all(opt, json_element, NULL, &shown);
+	puts(shown ? "\n]}" : "]}");
+	return status;
+}
+
+static int json_one(const struct options *opt)
+{
+	static struct emf_stats s;
+	int rc = tool_read(opt, &s);
+
+	if (rc)
+		return rc;
+	show_json(&s, 0);
+	putchar('\n');
+	return tool_health(&s);
+}
+
+/* Lines of figures that fit under a header, as vmstat has it. */
+static unsigned lines_of_screen(void)
+{
+	struct winsize w;
+
+	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) || w.ws_row < 6)
+		return 21;
+	return w.ws_row - 3u;
+}
+
+static void rates_header(const struct options *opt, const int *columns)
+{
+	if (columns)
+		header(opt, columns);
+	else
+		show_rates_header(opt->times ? "TIME" : NULL);
+}
+
+static void rates_line(const struct options *opt, const int *columns, const struct emf_stats *s,
+		       const struct emf_stats *before, double interval)
+{
+	fputs(tool_clock(opt), stdout);
+	if (columns)
+		columns_line(columns, s, before, interval);
+	else
+		show_rates_line(s, before, interval);
+}
+
+static int watch(const struct options *opt, const int *columns)
+{
+	static struct emf_stats s, before;
+	double due = tool_now(), read_at;
+	int rc = tool_read(opt, &s);
+
+	if (rc)
+		return rc;
+	read_at = tool_now();
+	rates_header(opt, columns);
+	rates_line(opt, columns, &s, &before, segment_uptime(&s));
+	for (unsigned long line = 1; opt->delay > 0 && (!opt->count || line < opt->count); line++) {
+		double previous = read_at;
+
+		if (fflush(stdout))
+			break;
+		due += opt->delay;
+		tool_sleep_until(due);
+		before = s;
+		rc = segment_read(opt->dir, opt->pid, &s);
+		if (rc == -ESRCH)
+			return tool_health(&before); /* it ended */
+		if (rc)
+			return tool_unreadable(opt->pid, rc);
+		read_at = tool_now();
+		if (line % lines_of_screen() == 0)
+			rates_header(opt, columns);
+		rates_line(opt, columns, &s, &before, read_at - previous);
+	}
+	return tool_health(&s);
+}
+
+int cmd_list(const struct options *opt)
+{
+	int choice[COLUMNS_MAX];
+	const int *columns = NULL;
+	char wrong[64];
+
+	if (opt->json && opt->delay > 0)
+		return tool_fail(EXIT_USAGE, "--json takes no DELAY");
+	if (opt->json && opt->out)
+		return tool_fail(EXIT_USAGE, "--json takes no -o: it has all there is");
+	if (opt->out) {
+		if (!columns_parse(opt->out, choice, wrong, sizeof(wrong)))
+			return tool_fail(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
+		columns = choice;
+	}
+	text_exact = opt->bytes;
+	if (opt->json)
+		return opt->pid ? json_one(opt) : json_all(opt);
+	if (opt->pid)
+		return watch(opt, columns);
+	return list(opt, columns ? columns : columns_default);
+}
