@@ -358,6 +358,7 @@ void fork_child(void)
 		engine_size_reserve();
 	} else {
 		slot_forget();
+		store_forget(&engine.store);
 	}
 	inherit_regions();
 	/* What was put off in the parent had happened before. */
