@@ -62,6 +62,7 @@ enum {
 	EMF_CAP_SYNC = 1u << 0, /* transfers are done by the CPU inside submit/poll; nothing to wait for */
 	EMF_CAP_TRIM = 1u << 1, /* trim gives space back */
 	EMF_CAP_OUTLIVES = 1u << 2, /* written space outlives the process: somebody must trim it after a crash */
+	EMF_CAP_CUTS = 1u << 3, /* closing a queue never waits for what is in flight */
 };
 
 struct emf_backend;

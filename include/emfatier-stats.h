@@ -56,6 +56,8 @@ enum emf_store_state {
 	EMF_STORE_OK,
 	EMF_STORE_FULL,
 	EMF_STORE_DOWN,
+	EMF_STORE_REBUILDING, /* answers; what it lacks is being made good */
+	EMF_STORE_DEGRADED,   /* answers; what it lacks can't be made good now */
 };
 
 struct emf_store_stats {
@@ -66,6 +68,7 @@ struct emf_store_stats {
 	emf_stat read_bytes;
 	emf_stat written_bytes;
 	emf_stat errors;
+	emf_stat rebuild_bytes; /* that it lacks still */
 	struct emf_hist read_latency;
 };
 

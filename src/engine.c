@@ -51,7 +51,8 @@ bool engine_init(void)
 	char err[256];
 
 	config_defaults(&engine.config);
-	if (!config_read_env(&engine.config, err, sizeof(err))) {
+	if (!config_read_env(&engine.config, err, sizeof(err)) &&
+	    !config_validate_stores(&engine.config, err, sizeof(err))) {
 		engine.budget = config_limit_bytes(&engine.config);
 		if (engine.budget < LIMIT_MIN) {
 			log_info("local.limit is below the smallest that can work and was raised "
@@ -769,6 +770,48 @@ void engine_size_reserve(void)
 static _Atomic bool loading, stalled;
 #define LOADING_NS 1000000000ull
 
+/* Around a slot's rebuild, by the store's thread. It stands still, too, while one forks. */
+static void lock_unless_forking(void)
+{
+	for (;;) {
+		lock_take(&engine.lock);
+		if (!engine.forking)
+			return;
+		lock_give(&engine.lock);
+		poll(NULL, 0, 1);
+	}
+}
+
+static bool hold_slot(uint64_t slot)
+{
+	lock_unless_forking();
+	bool held = slot_hold((uint32_t)slot);
+	lock_give(&engine.lock);
+	return held;
+}
+
+static void release_slot(uint64_t slot)
+{
+	lock_unless_forking();
+	slot_free((uint32_t)slot);
+	lock_give(&engine.lock);
+}
+
+static void *store_main(void *unused)
+{
+	(void)unused;
+	engine_thread_begin("emf-store");
+	for (;;)
+		store_work(&engine.store);
+	return NULL;
+}
+
+bool engine_spawn_store(void)
+{
+	engine.store_thread = store_needs_work(&engine.store);
+	return !engine.store_thread || engine_spawn(store_main);
+}
+
 static bool open_store(void)
 {
 	const char *uri[EMF_MAX_STORES];
@@ -779,9 +822,14 @@ static bool open_store(void)
 		.stripe_unit = engine.config.stripe,
 		.timeout_ms = engine.config.timeout_ms,
 		.encrypt = engine.config.encrypt,
+		.rebuild_rate = engine.config.rebuild,
+		.inject = engine.config.inject,
+		.hold = hold_slot,
+		.release = release_slot,
 		.stats = engine.stats->store,
 	};
 
+	config_columns(&engine.config, &opt.data, &opt.more);
 	for (unsigned i = 0; i < engine.config.nstores; i++)
 		uri[i] = engine.config.store_uri[i];
 	if (!stats_run_dir(dir, sizeof(dir)))
@@ -862,7 +910,7 @@ bool engine_boot(void)
 	if (!open_store())
 		return false;
 	err = engine_open_queues();
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main)))
+	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) || !engine_spawn_store()))
 		err = -EAGAIN;
 	if (err) {
 		fail("threads and queues", err);

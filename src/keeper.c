@@ -35,6 +35,6 @@ void keeper_look(void)
 		return;
 	next = now + INTERVAL_NS;
 	/* The dead main thread is still counted. */
-	if (k_main_thread_gone() && k_threads() == ENGINE_THREADS + 1)
+	if (k_main_thread_gone() && k_threads() == ENGINE_THREADS + 1u + engine.store_thread)
 		word_signal(&over);
 }
