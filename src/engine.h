@@ -55,6 +55,7 @@ struct engine {
 	uint64_t local;	 /* bytes that count against it */
 	uint64_t fetches;
 	size_t reserve_low, reserve_high; /* FREE frames: refill below low, up to high */
+	bool store_thread;   /* there is one */
 	int guard;	     /* the descriptor that keeps the guard waiting, or -1 */
 	size_t inflight; /* blocks with a transfer or a long operation under way */
 	bool hold;	 /* nothing may leave local memory (a fork is prepared) */
@@ -199,6 +200,8 @@ void engine_inheritable(const struct region *r, bool on);
 
 /* --- without the lock --- */
 
+/* A thread of the store's, where it needs one. */
+bool engine_spawn_store(void);
 #ifndef ENGINE_SMALL_FRAMES
 #define ENGINE_SMALL_FRAMES 4096
 #endif

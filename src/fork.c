@@ -366,6 +366,7 @@ void fork_child(void)
 		budget_reserve();
 	} else {
 		slot_forget();
+		store_forget(&engine.store);
 	}
 	inherit_regions();
 	/* What was put off in the parent had happened before. */
@@ -463,16 +464,14 @@ bool fork_boot(void)
 	unsigned fixed = engine.guard < 0 ? 2 : 3;
 	if (engine.guard >= 0)
 		engine.guard = fds[2];
-	for (unsigned i = 0; i < engine.store.nleaves; i++)
-		count_forked(engine.store.count[i], &engine.stats->store[i]);
-	err = store_forked(&engine.store, fds + fixed);
+	err = store_forked(&engine.store, fds + fixed, engine.stats->store);
 	if (!err)
 		err = engine_open_queues();
 	if (err) {
 		log_error("the far store cannot be opened in a forked process (error %d)", -err);
 		lose_far();
 	}
-	if (!engine_spawn(fault_main) || !engine_spawn(control_main))
+	if (!engine_spawn(fault_main) || !engine_spawn(control_main) || (!err && !engine_spawn_store()))
 		give_up("a thread could not be created", -EAGAIN);
 	watch_start();
 	return true;
