@@ -112,6 +112,7 @@ struct block {
 	uint64_t evicted_at; /* engine.fetches when it left, for its reuse distance */
 	uint64_t retry_at;   /* ns; on the list `stuck` until then */
 	uint64_t since;	     /* ns; a thread waits since then, 0: none */
+	uint64_t spare_until; /* ns; not to be evicted before: thrash.h */
 	uint64_t *holes;     /* a bit for each page that is zero whatever the slot says; or NULL */
 	uint32_t frame, slot;
 	uint8_t state, flags;

@@ -14,6 +14,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "stats.h"
+#include "thrash.h"
 #include "transfer.h"
 
 #define DEPTH 32 /* demand reads in flight; more faults than that wait their turn */
@@ -292,6 +293,7 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		return;
 	}
 	if (!f->write_protect) {
+		thrash_fault(b, addr, f->tid, now);
 		fault_missing(b, addr, f->write, now);
 		return;
 	}

@@ -460,7 +460,7 @@ int uffd_open(struct uffd *u, bool want_move)
 	uint64_t want = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	if (want_move)
 		want |= api.features & UFFD_FEATURE_MOVE;
-	want |= api.features & UFFD_FEATURE_POISON;
+	want |= api.features & (UFFD_FEATURE_POISON | UFFD_FEATURE_THREAD_ID);
 	/* What the program does past libc's symbols is seen by these. */
 	want |= api.features & (UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |
 				UFFD_FEATURE_EVENT_UNMAP);
@@ -708,6 +708,7 @@ static struct uffd_message message(const struct uffd_msg *m)
 			.addr = m->arg.pagefault.address,
 			.write = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
 			.write_protect = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP,
+			.tid = (pid_t)m->arg.pagefault.feat.ptid, /* 0 without the feature */
 		};
 	}
 }

@@ -149,6 +149,7 @@ struct uffd_message {
 	uintptr_t to;	     /* MOVED: where addr is now */
 	bool write;	     /* the access was a write */
 	bool write_protect;  /* a write to a protected page; else the page is absent */
+	pid_t tid;	     /* whose; 0: not known */
 };
 /* Reads at most max (up to 16) messages without blocking; returns their number. */
 int uffd_read(const struct uffd *u, struct uffd_message *out, int max);

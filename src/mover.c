@@ -19,6 +19,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "thrash.h"
 #include "transfer.h"
 #include "observe.h"
 
@@ -127,6 +128,19 @@ static void put_aside(struct block *b, int err)
 	list_append(&engine.stuck, b);
 }
 
+/* What the policy gives up first and may go; what is spared is out of its hands until then. */
+static struct block *victim(void)
+{
+	struct block *b;
+
+	while ((b = policy_victim()) && b->state == LOCAL && thrash_spares(b)) {
+		list_remove(b);
+		b->retry_at = b->spare_until;
+		list_append(&engine.stuck, b);
+	}
+	return b;
+}
+
 static bool evict(struct block *b)
 {
 	if (b->state == LOCAL) {
@@ -206,7 +220,7 @@ static bool make_room(void)
 			refilling = false;
 			return false;
 		}
-		struct block *b = policy_victim();
+		struct block *b = victim();
 		if (!b || !evict(b))
 			return false;
 	}
@@ -338,13 +352,14 @@ static bool hopeless(void)
 
 	if (engine.hold)
 		return true;
-	if (engine.leaving.head || !transfer_idle(&pool) || policy_victim()) {
+	if (engine.leaving.head || !transfer_idle(&pool) || victim()) {
 		since = 0;
 		return false;
 	}
 	if (!since)
 		since = k_now_ns();
-	return k_now_ns() - since > PATIENCE_NS;
+	/* What could leave may not: those who wait are to get on now. */
+	return thrash_now() || k_now_ns() - since > PATIENCE_NS;
 }
 
 static void feed_starving(void)
@@ -430,7 +445,7 @@ static void chaos_evict(void)
 	if (!r->registered)
 		return;
 	struct block *b = r->blocks + random64() % r->nblocks;
-	if (b->state == LOCAL)
+	if (b->state == LOCAL && !thrash_spares(b))
 		evict(b);
 }
 

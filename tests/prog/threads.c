@@ -436,6 +436,52 @@ static void row_deep_stack(size_t size)
 	pthread_join(t, NULL);
 }
 
+enum { CROWD = 16 };
+
+/* Words that lie across the border of two blocks: one instruction needs four blocks at once. */
+static void *across(void *arg)
+{
+	const struct part *t = arg;
+	size_t block = 2u << 20, blocks = t->end;
+	unsigned x = (unsigned)t->first + 1;
+
+	for (unsigned i = 0; i < 12; i++) {
+		x = x * 1664525u + 1013904223u;
+		/* Each thread has borders of its own to write to. */
+		char *from = t->p + (1 + (x >> 8) % (blocks - 1)) * block - 4,
+		     *to = t->p + (1 + t->first) * block - 4 - (i + 1) * 8;
+		if (i % 2)
+			to = t->p + (1 + t->first) * block - 4;
+#ifdef __x86_64__
+		char *s = from, *d = to;
+		__asm__ volatile("movsq" : "+S"(s), "+D"(d) : : "memory");
+#else
+		memmove(to, from, 8);
+#endif
+	}
+	return NULL;
+}
+
+/* Many threads at once, with a budget that is less than what they need together. */
+static void row_crowd(size_t size)
+{
+	size_t block = 2u << 20, blocks = size / block;
+	char *p = map_anon(size + block);
+	struct part part[CROWD];
+	pthread_t t[CROWD];
+
+	p = (char *)(((uintptr_t)p + block - 1) & ~(uintptr_t)(block - 1));
+	memset(p, 7, size);
+	for (size_t i = 0; i < CROWD; i++) {
+		part[i] = (struct part){p, i, blocks, 0, true};
+		CHECK(!pthread_create(&t[i], NULL, across, &part[i]), "thread");
+	}
+	for (size_t i = 0; i < CROWD; i++)
+		pthread_join(t[i], NULL);
+	for (size_t i = 0; i < size; i += PAGE)
+		CHECK(p[i] == 7 && p[i + PAGE - 1] == 7, "page %zu", i / PAGE);
+}
+
 static void *end_at_once(void *arg)
 {
 	return arg;
@@ -504,6 +550,7 @@ static const struct row rows[] = {
 	{"cancel", row_cancel, true},
 	{"deep-stack", row_deep_stack, true},
 	{"own-stacks", row_own_stacks, true},
+	{"crowd", row_crowd, true},
 };
 
 ROWS_MAIN(rows)

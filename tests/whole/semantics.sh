@@ -63,5 +63,12 @@ all() {
 other=$!
 # The default file store: its descriptors and its threads are in play.
 all chaos "local.limit=32M;engine.min_region=4K;engine.chaos=2000"
+# The smallest budget, of which each thread needs as much at once as there is.
+if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" crowd "* ]]; then
+	mkdir "$T/tiny"
+	tiny='local.limit=8M;engine.min_region=4K;store.uri=mem:'
+	one "$T/tiny" "threads crowd with 8M" "$tiny" cold threads crowd
+	one "$T/tiny" "threads crowd with 8M, without MOVE" "$tiny;engine.move=off" cold threads crowd
+fi
 wait $other || failed=1
 finish
