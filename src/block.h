@@ -41,27 +41,40 @@
  * a step finds a page there, that one stays. So a MOVE that was cut short, or pages
  * that came in while metadata stood still (fork), need no state of their own.
  *
- * The races, and what settles each:
+ * The races, what settles each, and who tests it (a row of tests/prog, or of its matrix in the
+ * states standby, far and flight). The simulation (tests/sim) tries orders of events for all
+ * between the steps of the engine, and fork as far as the parent goes.
  *  - write against eviction: MOVE unmaps atomically, and so does mremap where there is
- *    no MOVE (away.h); DIRTY is read after it.
+ *    no MOVE (away.h); DIRTY is read after it. (integrity; threads lost-writes)
  *  - write against arrival: MOVE maps writable, protection is a second call. Another
  *    thread may write in between, unseen, and so may the faulting one when a signal
  *    interrupts its wait. So the block is UNSURE: at eviction its content is
- *    compared with the checksum of its slot before it counts as clean.
+ *    compared with the checksum of its slot before it counts as clean. (found signal-write)
  *  - fault against write-out: the frame is moved back at once and the transfer is
- *    left without a block (transfer.c); what it wrote is thrown away.
+ *    left without a block (transfer.c); what it wrote is thrown away. Where the kernel refuses
+ *    that half way, what was there for a moment may have been written to: the write-out
+ *    is void (TORN). (integrity; matrix read, write)
  *  - fault against fetch: the fault sets WANTED; whoever ends the fetch maps and wakes.
+ *    (threads same-page; matrix read)
  *  - munmap, mremap against any step: until its event was read, the kernel refuses all
  *    that changes pages (-EAGAIN): the step is not made. Then the event is applied
  *    to the blocks at once (change.c). A transfer in flight loses its block and ends
  *    by itself; who gave up the lock with a block in hand finds it again, or not,
- *    by its frame (frame.h: owner).
+ *    by its frame (frame.h: owner). Only TAKING, by mremap at an address, cannot bear it:
+ *    the program's calls wait for it (engine_may_copy). (model; matrix munmap, mremap, map-over)
+ *  - mprotect and advice that cut mappings against TAKING: piece by piece, each at once.
+ *    (found protect-cuts)
  *  - discard against eviction: the kernel discards only after its event was read, and does
  *    not say when. Until the pages are seen to be gone the block is held (change.c).
+ *    (found discard-edges; matrix dontneed, free)
  *  - fork against any step: metadata stands still around it (engine.c); faults are
- *    served by copies meanwhile (fault.c).
+ *    served by copies meanwhile (fault.c). (found fork-often, fork-growing, write-after-fork;
+ *    window fork-move, fork-discard, fork-reuse, fork-signal; matrix fork)
+ *  - a thread's end against eviction: the kernel serves no fault of it any more, so what it
+ *    writes to then stays local (preload/threads.c). (threads own-stacks)
  *  - exec, exit: the kernel ends all threads and descriptors; in flight or not, what is
- *    in the store is freed by others (slot.h, store/guard.h).
+ *    in the store is freed by others (slot.h, store/guard.h). (processes exec-self; threads
+ *    exit, exit-thread; tests/whole/crash.sh)
  */
 #ifndef EMF_BLOCK_H
 #define EMF_BLOCK_H

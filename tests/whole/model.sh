@@ -19,7 +19,8 @@ one() {
 	local args=("$seed" "$seconds" 64M "$threads" --steps 200 "$@")
 
 	[ -z "${MODES:-}" ] || [[ " $MODES " == *" $name "* ]] || return
-	[ "${MODEL_RAW:-0}" -eq 0 ] || args+=(--raw "$MODEL_RAW")
+	# Where pages are copied, nothing can hold such a call up meanwhile: see the README.
+	[ "${MODEL_RAW:-0}" -eq 0 ] || [[ " $* " == *" --copy "* ]] || args+=(--raw "$MODEL_RAW")
 	mkdir "$dir"
 	if [ -n "$conf" ]; then
 		TIERSTAT_OUT=$dir/stats LIMIT=$((seconds + 100)) managed "local.limit=8M;$conf" \
