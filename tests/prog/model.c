@@ -548,7 +548,8 @@ static long past_libc(long nr, long a, long b, long c, long d, long e)
 	register long r8 __asm__("r8") = e;
 	long rc;
 
-	if (chance(50)) {
+	/* A fork of which libc knows nothing can't be promised memory that is far. */
+	if (nr != SYS_clone && chance(50)) {
 		__asm__ volatile("syscall"
 				 : "=a"(rc)
 				 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
