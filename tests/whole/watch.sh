@@ -46,7 +46,7 @@ cause() {
 	not_ok "why: $name" "'$said' instead of '$*': $("$tierstat" why "$pid" 1 | head -n 4 | tr '\n' ' ')"
 }
 
-begin 64M 'mem:?bandwidth=200M' read 256 600
+begin 64M 'mem:?bandwidth=60M' read 256 600
 cause "the bandwidth of a link" link
 "$tierstat" regions --json "$pid" >"$T/map"
 why=$(python3 - "$T/map" <<'PY'
@@ -86,7 +86,7 @@ end
 begin 64M 'mem:?bandwidth=2G' random 512 600
 cause "random access" random
 end
-begin 64M 'mem:?bandwidth=200M' write 256 600
+begin 64M 'mem:?bandwidth=60M' write 256 600
 cause "what is written back" write-back
 end
 begin 16M 'mem:?bandwidth=1G' read 256 600
