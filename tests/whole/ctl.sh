@@ -25,6 +25,7 @@ hold_start() {
 	hold_name=$name
 	rm -f "$T/$name.in"
 	mkfifo "$T/$name.in"
+	: >"$T/$name.out"
 	"$@" env LD_PRELOAD="$LIB" EMFATIER_CONF="$conf" "$PROG/hold" "$size" \
 		<"$T/$name.in" >"$T/$name.out" 2>"$T/$name.err" &
 	hold_pid=$!
