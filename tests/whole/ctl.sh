@@ -155,6 +155,17 @@ say check
 hold_end
 refused "a process that has ended" local.limit=1G 4 "no managed process"
 
+# The runtime's threads of an idle process do not keep it alive, nor does its child lack them.
+hold_start leave 'local.limit=1G;store.uri=mem:' 64
+[ "$(mode)" = idle ] && [ "$(ls "/proc/$hold_pid/task" | wc -l)" -gt 1 ] && say fork && [ "$(answer 2)" = right ] ||
+	not_ok "ctl: an idle process has its watch" "$(mode), $(ls "/proc/$hold_pid/task" | wc -l) threads"
+say leave
+left() {
+	! kill -0 "$hold_pid" 2>/dev/null
+}
+wait_for 20 left && hold_end && ok "ctl: an idle process ends with its last thread" ||
+	not_ok "ctl: an idle process ends with its last thread" "it still runs, or ended with another status than 0"
+
 # --- who may not, what is not ---
 
 hold_start small 'local.limit=1G' 8
