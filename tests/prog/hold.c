@@ -5,11 +5,13 @@
  *   sweep   checks without end until the next line comes; says how often: "swept N"
  *   fork    lets a child check, and checks itself; says "right"
  *   more N  holds N MiB more; says "ready"
+ *   leave   ends its only thread by pthread_exit, and so itself with status 0
  * Ends with its input. With a page of wrong content it fails at once.
  */
 #include "prog.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <sys/wait.h>
 
 #define AREAS 16
@@ -96,6 +98,8 @@ int main(int argc, char **argv)
 		} else if (!strcmp(line, "fork")) {
 			check_both();
 			puts("right");
+		} else if (!strcmp(line, "leave")) {
+			pthread_exit(NULL);
 		} else if (!strncmp(line, "more ", 5)) {
 			more(strtoul(line + 5, NULL, 10));
 			puts("ready");
