@@ -18,12 +18,13 @@ RT_SRC := $(wildcard src/*.c src/store/*.c src/policy/*.c)
 RT_OBJ := $(RT_SRC:%.c=$(BUILD)/obj/%.o)
 PRELOAD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard preload/*.c))
 PROVIDERS := $(patsubst src/provider/%.c,$(BUILD)/providers/%.so,$(wildcard src/provider/*.c))
+CODECS := $(patsubst src/codec/%.c,$(BUILD)/providers/link-%.so,$(wildcard src/codec/*.c))
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c)) $(BUILD)/tests/unit/sim
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
-	libncurses-dev libmicrohttpd-dev
+	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev
 CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
@@ -34,7 +35,7 @@ DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 all: packages
 	$(MAKE) outputs
 .PHONY: outputs
-outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS) $(BUILD)/man/emfatier.conf.5
+outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS) $(CODECS) $(BUILD)/man/emfatier.conf.5
 
 include tests/packages.mk
 
@@ -67,6 +68,14 @@ $(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
 $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ $< -Wl,-z,now -Wl,-z,relro -Wl,--no-undefined $(PROVIDER_LIBS) -pthread
+
+# A private copy of libcrypto, all of it hidden: the program may use its own.
+$(BUILD)/providers/link-crypt.so: CODEC_LIBS = -Wl,-Bstatic -lcrypto -Wl,-Bdynamic -Wl,--exclude-libs,ALL -ldl
+$(BUILD)/providers/link-parity.so: CODEC_LIBS = -lisal
+$(BUILD)/providers/link-%.so: $(BUILD)/obj/src/codec/%.o
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@ $< -Wl,-z,now -Wl,-z,relro -Wl,-z,nodelete -Wl,-Bsymbolic -Wl,--gc-sections \
+		-Wl,--no-undefined $(CODEC_LIBS) -pthread
 
 # --- the tools ---
 

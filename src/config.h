@@ -87,6 +87,7 @@ struct emf_config {
 	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */
 	uint64_t stripe;			     /* bytes: the unit of the stripe set */
 	unsigned timeout_ms;			     /* store.timeout */
+	bool encrypt;				     /* store.encrypt */
 	uint64_t min_region;			     /* engine.min_region */
 	enum emf_heap heap;
 	bool move;	/* engine.move: auto (true) or off */

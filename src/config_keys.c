@@ -11,9 +11,7 @@
 static const struct config_choice redundancies[] = {
 	{ "none", 0 }, { "mirror", VALUE_UNSUPPORTED }, { "parity", VALUE_UNSUPPORTED }, { 0 }
 };
-static const struct config_choice encryptions[] = { { "off", 0 },
-						    { "on", VALUE_UNSUPPORTED },
-						    { 0 } };
+static const struct config_choice encryptions[] = { { "off", false }, { "on", true }, { 0 } };
 static const struct config_choice faults[] = { { "thread", 0 },
 					       { "signal", VALUE_UNSUPPORTED },
 					       { 0 } };
@@ -74,8 +72,8 @@ static const struct config_key keys[] = {
 	  value_choice, .choice = redundancies },
 	{ "store", "timeout", "TIME", "10s", "a page that can't be had for so long is lost",
 	  value_duration, FIELD(timeout_ms), .min = 1, .max = 3600000 },
-	{ "store", "encrypt", "off", "off", "encrypt what leaves local memory",
-	  value_choice, .choice = encryptions },
+	{ "store", "encrypt", "on|off", "off", "on: AES-256-GCM of what leaves local memory",
+	  value_choice, FIELD(encrypt), .choice = encryptions },
 
 	{ "engine", "min_region", "SIZE", "4M", "smaller allocations stay local, from 4K",
 	  value_size, FIELD(min_region), .min = 4096, .max = 1ull << 46 },

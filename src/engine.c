@@ -809,6 +809,7 @@ static bool open_store(void)
 		.nuri = engine.config.nstores,
 		.stripe_unit = engine.config.stripe,
 		.timeout_ms = engine.config.timeout_ms,
+		.encrypt = engine.config.encrypt,
 		.stats = engine.stats->store,
 		.no_malloc = engine.own_malloc,
 	};

@@ -366,6 +366,7 @@ void fork_child(void)
 		budget_reserve();
 	} else {
 		slot_forget();
+		store_forget(&engine.store);
 	}
 	inherit_regions();
 	/* What was put off in the parent had happened before. */

@@ -11,7 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "codec/codec.h"
 #include "count.h"
+#include "crypt.h"
 #include "emfatier-stats.h"
 #include "env.h"
 #include "lock.h"
@@ -122,14 +124,46 @@ static bool find_provider(const char *dir, const char *name, char *path, size_t 
 	return false;
 }
 
+static void preload(const char *dir, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (find_provider(dir, name, path, sizeof(path)))
+		(void)!dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
 void store_load(const struct store_options *opt)
 {
-	char name[32], path[PATH_MAX];
+	char name[32];
 
 	for (unsigned i = 0; i < (opt->nuri ? opt->nuri : 1); i++)
-		if (provider_name(opt->nuri ? opt->uri[i] : "file:", name, sizeof(name)) &&
-		    find_provider(opt->provider_dir, name, path, sizeof(path)))
-			(void)!dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+		if (provider_name(opt->nuri ? opt->uri[i] : "file:", name, sizeof(name)))
+			preload(opt->provider_dir, name);
+	if (opt->encrypt)
+		preload(opt->provider_dir, "link-crypt");
+}
+
+/* A codec's table, from link-NAME.so; NULL: err tells. The setting is for the message. */
+static const void *load_codec(const char *setting, const char *name, const char *symbol,
+			      const char *dir, void **dl, char *err, size_t errlen)
+{
+	char file[32], path[PATH_MAX];
+	const uint32_t *abi = NULL;
+
+	snprintf(file, sizeof(file), "link-%s", name);
+	if (!find_provider(dir, file, path, sizeof(path))) {
+		snprintf(err, errlen, "%s: not installed (no %s.so beside the providers)", setting,
+			 file);
+		return NULL;
+	}
+	*dl = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	if (*dl)
+		abi = dlsym(*dl, symbol);
+	if (!abi)
+		snprintf(err, errlen, "%s: cannot load %s.so: %.300s", setting, file, dlerror());
+	else if (*abi != EMF_CODEC_ABI)
+		snprintf(err, errlen, "%s: %s is not of this version", setting, path);
+	return abi && *abi == EMF_CODEC_ABI ? abi : NULL;
 }
 
 static int load(const char *uri, const char *dir, void **dl, const struct emf_provider **out,
@@ -225,6 +259,24 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 	return rc ? blame(uri, strerror(-rc), rc, err, errlen) : 0;
 }
 
+static int add_crypt(struct store *st, const struct store_options *opt, struct emf_backend **below,
+		     char *err, size_t errlen)
+{
+	const struct emf_aead *aead = load_codec("store.encrypt", "crypt", "emf_aead",
+						 opt->provider_dir, &st->crypt_dl, err, errlen);
+	char why[256];
+	int rc;
+
+	if (!aead)
+		return -ELIBACC;
+	rc = crypt_open(*below, aead, &st->crypt, why, sizeof(why));
+	if (rc)
+		snprintf(err, errlen, "store.encrypt: %s", why);
+	else
+		*below = st->crypt;
+	return rc;
+}
+
 static int build(struct store *st, const struct store_options *opt, char *err, size_t errlen)
 {
 	struct emf_backend *member[STORE_LEAVES] = { NULL }, *below;
@@ -236,6 +288,11 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 	if (st->nleaves > 1) {
 		rc = stripe_open(member, st->nleaves, opt->stripe_unit, &st->stripe);
 		below = st->stripe;
+	}
+	if (!rc && opt->encrypt) {
+		rc = add_crypt(st, opt, &below, err, errlen);
+		if (rc)
+			return rc;
 	}
 	if (!rc)
 		rc = checksum_open(below, &st->checksum);
@@ -288,6 +345,10 @@ static void close_one(struct emf_backend **be)
 void store_close(struct store *st)
 {
 	close_one(&st->checksum);
+	close_one(&st->crypt);
+	if (st->crypt_dl)
+		dlclose(st->crypt_dl);
+	st->crypt_dl = NULL;
 	close_one(&st->stripe);
 	for (unsigned i = 0; i < st->nleaves; i++) {
 		close_one(&st->count[i]);
@@ -336,7 +397,18 @@ int store_forked(struct store *st, const int *fds)
 		if (st->lock_fd[i] >= 0)
 			st->lock_fd[i] = *fds++;
 	}
-	return st->stripe ? st->stripe->ops->forked(st->stripe, NULL) : 0;
+	if (st->stripe)
+		rc = st->stripe->ops->forked(st->stripe, NULL);
+	if (!rc && st->crypt)
+		rc = st->crypt->ops->forked(st->crypt, NULL);
+	return rc;
+}
+
+void store_forget(struct store *st)
+{
+	if (st->crypt)
+		crypt_forget(st->crypt);
+	*st = (struct store){ 0 };
 }
 
 bool store_matches(struct store *st, uint64_t offset, size_t length, const void *buf)

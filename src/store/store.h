@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The far store: builds the chain  checksum -> stripe -> leaf providers  from a
- * list of URIs and gives the engine one backend and its queues.
+ * The far store: builds the chain  checksum [-> crypt] -> stripe -> leaf providers
+ * from a list of URIs and gives the engine one backend and its queues.
  *
  * Every link is an emf_backend over others (include/emfatier-provider.h). The
  * stripe link cuts the space into units that go round over all members; the
@@ -37,7 +37,9 @@ struct store {
 	struct emf_backend *count[STORE_LEAVES]; /* the counting links over the leaves */
 	void *dl[STORE_LEAVES];
 	struct emf_backend *stripe;
+	struct emf_backend *crypt;
 	struct emf_backend *checksum;
+	void *crypt_dl;
 	int lock_fd[STORE_LEAVES];
 };
 
@@ -46,6 +48,7 @@ struct store_options {
 	unsigned nuri;
 	uint64_t stripe_unit; /* bytes, a power of two, >= 64 KiB */
 	unsigned timeout_ms;
+	bool encrypt;
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
 	const char *run_dir;	  /* for the locks of spaces that outlive us; NULL: no locks */
 	struct emf_store_stats *stats; /* one for each URI, or NULL */
@@ -75,6 +78,8 @@ void store_close(struct store *st);
  */
 int store_descriptors(const struct store *st, int *fds, unsigned max);
 int store_forked(struct store *st, const int *fds);
+/* In a child that does not go on with it: no key of the parent's stays behind. */
+void store_forget(struct store *st);
 
 /*
  * Does buf (length bytes, at offset of the store) hold what was last written

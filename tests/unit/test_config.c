@@ -201,7 +201,7 @@ static void bad_values(void **state)
 		{ "store.redundancy=mirror", "'mirror' is not supported by this version; use none" },
 		{ "store.redundancy=parity", "not supported by this version" },
 		{ "store.redundancy=raid", "'raid' is not known; use none" },
-		{ "store.encrypt=on", "'on' is not supported by this version; use off" },
+		{ "store.encrypt=yes", "'yes' is not known; use off or on" },
 		{ "store.timeout=10", "'10' is not a duration; write 500ms, 10s or 2m" },
 		{ "store.timeout=0s", "'0s' is out of range; use 1ms to 3600s" },
 		{ "store.timeout=2000m", "out of range" },
