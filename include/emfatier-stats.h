@@ -58,6 +58,8 @@ enum emf_store_state {
 	EMF_STORE_OK,
 	EMF_STORE_FULL,
 	EMF_STORE_DOWN,
+	EMF_STORE_REBUILDING, /* answers; what it lacks is being made good */
+	EMF_STORE_DEGRADED,   /* answers; what it lacks can't be made good now */
 };
 
 struct emf_store_stats {
@@ -71,6 +73,7 @@ struct emf_store_stats {
 	emf_stat inflight;   /* reads and writes under way */
 	emf_stat busy_ns;    /* time in which there were any, but for the one that lasts */
 	emf_stat busy_since; /* CLOCK_MONOTONIC ns: when that began */
+	emf_stat rebuild_bytes; /* that it lacks still */
 	struct emf_hist read_latency;
 };
 

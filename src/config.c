@@ -58,6 +58,29 @@ wrong:
 	return -EINVAL;
 }
 
+void config_columns(const struct emf_config *cfg, unsigned *data, unsigned *more)
+{
+	*data = cfg->data;
+	*more = cfg->more;
+	if (!*data)
+		*data = cfg->nstores > *more ? cfg->nstores - *more : 0;
+}
+
+int config_validate_stores(const struct emf_config *cfg, char *err, size_t errlen)
+{
+	unsigned data, more, least;
+
+	config_columns(cfg, &data, &more);
+	least = cfg->redundancy == EMF_REDUNDANCY_PARITY && data < 2 ? 2 + more : data + more;
+	if (cfg->redundancy == EMF_REDUNDANCY_NONE || cfg->nstores >= least)
+		return 0;
+	snprintf(err, errlen,
+		 "store.redundancy: %s needs %u stores, store.uri names %u; name more of them, or use "
+		 "none",
+		 cfg->redundancy == EMF_REDUNDANCY_MIRROR ? "mirror" : "parity", least, cfg->nstores);
+	return -EINVAL;
+}
+
 int config_read_env(struct emf_config *cfg, char *err, size_t errlen)
 {
 	const char *policy = env_get("EMFATIER_POLICY");

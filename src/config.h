@@ -32,6 +32,7 @@ enum emf_prefetch {
 	EMF_PREFETCH_OFF
 };
 enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
+enum emf_redundancy { EMF_REDUNDANCY_NONE, EMF_REDUNDANCY_MIRROR, EMF_REDUNDANCY_PARITY };
 
 /* SIZE (bytes) or PERCENT of the memory that this process may use. */
 struct emf_amount {
@@ -88,6 +89,10 @@ struct emf_config {
 	uint64_t stripe;			     /* bytes: the unit of the stripe set */
 	unsigned timeout_ms;			     /* store.timeout */
 	bool encrypt;				     /* store.encrypt */
+	enum emf_redundancy redundancy;
+	unsigned data, more; /* parity: columns; mirror: 1 and copies more; data 0: by nstores */
+	uint64_t rebuild;    /* store.rebuild: bytes a second */
+	char inject[256];    /* store.inject, see store/inject.h */
 	uint64_t min_region;			     /* engine.min_region */
 	enum emf_heap heap;
 	bool move;	/* engine.move: auto (true) or off */
@@ -120,6 +125,11 @@ int config_read_inline(struct emf_config *cfg, const char *text, const char *sou
 
 /* What holds between keys (low <= high ...). */
 int config_validate(const struct emf_config *cfg, char *err, size_t errlen);
+
+/* What holds when all sources were read: are there stores enough for the redundancy? */
+int config_validate_stores(const struct emf_config *cfg, char *err, size_t errlen);
+/* The columns of the redundancy: data and beyond that; 1 and 0 for none. */
+void config_columns(const struct emf_config *cfg, unsigned *data, unsigned *more);
 
 /*
  * One setting, "section.key=value" or "class.NAME.key=value", as inline text holds

@@ -8,9 +8,6 @@
 #include "config.h"
 #include "config_values.h"
 
-static const struct config_choice redundancies[] = {
-	{ "none", 0 }, { "mirror", VALUE_UNSUPPORTED }, { "parity", VALUE_UNSUPPORTED }, { 0 }
-};
 static const struct config_choice encryptions[] = { { "off", false }, { "on", true }, { 0 } };
 static const struct config_choice faults[] = { { "thread", 0 },
 					       { "signal", VALUE_UNSUPPORTED },
@@ -68,12 +65,19 @@ static const struct config_key keys[] = {
 	  value_uris, NO_FIELD },
 	{ "store", "stripe", "SIZE", "512K", "unit of the stripe set, a power of two, 64K to 2M",
 	  value_power, FIELD(stripe), .min = 64u << 10, .max = 2u << 20 },
-	{ "store", "redundancy", "none", "none", "how lost stores are made up for",
-	  value_choice, .choice = redundancies },
+	{ "store", "redundancy", "none|mirror[:3]|parity[:K+M]", "none",
+	  "copies on 2 (3) stores, or K data and M parity parts, all stores but one and 1",
+	  value_redundancy, NO_FIELD },
+	{ "store", "rebuild", "SIZE", "256M", "a second: how fast lost redundancy is restored, 1M to 1T",
+	  value_size, FIELD(rebuild), .min = 1u << 20, .max = 1ull << 40 },
 	{ "store", "timeout", "TIME", "10s", "a page that can't be had for so long is lost",
 	  value_duration, FIELD(timeout_ms), .min = 1, .max = 3600000 },
 	{ "store", "encrypt", "on|off", "off", "on: AES-256-GCM of what leaves local memory",
 	  value_choice, FIELD(encrypt), .choice = encryptions },
+
+	{ "store", "inject", "[MEMBER:]KIND=VALUE,...", "",
+	  "faults, for tests: error, full, corrupt, cut, stuck, late=0..1, delay=TIME, seed=N",
+	  value_inject, NO_FIELD },
 
 	{ "engine", "min_region", "SIZE", "4M", "smaller allocations stay local, from 4K",
 	  value_size, FIELD(min_region), .min = 4096, .max = 1ull << 46 },

@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "config_keys.h"
+#include "store/inject.h"
 
 #define SHOWN 64 /* of a wrong value, in a message */
 
@@ -246,6 +247,83 @@ bool value_uris(const struct config_key *key, void *config, const char *value, c
 		memset(cfg->store_uri[cfg->nstores], 0, EMF_URI_MAX);
 		memcpy(cfg->store_uri[cfg->nstores], item, n);
 	}
+	return true;
+}
+
+/* "K+M" */
+static bool columns(const char *text, unsigned *data, unsigned *more)
+{
+	char number[8];
+	const char *plus = strchr(text, '+');
+	uint64_t k, m;
+
+	if (!plus || (size_t)(plus - text) >= sizeof(number))
+		return false;
+	memcpy(number, text, (size_t)(plus - text));
+	number[plus - text] = '\0';
+	if (!parse_uint(number, &k) || !parse_uint(plus + 1, &m) || k < 2 || m < 1 || k > 15 ||
+	    k + m > EMF_MAX_STORES)
+		return false;
+	*data = (unsigned)k;
+	*more = (unsigned)m;
+	return true;
+}
+
+bool value_redundancy(const struct config_key *key, void *config, const char *value, char *why,
+		      size_t len)
+{
+	struct emf_config *cfg = config;
+	enum emf_redundancy kind;
+	unsigned data = 0, more = 0;
+	uint64_t copies;
+
+	(void)key;
+	if (!strcmp(value, "none")) {
+		kind = EMF_REDUNDANCY_NONE;
+		data = 1;
+	} else if (!strcmp(value, "mirror")) {
+		kind = EMF_REDUNDANCY_MIRROR;
+		data = more = 1;
+	} else if (!strcmp(value, "parity")) {
+		kind = EMF_REDUNDANCY_PARITY; /* as many data columns as there are stores but one */
+		more = 1;
+	} else if (!strncmp(value, "mirror:", 7)) {
+		kind = EMF_REDUNDANCY_MIRROR;
+		if (!parse_uint(value + 7, &copies) || copies < 2 || copies > 3)
+			return refuse(value, why, len, "is not possible; a mirror has 2 or 3 copies");
+		data = 1;
+		more = (unsigned)copies - 1;
+	} else if (!strncmp(value, "parity:", 7)) {
+		kind = EMF_REDUNDANCY_PARITY;
+		if (!columns(value + 7, &data, &more))
+			return refuse(value, why, len,
+				      "is not possible; write parity:DATA+PARITY, as parity:4+1, of at "
+				      "least 2+1 and at most %d in all",
+				      EMF_MAX_STORES);
+	} else {
+		return refuse(value, why, len,
+			      "is not known; use none, mirror, mirror:3, parity or parity:4+2");
+	}
+	cfg->redundancy = kind;
+	cfg->data = data;
+	cfg->more = more;
+	return true;
+}
+
+bool value_inject(const struct config_key *key, void *config, const char *value, char *why,
+		  size_t len)
+{
+	struct emf_config *cfg = config;
+	struct inject what;
+
+	(void)key;
+	if (strlen(value) >= sizeof(cfg->inject))
+		return refuse(value, why, len, "is too long; at most %zu characters",
+			      sizeof(cfg->inject) - 1);
+	if (!inject_parse(value, 0, &what, why, len))
+		return false;
+	memset(cfg->inject, 0, sizeof(cfg->inject));
+	strcpy(cfg->inject, value);
 	return true;
 }
 

@@ -45,9 +45,13 @@ bool value_duration(const struct config_key *key, void *field, const char *value
 		    size_t len);
 bool value_choice(const struct config_key *key, void *field, const char *value, char *why,
 		  size_t len);
-/* These two take the whole struct: emf_config, emf_class. */
+/* These take the whole struct: emf_config, and emf_class. */
 bool value_uris(const struct config_key *key, void *config, const char *value, char *why,
 		size_t len);
+bool value_redundancy(const struct config_key *key, void *config, const char *value, char *why,
+		      size_t len);
+bool value_inject(const struct config_key *key, void *config, const char *value, char *why,
+		  size_t len);
 bool value_match(const struct config_key *key, void *cls, const char *value, char *why, size_t len);
 
 #endif

@@ -49,7 +49,8 @@ bool engine_init(void)
 	config_defaults(&engine.config);
 	stats_command(engine.command, sizeof(engine.command));
 	memcpy(engine.config.command, engine.command, sizeof(engine.config.command));
-	if (!config_read_env(&engine.config, err, sizeof(err))) {
+	if (!config_read_env(&engine.config, err, sizeof(err)) &&
+	    !config_validate_stores(&engine.config, err, sizeof(err))) {
 		budget_init();
 		engine.stats = stats_none();
 		engine.pid = getpid();
@@ -800,6 +801,47 @@ static _Atomic bool loading, stalled;
 /* The program's allocator may hold its locks, which the start then needs. */
 #define OWN_MALLOC_NS 100000000ull
 
+/* Around a slot's rebuild, by the store's thread. It stands still, too, while one forks. */
+static void lock_unless_forking(void)
+{
+	for (;;) {
+		lock_take(&engine.lock);
+		if (!engine.forking)
+			return;
+		lock_give(&engine.lock);
+		poll(NULL, 0, 1);
+	}
+}
+
+static bool hold_slot(uint64_t slot)
+{
+	lock_unless_forking();
+	bool held = slot_hold((uint32_t)slot);
+	lock_give(&engine.lock);
+	return held;
+}
+
+static void release_slot(uint64_t slot)
+{
+	lock_unless_forking();
+	slot_free((uint32_t)slot);
+	lock_give(&engine.lock);
+}
+
+static void *store_main(void *unused)
+{
+	(void)unused;
+	engine_thread_begin("emf-store");
+	for (;;)
+		store_work(&engine.store);
+	return NULL;
+}
+
+bool engine_spawn_store(void)
+{
+	return !store_needs_work(&engine.store) || engine_spawn(store_main);
+}
+
 static bool open_store(void)
 {
 	const char *uri[EMF_MAX_STORES];
@@ -810,10 +852,15 @@ static bool open_store(void)
 		.stripe_unit = engine.config.stripe,
 		.timeout_ms = engine.config.timeout_ms,
 		.encrypt = engine.config.encrypt,
+		.rebuild_rate = engine.config.rebuild,
+		.inject = engine.config.inject,
+		.hold = hold_slot,
+		.release = release_slot,
 		.stats = engine.stats->store,
 		.no_malloc = engine.own_malloc,
 	};
 
+	config_columns(&engine.config, &opt.data, &opt.more);
 	for (unsigned i = 0; i < engine.config.nstores; i++)
 		uri[i] = engine.config.store_uri[i];
 	if (!stats_run_dir(dir, sizeof(dir)))
@@ -907,7 +954,7 @@ bool engine_boot(void)
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
+	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) || !engine_spawn_store() ||
 		     (traced && !engine_spawn(trace_main))))
 		err = -EAGAIN;
 	if (err) {

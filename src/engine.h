@@ -199,6 +199,8 @@ void engine_inheritable(const struct region *r, bool on);
 
 /* --- without the lock --- */
 
+/* One thread more, where the store needs it. */
+bool engine_spawn_store(void);
 #ifndef ENGINE_SMALL_FRAMES
 #define ENGINE_SMALL_FRAMES 4096
 #endif

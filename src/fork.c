@@ -24,7 +24,6 @@
 #include "slot.h"
 #include "starter.h"
 #include "stats.h"
-#include "store/count.h"
 #include "trace.h"
 #include "watch.h"
 
@@ -464,16 +463,14 @@ bool fork_boot(void)
 	unsigned fixed = engine.guard < 0 ? 2 : 3;
 	if (engine.guard >= 0)
 		engine.guard = fds[2];
-	for (unsigned i = 0; i < engine.store.nleaves; i++)
-		count_forked(engine.store.count[i], &engine.stats->store[i]);
-	err = store_forked(&engine.store, fds + fixed);
+	err = store_forked(&engine.store, fds + fixed, engine.stats->store);
 	if (!err)
 		err = engine_open_queues();
 	if (err) {
 		log_error("the far store cannot be opened in a forked process (error %d)", -err);
 		lose_far();
 	}
-	if (!engine_spawn(fault_main) || !engine_spawn(control_main))
+	if (!engine_spawn(fault_main) || !engine_spawn(control_main) || (!err && !engine_spawn_store()))
 		give_up("a thread could not be created", -EAGAIN);
 	watch_start();
 	return true;

@@ -462,10 +462,15 @@ static void reap_family(void)
 	slot_reap();
 }
 
-/* The stripe link spreads slots evenly over its members. */
+/* Slots are spread evenly over the members, with what redundancy adds. */
 static void publish(void)
 {
 	uint64_t used = (slot_used() - slot_freed_count()) << BLOCK_SHIFT;
+	unsigned data, more;
+
+	config_columns(&engine.config, &data, &more);
+	if (data)
+		used += used * more / data;
 
 	for (unsigned i = 0; i < engine.store.nleaves; i++)
 		atomic_store_explicit(&engine.stats->store[i].used_bytes,

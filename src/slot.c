@@ -120,6 +120,14 @@ void slot_share(uint32_t s)
 		sl.nused++;
 }
 
+bool slot_hold(uint32_t s)
+{
+	if (s >= sl.n || !sl.refs[s])
+		return false;
+	sl.refs[s]++;
+	return true;
+}
+
 /* It is ours alone, and its content is not needed. */
 static void push_freed(uint32_t s)
 {

@@ -31,6 +31,8 @@ uint32_t slot_alloc(void); /* NO_SLOT: the store is full */
 /* One more block uses it. */
 void slot_share(uint32_t s);
 void slot_free(uint32_t s);
+/* One reason more not to write it, for who uses slot_free later; false: it is in no use. */
+bool slot_hold(uint32_t s);
 /* May its content be replaced? Not while anybody else uses it. */
 bool slot_is_mine(uint32_t s);
 

@@ -336,7 +336,7 @@ static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 		goto fail;
 	}
 	m->be.ops = &backend_ops;
-	m->be.caps = EMF_CAP_TRIM | (m->link ? 0 : EMF_CAP_SYNC);
+	m->be.caps = EMF_CAP_TRIM | EMF_CAP_CUTS | (m->link ? 0 : EMF_CAP_SYNC);
 	m->be.max_length = MAX_LENGTH;
 	free(copy);
 	*out = &m->be;

@@ -36,6 +36,7 @@ struct checksum {
 	uint64_t (*hash)(const void *buf, size_t length);
 	_Atomic uint64_t *sum;
 	size_t table_bytes;
+	bool trust;
 };
 
 /* The bytes from offset to the end of its cluster, at most length. */
@@ -138,7 +139,7 @@ static void ended(struct link *l, struct link_io *lio)
 
 	if (io->op == EMF_WRITE && io->status && in_range(c, io->offset, io->length))
 		forget_slots(c, io);
-	else if (io->op == EMF_READ && !io->status && !verify(c, io->offset, io->length, io->buf))
+	else if (io->op == EMF_READ && !io->status && !c->trust && !verify(c, io->offset, io->length, io->buf))
 		io->status = -EBADMSG;
 }
 
@@ -184,7 +185,12 @@ int checksum_open(struct emf_backend *next, struct emf_backend **out)
 	return 0;
 }
 
-bool checksum_matches(struct emf_backend *be, uint64_t offset, size_t length, const void *buf)
+void checksum_trust(struct emf_backend *be)
+{
+	((struct checksum *)be)->trust = true;
+}
+
+bool checksum_matches(const struct emf_backend *be, uint64_t offset, size_t length, const void *buf)
 {
 	const struct checksum *c = (const struct checksum *)be;
 

@@ -147,7 +147,7 @@ static int start(struct spawn *s, const struct store_options *opt, uint64_t nslo
 {
 	/* Of the environment only what libnbd finds its certificates by. */
 	const char *home = env_get("HOME");
-	char home_var[PATH_MAX + 8], numbers[4][24];
+	char home_var[PATH_MAX + 8], numbers[6][24];
 	char *envp[] = { "PATH=/usr/bin:/bin", NULL, NULL };
 	char *argv[32];
 	int n = 0;
@@ -158,11 +158,14 @@ static int start(struct spawn *s, const struct store_options *opt, uint64_t nslo
 	snprintf(numbers[1], sizeof(numbers[1]), "%llu", (unsigned long long)slot_bytes);
 	snprintf(numbers[2], sizeof(numbers[2]), "%llu", (unsigned long long)opt->stripe_unit);
 	snprintf(numbers[3], sizeof(numbers[3]), "%u", opt->timeout_ms);
+	snprintf(numbers[4], sizeof(numbers[4]), "%u", opt->data);
+	snprintf(numbers[5], sizeof(numbers[5]), "%u", opt->more);
 	/* The numbers of descriptors are their places in s->fd, from FIRST_FD. */
 	const char *const fixed[] = {
 		"emfatier",	"reap",	    "--slots",	"3",
 		"--life",	"4",	    "--uris",	"5",	    "--nslots",	    numbers[0],
 		"--slot-bytes", numbers[1], "--stripe", numbers[2], "--timeout-ms", numbers[3],
+		"--data",	numbers[4], "--more",	 numbers[5],
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];

@@ -47,6 +47,8 @@ static int parse(struct reap *r, int argc, char **argv)
 		{ "slot-bytes", required_argument, NULL, 'b' },
 		{ "stripe", required_argument, NULL, 'S' },
 		{ "timeout-ms", required_argument, NULL, 't' },
+		{ "data", required_argument, NULL, 'd' },
+		{ "more", required_argument, NULL, 'm' },
 		{ "providers", required_argument, NULL, 'p' },
 		{ 0 },
 	};
@@ -78,6 +80,12 @@ static int parse(struct reap *r, int argc, char **argv)
 			break;
 		case 't':
 			r->opt.timeout_ms = (unsigned)v;
+			break;
+		case 'd':
+			r->opt.data = (unsigned)v;
+			break;
+		case 'm':
+			r->opt.more = (unsigned)v;
 			break;
 		case 'p':
 			r->opt.provider_dir = optarg;

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,13 @@
 #include "crypt.h"
 #include "emfatier-stats.h"
 #include "env.h"
+#include "inject.h"
 #include "lock.h"
+#include "ready.h"
+#include "reconnect.h"
+#include "redundant.h"
+#include "retry.h"
+#include "timer.h"
 #include "where.h"
 
 #define MAX_URI 4096
@@ -141,6 +148,8 @@ void store_load(const struct store_options *opt)
 			preload(opt->provider_dir, name);
 	if (opt->encrypt)
 		preload(opt->provider_dir, "link-crypt");
+	if (opt->data > 1)
+		preload(opt->provider_dir, "link-parity");
 }
 
 /* A codec's table, from link-NAME.so; NULL: err tells. The setting is for the message. */
@@ -219,6 +228,28 @@ static bool is_repeated(const char *const *uri, unsigned i)
 	return false;
 }
 
+/* The links over one leaf. */
+static int add_links(struct store *st, unsigned i, const struct store_options *opt,
+		     struct emf_store_stats *stats)
+{
+	struct emf_backend *below = st->leaf[i];
+	struct inject what = { 0 };
+	char why[256];
+	int rc = 0;
+
+	if (opt->inject && !inject_parse(opt->inject, i, &what, why, sizeof(why)))
+		return -EINVAL;
+	if (what.any) {
+		rc = inject_open(below, &what, &st->inject[i]);
+		below = st->inject[i];
+	}
+	if (!rc && stats) {
+		rc = count_open(below, stats, &st->count[i]);
+		below = st->count[i];
+	}
+	return rc ? rc : reconnect_open(below, stats, st->wake_fd, &st->reconnect[i]);
+}
+
 static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 		     const struct store_options *opt, char *err, size_t errlen)
 {
@@ -250,12 +281,12 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 		if (rc)
 			return rc;
 	}
-	if (!stats)
-		return 0;
-	snprintf(stats->uri, sizeof(stats->uri), "%s", uri);
-	strip_secrets(uri, stats->uri);
-	atomic_store(&stats->state, EMF_STORE_OK);
-	rc = count_open(st->leaf[i], stats, &st->count[i]);
+	if (stats) {
+		snprintf(stats->uri, sizeof(stats->uri), "%s", uri);
+		strip_secrets(uri, stats->uri);
+		atomic_store(&stats->state, EMF_STORE_OK);
+	}
+	rc = add_links(st, i, opt, stats);
 	return rc ? blame(uri, strerror(-rc), rc, err, errlen) : 0;
 }
 
@@ -277,30 +308,85 @@ static int add_crypt(struct store *st, const struct store_options *opt, struct e
 	return rc;
 }
 
-static int build(struct store *st, const struct store_options *opt, char *err, size_t errlen)
+static int add_redundant(struct store *st, const struct store_options *opt,
+			 struct emf_backend **below, char *err, size_t errlen)
 {
-	struct emf_backend *member[STORE_LEAVES] = { NULL }, *below;
+	struct redundant_options o = {
+		.k = opt->data,
+		.m = opt->more,
+		.unit = opt->stripe_unit,
+		.timeout_ms = opt->timeout_ms,
+		.rate = opt->rebuild_rate,
+		.stats = opt->stats,
+		.wake_fd = st->wake_fd,
+		.hold = opt->hold,
+		.release = opt->release,
+	};
+	int rc;
+
+	if (opt->data > 1) {
+		o.codec = load_codec("store.redundancy=parity", "parity", "emf_parity",
+				     opt->provider_dir, &st->parity_dl, err, errlen);
+		if (!o.codec)
+			return -ELIBACC;
+	}
+	rc = redundant_open(st->reconnect, st->nleaves, &o, &st->redundant);
+	if (rc)
+		snprintf(err, errlen, "store.redundancy: %s",
+			 rc == -EINVAL	 ? "more stores are needed; name them by store.uri"
+			 : rc == -ENOSPC ? "the stores are too small for one block"
+					 : strerror(-rc));
+	else
+		*below = st->redundant;
+	return rc;
+}
+
+/* What spreads over the leaves. */
+static int add_spread(struct store *st, const struct store_options *opt, struct emf_backend **below,
+		      char *err, size_t errlen)
+{
 	int rc = 0;
 
-	for (unsigned i = 0; i < st->nleaves; i++)
-		member[i] = st->count[i] ? st->count[i] : st->leaf[i];
-	below = member[0];
+	if (opt->data > 1 || opt->more)
+		return add_redundant(st, opt, below, err, errlen);
+	*below = st->reconnect[0];
 	if (st->nleaves > 1) {
-		rc = stripe_open(member, st->nleaves, opt->stripe_unit, &st->stripe);
-		below = st->stripe;
+		rc = stripe_open(st->reconnect, st->nleaves, opt->stripe_unit, &st->stripe);
+		*below = st->stripe;
 	}
-	if (!rc && opt->encrypt) {
-		rc = add_crypt(st, opt, &below, err, errlen);
+	if (rc)
+		snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
+	return rc;
+}
+
+static int build(struct store *st, const struct store_options *opt, char *err, size_t errlen)
+{
+	struct emf_backend *below, *sums;
+	int rc = add_spread(st, opt, &below, err, errlen);
+
+	if (!rc && opt->encrypt && st->redundant) {
+		rc = checksum_open(below, &st->stored_checksum);
+		below = st->stored_checksum;
 		if (rc)
-			return rc;
+			snprintf(err, errlen, "store.redundancy: %s", strerror(-rc));
 	}
+	if (!rc && opt->encrypt)
+		rc = add_crypt(st, opt, &below, err, errlen);
+	if (rc)
+		return rc;
+	rc = checksum_open(below, &st->checksum);
 	if (!rc)
-		rc = checksum_open(below, &st->checksum);
+		rc = retry_open(st->checksum, opt->timeout_ms, &st->retry);
 	if (rc) {
 		snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
 		return rc;
 	}
-	st->top = st->checksum;
+	if (st->redundant) {
+		sums = st->stored_checksum ? st->stored_checksum : st->checksum;
+		redundant_set_sums(st->redundant, sums);
+		checksum_trust(sums);
+	}
+	st->top = st->retry;
 	return 0;
 }
 
@@ -314,6 +400,11 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 	*st = (struct store){ 0 };
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		st->lock_fd[i] = -1;
+	st->wake_fd = signal_open();
+	if (st->wake_fd < 0) {
+		snprintf(err, errlen, "store.uri: %s", strerror(-st->wake_fd));
+		return st->wake_fd;
+	}
 	if (!n) {
 		default_uri(dflt, sizeof(dflt));
 		uri = &one;
@@ -322,6 +413,7 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 	if (n > STORE_LEAVES) {
 		snprintf(err, errlen, "store.uri: %u stores, at most %u are possible", n,
 			 STORE_LEAVES);
+		store_close(st);
 		return -EINVAL;
 	}
 	for (unsigned i = 0; i < n && !rc; i++) {
@@ -342,24 +434,36 @@ static void close_one(struct emf_backend **be)
 	*be = NULL;
 }
 
+static void unload(void **dl)
+{
+	if (*dl)
+		dlclose(*dl);
+	*dl = NULL;
+}
+
 void store_close(struct store *st)
 {
+	close_one(&st->retry);
 	close_one(&st->checksum);
 	close_one(&st->crypt);
-	if (st->crypt_dl)
-		dlclose(st->crypt_dl);
-	st->crypt_dl = NULL;
+	close_one(&st->stored_checksum);
+	close_one(&st->redundant);
 	close_one(&st->stripe);
+	unload(&st->crypt_dl);
+	unload(&st->parity_dl);
 	for (unsigned i = 0; i < st->nleaves; i++) {
+		close_one(&st->reconnect[i]);
 		close_one(&st->count[i]);
+		close_one(&st->inject[i]);
 		close_one(&st->leaf[i]);
 		if (st->lock_fd[i] >= 0)
 			close(st->lock_fd[i]);
 		st->lock_fd[i] = -1;
-		if (st->dl[i])
-			dlclose(st->dl[i]);
-		st->dl[i] = NULL;
+		unload(&st->dl[i]);
 	}
+	if (st->wake_fd >= 0)
+		close(st->wake_fd);
+	st->wake_fd = -1;
 	st->top = NULL;
 	st->nleaves = 0;
 }
@@ -384,24 +488,40 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 	return (int)n;
 }
 
-int store_forked(struct store *st, const int *fds)
+static int fork_links(struct store *st, struct emf_store_stats *stats)
 {
+	struct emf_backend *const link[] = { st->stripe, st->redundant, st->crypt };
 	int rc = 0;
 
+	st->wake_fd = signal_open();
+	if (st->wake_fd < 0)
+		return st->wake_fd;
 	for (unsigned i = 0; i < st->nleaves && !rc; i++) {
-		rc = st->leaf[i]->ops->forked(st->leaf[i], fds);
+		if (st->count[i] && stats)
+			count_forked(st->count[i], &stats[i]);
+		reconnect_forked(st->reconnect[i], stats ? &stats[i] : NULL, st->wake_fd);
+		rc = st->reconnect[i]->ops->forked(st->reconnect[i], NULL);
+	}
+	if (st->redundant)
+		redundant_forked(st->redundant, stats, st->wake_fd);
+	for (size_t i = 0; i < sizeof(link) / sizeof(link[0]) && !rc; i++)
+		if (link[i])
+			rc = link[i]->ops->forked(link[i], NULL);
+	return rc;
+}
+
+int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats)
+{
+	for (unsigned i = 0; i < st->nleaves; i++) {
+		int rc = st->leaf[i]->ops->forked(st->leaf[i], fds);
+
 		if (rc < 0)
 			return rc;
 		fds += rc;
-		rc = 0;
 		if (st->lock_fd[i] >= 0)
 			st->lock_fd[i] = *fds++;
 	}
-	if (st->stripe)
-		rc = st->stripe->ops->forked(st->stripe, NULL);
-	if (!rc && st->crypt)
-		rc = st->crypt->ops->forked(st->crypt, NULL);
-	return rc;
+	return fork_links(st, stats);
 }
 
 void store_forget(struct store *st)
@@ -414,4 +534,41 @@ void store_forget(struct store *st)
 bool store_matches(struct store *st, uint64_t offset, size_t length, const void *buf)
 {
 	return checksum_matches(st->checksum, offset, length, buf);
+}
+
+/* --- in the background --- */
+
+#define IDLE_MS 60000u
+
+bool store_needs_work(const struct store *st)
+{
+	bool needs = st->redundant;
+
+	for (unsigned i = 0; i < st->nleaves; i++)
+		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_OUTLIVES;
+	return needs;
+}
+
+void store_work(struct store *st)
+{
+	struct pollfd fds = { .fd = st->wake_fd, .events = POLLIN };
+	uint64_t now = timer_now(), next = UINT64_MAX, at;
+	unsigned ms = IDLE_MS;
+
+	for (unsigned i = 0; i < st->nleaves; i++) {
+		at = reconnect_work(st->reconnect[i], now);
+		next = at < next ? at : next;
+	}
+	if (st->redundant) {
+		at = redundant_work(st->redundant, now);
+		next = at < next ? at : next;
+	}
+	now = timer_now();
+	if (next <= now)
+		return;
+	if ((next - now) / 1000000 < ms)
+		ms = (unsigned)((next - now) / 1000000) + 1;
+	poll(&fds, 1, (int)ms);
+	if (fds.revents)
+		signal_clear(st->wake_fd);
 }

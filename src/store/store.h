@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The far store: builds the chain  checksum [-> crypt] -> stripe -> leaf providers
- * from a list of URIs and gives the engine one backend and its queues.
+ * The far store: builds the chain
+ *
+ *   retry -> checksum [-> crypt] -> stripe    -> reconnect -> count [-> inject] -> leaf
+ *                                or redundant    (these once a leaf)
+ *
+ * from a list of URIs and gives the engine one backend and its queues. (Between
+ * crypt and redundant there is another checksum link: copies are told apart by what
+ * is stored, not by what is meant.) Leaves that connect to somebody, and redundancy,
+ * need a thread that calls store_work for ever.
  *
  * Every link is an emf_backend over others (include/emfatier-provider.h). The
  * stripe link cuts the space into units that go round over all members; the
@@ -34,12 +41,17 @@ struct store {
 	bool outlives; /* a leaf keeps its space after this process: a reaper must trim it */
 	/* private to store.c and guard.c below; what was not opened is NULL, or -1 */
 	struct emf_backend *leaf[STORE_LEAVES];
+	struct emf_backend *inject[STORE_LEAVES];
 	struct emf_backend *count[STORE_LEAVES]; /* the counting links over the leaves */
+	struct emf_backend *reconnect[STORE_LEAVES];
 	void *dl[STORE_LEAVES];
-	struct emf_backend *stripe;
+	struct emf_backend *stripe, *redundant;
+	struct emf_backend *stored_checksum; /* below crypt */
 	struct emf_backend *crypt;
 	struct emf_backend *checksum;
-	void *crypt_dl;
+	struct emf_backend *retry;
+	void *crypt_dl, *parity_dl;
+	int wake_fd; /* of store_work */
 	int lock_fd[STORE_LEAVES];
 };
 
@@ -49,6 +61,12 @@ struct store_options {
 	uint64_t stripe_unit; /* bytes, a power of two, >= 64 KiB */
 	unsigned timeout_ms;
 	bool encrypt;
+	unsigned data, more;   /* redundancy: of columns; data 0, or 1 and 0: none */
+	uint64_t rebuild_rate; /* bytes a second */
+	const char *inject;    /* faults, see inject.h; NULL or "": none */
+	/* See redundant.h; NULL: all slots are in use, and nobody writes them meanwhile. */
+	bool (*hold)(uint64_t slot);
+	void (*release)(uint64_t slot);
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
 	const char *run_dir;	  /* for the locks of spaces that outlive us; NULL: no locks */
 	struct emf_store_stats *stats; /* one for each URI, or NULL */
@@ -74,12 +92,17 @@ void store_close(struct store *st);
  * fork. The descriptors that a child needs to go on with this store (at most max):
  * their count, -ENOTSUP when a member can't be shared, -E2BIG. In the child, with
  * copies of them in the same order: store_forked makes queues possible again (the
- * parent's queues are garbage there); n are taken, 0 or -errno.
+ * parent's queues are garbage there); n are taken, 0 or -errno. stats: of the child's own.
  */
 int store_descriptors(const struct store *st, int *fds, unsigned max);
-int store_forked(struct store *st, const int *fds);
+int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats);
 /* In a child that does not go on with it: no key of the parent's stays behind. */
 void store_forget(struct store *st);
+
+/* Is there anything to do for store_work? */
+bool store_needs_work(const struct store *st);
+/* One round of what goes on in the background, and the wait before it. By one thread, its own. */
+void store_work(struct store *st);
 
 /*
  * Does buf (length bytes, at offset of the store) hold what was last written
@@ -92,7 +115,9 @@ bool store_matches(struct store *st, uint64_t offset, size_t length, const void 
  * chain. Closing a link leaves what is below it open.
  */
 int checksum_open(struct emf_backend *next, struct emf_backend **out);
-bool checksum_matches(struct emf_backend *be, uint64_t offset, size_t length, const void *buf);
+/* Reads are verified below: not once more. */
+void checksum_trust(struct emf_backend *be);
+bool checksum_matches(const struct emf_backend *be, uint64_t offset, size_t length, const void *buf);
 int stripe_open(struct emf_backend *const *member, unsigned n, uint64_t unit,
 		struct emf_backend **out);
 

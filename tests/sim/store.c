@@ -267,11 +267,23 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 	return 0;
 }
 
-int store_forked(struct store *st, const int *fds)
+int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats)
 {
 	(void)st;
+	(void)stats;
 	(void)fds;
 	return -ENOTSUP;
+}
+
+bool store_needs_work(const struct store *st)
+{
+	(void)st;
+	return false;
+}
+
+void store_work(struct store *st)
+{
+	(void)st;
 }
 
 void store_forget(struct store *st)

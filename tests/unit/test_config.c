@@ -87,6 +87,10 @@ static void assert_defaults(void)
 	assert_int_equal(cfg.heap, EMF_HEAP_LARGE);
 	assert_true(cfg.move);
 	assert_int_equal(cfg.chaos, 0);
+	assert_int_equal(cfg.redundancy, EMF_REDUNDANCY_NONE);
+	assert_false(cfg.encrypt);
+	assert_int_equal(cfg.rebuild, 256 << 20);
+	assert_string_equal(cfg.inject, "");
 	assert_int_equal(cfg.nclasses, 0);
 	assert_int_equal(config_validate(&cfg, err, sizeof(err)), 0);
 }
@@ -116,6 +120,44 @@ static void describe(const char *section, const char *key, const char *type, con
 		fail_msg("%s", err);
 }
 
+/* What each spelling of redundancy means for so many stores, and where they are too few. */
+static void redundancy(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned data, more, least;
+	} table[] = {
+		{ "none", 1, 0, 0 },	   { "mirror", 1, 1, 2 },     { "mirror:2", 1, 1, 2 },
+		{ "mirror:3", 1, 2, 3 },   { "parity:4+1", 4, 1, 5 }, { "parity:3+2", 3, 2, 5 },
+		{ "parity", 2, 1, 3 },
+	};
+	char text[128];
+	unsigned data, more;
+
+	(void)state;
+	for (size_t i = 0; i < COUNT(table); i++) {
+		for (unsigned n = 0; n <= 5; n++) {
+			config_defaults(&cfg);
+			snprintf(text, sizeof(text), "store.redundancy=%s%s", table[i].text,
+				 n ? ";store.uri=" : "");
+			for (unsigned k = 0; k < n; k++)
+				strcat(text, "mem:,");
+			assert_int_equal(config_read_inline(&cfg, text, "x", err, sizeof(err)), 0);
+			assert_int_equal(config_validate_stores(&cfg, err, sizeof(err)),
+					 n < table[i].least ? -EINVAL : 0);
+			if (n < table[i].least) {
+				snprintf(text, sizeof(text), "needs %u stores, store.uri names %u",
+					 table[i].least, n);
+				assert_non_null(strstr(err, text));
+				continue;
+			}
+			config_columns(&cfg, &data, &more);
+			assert_int_equal(data, strcmp(table[i].text, "parity") ? table[i].data : n - 1);
+			assert_int_equal(more, table[i].more);
+		}
+	}
+}
+
 static void defaults(void **state)
 {
 	(void)state;
@@ -124,7 +166,7 @@ static void defaults(void **state)
 	assert_defaults();
 	described = 0;
 	config_describe(describe);
-	assert_int_equal(described, 20);
+	assert_int_equal(described, 22);
 	assert_int_equal(cfg.nclasses, 1);
 	cfg.nclasses = 0;
 	assert_defaults();
@@ -198,9 +240,14 @@ static void bad_values(void **state)
 		{ "store.stripe=4M", "out of range" },
 		{ "store.stripe=96K", "'96K' is not a power of two" },
 		{ "store.stripe=x", "'x' is not a size" },
-		{ "store.redundancy=mirror", "'mirror' is not supported by this version; use none" },
-		{ "store.redundancy=parity", "not supported by this version" },
-		{ "store.redundancy=raid", "'raid' is not known; use none" },
+		{ "store.redundancy=raid", "'raid' is not known; use none, mirror" },
+		{ "store.redundancy=mirror:4", "'mirror:4' is not possible; a mirror has 2 or 3" },
+		{ "store.redundancy=parity:1+1", "of at least 2+1" },
+		{ "store.redundancy=parity:15+2", "at most 16" },
+		{ "store.redundancy=parity:4", "write parity:DATA+PARITY" },
+		{ "store.rebuild=10K", "out of range" },
+		{ "store.inject=error=2", "'error=2' is no fault" },
+		{ "store.inject=x:error=1", "'x:error=1' is no fault" },
 		{ "store.encrypt=yes", "'yes' is not known; use off or on" },
 		{ "store.timeout=10", "'10' is not a duration; write 500ms, 10s or 2m" },
 		{ "store.timeout=0s", "'0s' is out of range; use 1ms to 3600s" },
@@ -233,7 +280,7 @@ static void bad_values(void **state)
 		{ "class.evict=loop", "write [class NAME]" },
 		{ "class.a123456789012345678901234567890123.evict=loop", "class name" },
 		{ "store.uir=mem:", "store.uir: unknown key; known are: uri, stripe, redundancy, "
-				    "timeout, encrypt (did you mean uri?)" },
+				    "rebuild, timeout, encrypt, inject (did you mean uri?)" },
 		{ "local.budget=1", "local.budget: unknown key; known are: limit, high, low" },
 		{ "local.limt=1", "(did you mean limit?)" },
 		{ "=1", "not a setting" },
@@ -818,6 +865,7 @@ int main(void)
 	/* clang-format off */
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),
+		cmocka_unit_test(redundancy),
 		cmocka_unit_test(good_values),
 		cmocka_unit_test(bad_values),
 		cmocka_unit_test(files),

@@ -462,7 +462,7 @@ static void test_store_lock(void **state)
 
 		for (int i = 0; i < n; i++)
 			fds[i] = dup(fds[i]);
-		bool ok = n == 1 && !store_forked(&second, fds);
+		bool ok = n == 1 && !store_forked(&second, fds, NULL);
 		memset(buf, 0, SLOT);
 		ok = ok && !second.top->ops->queue_open(second.top, EMF_QUEUE_DEMAND, 1, &q) &&
 		     !transfer(q, EMF_READ, SLOT, SLOT, buf) && buf[SLOT - 1] == 0x5a;

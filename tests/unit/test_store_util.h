@@ -365,17 +365,14 @@ static inline bool have_nbdkit(void)
 /* nbdkit with these words after its options. Ends with this process at latest. */
 #define server_start(s, ...) server_spawn(s, (const char *const[]){ __VA_ARGS__, NULL })
 
-static inline void server_spawn(struct server *s, const char *const *words)
+/* Once more at the same place, after server_kill. */
+#define server_again(s, ...) server_exec(s, (const char *const[]){ __VA_ARGS__, NULL })
+
+static inline void server_exec(struct server *s, const char *const *words)
 {
 	const char *argv[24] = { "nbdkit", "-f", "-U", s->socket, "-P", s->ready };
 	uint64_t limit = now_ms() + 5000;
 
-	*s = (struct server){ 0 };
-	strcpy(s->dir, "/tmp/emf-test-XXXXXX");
-	assert_non_null(mkdtemp(s->dir));
-	snprintf(s->socket, sizeof(s->socket), "%s/nbd", s->dir);
-	snprintf(s->uri, sizeof(s->uri), "nbd+unix:///?socket=%s", s->socket);
-	snprintf(s->ready, sizeof(s->ready), "%s/pid", s->dir);
 	for (int i = 0; i < 17 && words[i]; i++)
 		argv[6 + i] = words[i];
 	s->pid = fork();
@@ -394,6 +391,25 @@ static inline void server_spawn(struct server *s, const char *const *words)
 			fail_msg("nbdkit did not start");
 		usleep(10000);
 	}
+}
+
+static inline void server_spawn(struct server *s, const char *const *words)
+{
+	*s = (struct server){ 0 };
+	strcpy(s->dir, "/tmp/emf-test-XXXXXX");
+	assert_non_null(mkdtemp(s->dir));
+	snprintf(s->socket, sizeof(s->socket), "%s/nbd", s->dir);
+	snprintf(s->uri, sizeof(s->uri), "nbd+unix:///?socket=%s", s->socket);
+	snprintf(s->ready, sizeof(s->ready), "%s/pid", s->dir);
+	server_exec(s, words);
+}
+
+static inline void server_kill(struct server *s)
+{
+	kill(s->pid, SIGKILL);
+	waitpid(s->pid, NULL, 0);
+	unlink(s->socket);
+	unlink(s->ready);
 }
 
 static inline void server_stop(struct server *s)

@@ -23,6 +23,11 @@ int check_main(int argc, char **argv)
 		fprintf(stderr, "%s\n", err);
 		return EXIT_WRONG;
 	}
+	/* Where it names no store, that is for who uses it to do. */
+	if (cfg.nstores && config_validate_stores(&cfg, err, sizeof(err))) {
+		fprintf(stderr, "%s: %s\n", argv[at], err);
+		return EXIT_WRONG;
+	}
 	printf("%s: ok\n", argv[at]);
 	return 0;
 }

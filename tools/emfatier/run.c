@@ -172,7 +172,7 @@ static int configure(const struct command_line *line, struct emf_config *cfg, ch
 		if (s->text && !config_set_text(cfg, s->text, err, sizeof(err)))
 			return complain("%s %s: %s", s->option, s->given, err);
 	}
-	if (config_validate(cfg, err, sizeof(err)))
+	if (config_validate(cfg, err, sizeof(err)) || config_validate_stores(cfg, err, sizeof(err)))
 		return complain("%s", err);
 	return 0;
 }

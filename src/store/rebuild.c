@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rebuild, by the store's thread: slot by slot it reads all columns, finds out which
+ * are right, computes the others from k of them and writes those whose members answer.
+ * The slot is held meanwhile (redundant.h); a write that was under way already shows
+ * in the slot's version, and then the outcome is not believed.
+ */
+#define _GNU_SOURCE 1 /* syscall */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "reconnect.h"
+#include "redundant_int.h"
+#include "timer.h"
+
+#define MAX_WIDTH PARITY_MAX
+#define STEP_NS 20000000ull	 /* before the thread looks at anything else */
+#define PATIENCE_NS 500000000ull /* after a round in which nothing could be made good */
+#define FDS 64
+
+struct transfer_one {
+	struct emf_io io;
+	bool pending;
+	unsigned member;
+};
+
+struct rebuild {
+	struct emf_queue *queue[STORE_LEAVES];
+	char *buf; /* a column each */
+	void *coder;
+	uint32_t losses[STORE_LEAVES]; /* that were taken into account */
+	uint64_t at;		       /* the next slot */
+	uint64_t not_before;	       /* ns: the rate, or patience */
+};
+
+static bool open_all(struct redundant *r)
+{
+	struct rebuild *b = r->rebuild;
+	size_t bytes = width(r) * (size_t)r->layout.column;
+	long at;
+
+	if (b)
+		return true;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return false;
+	r->rebuild = b;
+	at = syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
+		     MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0L);
+	b->buf = at == -1 ? NULL : (char *)at;
+	if (!is_copy(r))
+		b->coder = malloc(r->o.codec->size(r->layout.k, 1));
+	if (b->buf && (b->coder || is_copy(r)))
+		return true;
+	redundant_work_end(&r->be);
+	return false;
+}
+
+void redundant_work_end(struct emf_backend *be)
+{
+	struct redundant *r = (struct redundant *)be;
+	struct rebuild *b = r->rebuild;
+
+	if (!b)
+		return;
+	for (unsigned i = 0; i < r->layout.n; i++)
+		if (b->queue[i])
+			b->queue[i]->ops->close(b->queue[i]);
+	if (b->buf)
+		syscall(SYS_munmap, b->buf, width(r) * (size_t)r->layout.column);
+	free(b->coder);
+	free(b);
+	r->rebuild = NULL;
+}
+
+/* A queue that can be used now. */
+static struct emf_queue *queue_of(struct redundant *r, unsigned member)
+{
+	struct rebuild *b = r->rebuild;
+
+	if (reconnect_is_down(r->member[member]) && !b->queue[member])
+		return NULL;
+	if (!b->queue[member] &&
+	    r->member[member]->ops->queue_open(r->member[member], EMF_QUEUE_BULK, 1, &b->queue[member]))
+		b->queue[member] = NULL;
+	if (!b->queue[member] || !reconnect_is_up(b->queue[member]))
+		return NULL;
+	return b->queue[member];
+}
+
+static void one_done(struct emf_io *io)
+{
+	((struct transfer_one *)io)->pending = false;
+}
+
+/* Starts one; false: its member does not answer. */
+static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, uint64_t slot,
+		  unsigned column, struct range range)
+{
+	uint64_t offset;
+	struct emf_queue *q;
+
+	t->member = layout_place(&r->layout, slot, column, &offset);
+	t->io = (struct emf_io){
+		.op = op,
+		.offset = offset + range.from,
+		.length = range.to - range.from,
+		.buf = r->rebuild->buf + column * (size_t)r->layout.column + range.from,
+		.done = one_done,
+	};
+	q = queue_of(r, t->member);
+	t->pending = q && !q->ops->submit(q, &t->io);
+	return t->pending;
+}
+
+static void wait_all(struct redundant *r, struct transfer_one *t)
+{
+	uint64_t limit = timer_now() + r->o.timeout_ms * 1000000ull / 4;
+	bool busy = true;
+
+	while (busy) {
+		struct pollfd fds[FDS];
+		bool ready = false, late = timer_now() > limit;
+		int n = 0;
+
+		busy = false;
+		for (unsigned c = 0; c < width(r); c++) {
+			struct emf_queue *q;
+
+			if (!t[c].pending)
+				continue;
+			q = r->rebuild->queue[t[c].member];
+			q->ops->poll(q);
+			if (!t[c].pending)
+				continue;
+			if (late && r->member[t[c].member]->caps & EMF_CAP_CUTS) {
+				reconnect_cut(q);
+				continue;
+			}
+			int got = q->ops->pollfds(q, fds + n, FDS - n);
+			ready |= !got;
+			n += got;
+			busy = true;
+		}
+		if (busy && !ready)
+			poll(fds, (nfds_t)n, 50);
+	}
+}
+
+/* Reads all columns; returns a mask of the right ones. *away: whose members don't answer. */
+static unsigned read_columns(struct redundant *r, uint64_t slot, struct range extent, unsigned *away)
+{
+	struct transfer_one t[MAX_WIDTH] = { 0 };
+	size_t column = (size_t)r->layout.column;
+	unsigned right = 0;
+
+	*away = 0;
+	for (unsigned c = 0; c < width(r); c++) {
+		struct range in = in_column(r, c, extent);
+
+		memset(r->rebuild->buf + c * column, 0, column);
+		if (in.from < in.to && !start(r, &t[c], EMF_READ, slot, c, in)) {
+			*away |= 1u << c;
+			t[c].io.status = -ENOTCONN;
+		}
+	}
+	wait_all(r, t);
+	for (unsigned c = 0; c < width(r); c++) {
+		struct range in = in_column(r, c, extent);
+		const char *buf = r->rebuild->buf + c * column;
+
+		if (in.from == in.to ||
+		    (!t[c].io.status &&
+		     redundant_is_right(r, slot, c, in.from, in.to - in.from, buf + in.from)))
+			right |= 1u << c;
+	}
+	return right;
+}
+
+/* Column c from those that are right; false: too few. */
+static bool compute(struct redundant *r, unsigned c, unsigned right)
+{
+	size_t column = (size_t)r->layout.column;
+	char *buf = r->rebuild->buf;
+	uint8_t from[MAX_WIDTH];
+	void *in[MAX_WIDTH], *out = buf + c * column;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < width(r) && n < r->layout.k; i++)
+		if (right >> i & 1)
+			from[n++] = (uint8_t)i;
+	if (n < r->layout.k)
+		return false;
+	if (is_copy(r)) {
+		memcpy(out, buf + from[0] * column, column);
+		return true;
+	}
+	if (r->o.codec->decoder(r->layout.k, r->layout.m, from, c, r->rebuild->coder))
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		in[i] = buf + from[i] * column;
+	r->o.codec->run(r->rebuild->coder, r->layout.k, 1, column, in, &out);
+	return true;
+}
+
+/* Returns how many bytes were moved. */
+static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
+{
+	uint32_t version = atomic_load(&r->version[slot]);
+	struct range extent = extent_of(r, slot);
+	struct transfer_one t[MAX_WIDTH] = { 0 };
+	unsigned right, away, made = 0, stale = atomic_load(&r->stale[slot]);
+	uint64_t moved = extent.to - extent.from;
+
+	if (version & 1)
+		return 0;
+	if (extent.from == extent.to) {
+		redundant_clear_stale(r, slot, ~0u);
+		return 0;
+	}
+	right = read_columns(r, slot, extent, &away);
+	for (unsigned c = 0; c < width(r); c++) {
+		struct range in = in_column(r, c, extent);
+
+		if ((right | away) >> c & 1 || !compute(r, c, right))
+			continue;
+		/* Never what is not known to be right. */
+		if (!redundant_is_right(r, slot, c, in.from, in.to - in.from,
+					r->rebuild->buf + c * (size_t)r->layout.column + in.from) ||
+		    !start(r, &t[c], EMF_WRITE, slot, c, in))
+			continue;
+		made |= 1u << c;
+		moved += in.to - in.from;
+	}
+	wait_all(r, t);
+	for (unsigned c = 0; c < width(r); c++)
+		if (made >> c & 1 && !t[c].io.status)
+			right |= 1u << c;
+	redundant_clear_stale(r, slot, right);
+	/* What was found wrong in passing, and what a write meanwhile may have found otherwise. */
+	if (atomic_load(&r->version[slot]) != version)
+		redundant_set_stale(r, slot, stale | made);
+	else if (~right & ((1u << width(r)) - 1))
+		redundant_set_stale(r, slot, ~right & ((1u << width(r)) - 1));
+	return moved;
+}
+
+static bool rebuild_slot(struct redundant *r, uint64_t slot, uint64_t *moved)
+{
+	unsigned before = atomic_load(&r->stale[slot]);
+
+	if (r->o.hold && !r->o.hold(slot)) {
+		redundant_clear_stale(r, slot, ~0u);
+		return true;
+	}
+	*moved += rebuild_held(r, slot);
+	if (r->o.release)
+		r->o.release(slot);
+	return (atomic_load(&r->stale[slot]) & before) != before;
+}
+
+/* Stale columns of the slot whose members answer. */
+static unsigned possible(struct redundant *r, uint64_t slot)
+{
+	unsigned stale = atomic_load(&r->stale[slot]), can = 0;
+	uint64_t offset;
+
+	for (unsigned c = 0; stale >> c; c++)
+		if (stale >> c & 1 && !reconnect_is_down(r->member[layout_place(&r->layout, slot, c, &offset)]))
+			can |= 1u << c;
+	return can;
+}
+
+/* All that the member has may be gone. */
+static void doubt(struct redundant *r, unsigned member)
+{
+	uint64_t high = atomic_load(&r->high), offset;
+
+	for (uint64_t s = 0; s < high; s++)
+		for (unsigned c = 0; r->extent[s] && c < width(r); c++)
+			if (layout_place(&r->layout, s, c, &offset) == member)
+				redundant_set_stale(r, s, 1u << c);
+}
+
+static void publish(struct redundant *r, bool hopeless)
+{
+	for (unsigned i = 0; r->o.stats && i < r->layout.n; i++) {
+		struct emf_store_stats *s = &r->o.stats[i];
+		uint64_t left = redundant_stale(&r->be, i);
+		uint32_t state = atomic_load(&s->state), to = state;
+
+		atomic_store(&s->rebuild_bytes, left);
+		if (reconnect_is_down(r->member[i]))
+			continue;
+		if (left && state != EMF_STORE_FULL)
+			to = hopeless ? EMF_STORE_DEGRADED : EMF_STORE_REBUILDING;
+		else if (state == EMF_STORE_REBUILDING || state == EMF_STORE_DEGRADED)
+			to = EMF_STORE_OK;
+		if (to != state)
+			atomic_compare_exchange_strong(&s->state, &state, to);
+	}
+}
+
+static bool any_stale(const struct redundant *r)
+{
+	for (unsigned i = 0; i < r->layout.n; i++)
+		if (redundant_stale(&r->be, i) && !reconnect_is_down(r->member[i]))
+			return true;
+	return false;
+}
+
+static void see_losses(struct redundant *r)
+{
+	for (unsigned i = 0; i < r->layout.n; i++) {
+		uint32_t losses = reconnect_losses(r->member[i]);
+
+		if (losses == r->rebuild->losses[i] || reconnect_is_down(r->member[i]))
+			continue;
+		r->rebuild->losses[i] = losses;
+		doubt(r, i);
+	}
+}
+
+uint64_t redundant_work(struct emf_backend *be, uint64_t now)
+{
+	struct redundant *r = (struct redundant *)be;
+	uint64_t end = now + STEP_NS, looked = 0, moved = 0, high;
+	bool progress = false, tried = false;
+	struct rebuild *b;
+
+	if (!open_all(r))
+		return now + PATIENCE_NS;
+	b = r->rebuild;
+	/* Its own connections, too, are to be had anew. */
+	for (unsigned i = 0; i < r->layout.n; i++)
+		if (b->queue[i])
+			b->queue[i]->ops->poll(b->queue[i]);
+	see_losses(r);
+	if (!any_stale(r)) {
+		publish(r, false);
+		return UINT64_MAX;
+	}
+	if (now < b->not_before)
+		return b->not_before;
+	publish(r, false);
+	high = atomic_load(&r->high);
+	for (; looked < high && timer_now() < end; looked++) {
+		b->at = b->at + 1 < high ? b->at + 1 : 0;
+		if (!possible(r, b->at))
+			continue;
+		tried = true;
+		progress |= rebuild_slot(r, b->at, &moved);
+	}
+	now = timer_now();
+	b->not_before = r->o.rate ? now + moved * 1000000000ull / r->o.rate : now;
+	if (!progress && (tried || looked >= high)) {
+		b->not_before = now + PATIENCE_NS;
+		publish(r, any_stale(r));
+	} else {
+		publish(r, false);
+	}
+	return any_stale(r) ? b->not_before : UINT64_MAX;
+}

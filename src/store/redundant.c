@@ -1,0 +1,1103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The transfers. A task is one transfer of whoever is above, a part one of a member.
+ *
+ * Mirror, read: pieces of a unit, each from one copy; a piece that fails goes to the
+ * next copy. Parity, read: one part for each data column; when all have ended, those
+ * that failed are computed (a rescue) from k others: what the task has read anyway,
+ * and what is read for it into the queue's scratch memory, one rescue at a time.
+ *
+ * What was not written of a column counts as zeros, and is never read.
+ */
+#define _GNU_SOURCE 1 /* syscall */
+#include "redundant.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../provider/io.h"
+#include "ready.h"
+#include "reconnect.h"
+#include "redundant_int.h"
+#include "timer.h"
+#include "xxh3.h"
+
+#define MAX_WIDTH PARITY_MAX
+#define MAX_MEMBER_DEPTH 1024u
+#define PARITY_BUFFERS 2u /* for writes, a queue */
+#define FIRST_P99_NS 5000000ull
+#define TICK_NS 10000000ull /* how often it is looked for what is late */
+/* Late is what takes so many times the 99th percentile, within bounds: scheduling is no fault. */
+#define LATE_DEMAND 16u
+#define LATE_DEMAND_NS 50000000ull
+#define LATE_BULK 64u
+#define LATE_BULK_NS 500000000ull
+
+struct task {
+	struct emf_io *up;
+	struct task *next;
+	uint64_t slot;
+	struct range range; /* of the slot */
+	unsigned pending;   /* parts */
+	uint16_t bad;	    /* columns that failed: of a write, or to be rescued */
+	int status;	    /* why, the worst */
+	void *parity;	    /* a write's buffer */
+};
+
+struct part {
+	struct emf_io io; /* first: lists are of these */
+	struct part_queue *rq;
+	struct task *task;
+	uint64_t begin; /* ns */
+	struct range range; /* of the column */
+	uint16_t tried; /* copies */
+	uint8_t member, column;
+	bool busy, rescue;
+	bool late; /* was so a tick ago */
+};
+
+struct rescue {
+	struct task *task; /* NULL: none */
+	struct range rows; /* of the columns */
+	uint16_t used, bad; /* columns that are sources; that can't be */
+	uint8_t source[MAX_WIDTH];
+	unsigned pending;
+};
+
+struct part_queue {
+	struct emf_queue q;
+	struct redundant *r;
+	enum emf_queue_kind kind;
+	bool closing, submitting;
+	int ended;
+	struct task *idle, *tasks;
+	struct task *waiting, **waiting_end; /* writes without a parity buffer */
+	struct task *to_rescue;		     /* read, but for their bad columns */
+	struct io_list refused;
+	struct part *parts;
+	unsigned nparts;
+	struct io_list spare; /* parts */
+	struct io_list member_waiting[STORE_LEAVES];
+	struct emf_queue *member[STORE_LEAVES];
+	uint64_t p99[STORE_LEAVES]; /* ns, of reads, estimated */
+	struct timer timer;
+	uint64_t tick;
+	struct rescue rescue;
+	char *scratch; /* k + 1 columns */
+	void *coder;
+	char *parity[PARITY_BUFFERS];
+	unsigned nparity;
+	char *pad; /* two clusters */
+};
+
+static const uint8_t zeros[STORE_CLUSTER];
+
+static void *map(size_t bytes)
+{
+	long at = syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
+			  MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0L);
+
+	return at == -1 ? NULL : (void *)at;
+}
+
+static void unmap(void *p, size_t bytes)
+{
+	if (p)
+		syscall(SYS_munmap, p, bytes);
+}
+
+/* --- what is known of slots --- */
+
+static unsigned member_of(const struct redundant *r, uint64_t slot, unsigned column)
+{
+	uint64_t offset;
+
+	return layout_place(&r->layout, slot, column, &offset);
+}
+
+void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns)
+{
+	unsigned fresh = columns & ~(unsigned)atomic_fetch_or(&r->stale[slot], (uint16_t)columns);
+
+	for (unsigned c = 0; fresh >> c; c++)
+		if (fresh >> c & 1)
+			atomic_fetch_add(&r->nstale[member_of(r, slot, c)], 1);
+	if (fresh)
+		signal_raise(r->o.wake_fd);
+}
+
+void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns)
+{
+	unsigned gone = columns & (unsigned)atomic_fetch_and(&r->stale[slot], (uint16_t)~columns);
+
+	for (unsigned c = 0; gone >> c; c++)
+		if (gone >> c & 1)
+			atomic_fetch_sub(&r->nstale[member_of(r, slot, c)], 1);
+}
+
+uint64_t redundant_stale(const struct emf_backend *be, unsigned member)
+{
+	const struct redundant *r = (const struct redundant *)be;
+	int64_t n = atomic_load(&r->nstale[member]);
+
+	return n > 0 ? (uint64_t)n * r->layout.column : 0;
+}
+
+bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned column, size_t at,
+			size_t length, const void *buf)
+{
+	const char *p = buf;
+
+	if (!is_parity(r, column)) {
+		size_t base = is_copy(r) ? 0 : column * (size_t)r->layout.column;
+
+		return checksum_matches(r->sums, slot * SLOT + base + at, length, buf);
+	}
+	const uint64_t *sum = r->parity_sum + (slot * r->layout.m + column - r->layout.k) * r->rows;
+	for (; length; at += STORE_CLUSTER, p += STORE_CLUSTER, length -= STORE_CLUSTER)
+		if (sum[at / STORE_CLUSTER] != r->hash(p, STORE_CLUSTER))
+			return false;
+	return true;
+}
+
+/* --- parts --- */
+
+static bool usable(const struct part_queue *rq, uint64_t slot, unsigned column)
+{
+	const struct redundant *r = rq->r;
+
+	return !(atomic_load(&r->stale[slot]) >> column & 1) &&
+	       reconnect_is_up(rq->member[member_of(r, slot, column)]);
+}
+
+static void flush(struct part_queue *rq, unsigned member)
+{
+	struct io_list *waiting = &rq->member_waiting[member];
+	struct emf_io *io;
+
+	while ((io = io_pop(waiting)))
+		if (rq->member[member]->ops->submit(rq->member[member], io)) {
+			io_push_front(waiting, io);
+			return;
+		}
+}
+
+static void part_done(struct emf_io *io);
+
+/* A transfer of a part of a column. There are parts enough for all tasks. */
+static void send(struct part_queue *rq, struct part *p, unsigned column)
+{
+	uint64_t offset;
+
+	p->column = (uint8_t)column;
+	p->member = (uint8_t)layout_place(&rq->r->layout, p->task->slot, column, &offset);
+	p->io.offset = offset + p->range.from;
+	p->io.length = p->range.to - p->range.from;
+	p->io.done = part_done;
+	p->begin = timer_now();
+	p->late = false;
+	io_push(&rq->member_waiting[p->member], &p->io);
+	flush(rq, p->member);
+}
+
+static struct part *new_part(struct part_queue *rq, struct task *t, enum emf_op op,
+			     struct range range, void *buf)
+{
+	struct part *p = (struct part *)io_pop(&rq->spare);
+
+	*p = (struct part){ .io = { .op = op, .buf = buf }, .rq = rq, .task = t, .range = range,
+			    .busy = true };
+	t->pending++;
+	return p;
+}
+
+static void note(struct task *t, int status)
+{
+	/* What may come back is worth another attempt, wrong content is not. */
+	if (status && (!t->status || t->status == -EBADMSG))
+		t->status = status;
+}
+
+/* --- the end of a task --- */
+
+static void task_end(struct part_queue *rq, struct task *t, int status)
+{
+	struct emf_io *up = t->up;
+
+	if (t->parity)
+		rq->parity[rq->nparity++] = t->parity;
+	t->next = rq->idle;
+	rq->idle = t;
+	if (rq->submitting) { /* never inside a submit */
+		up->status = status;
+		io_push(&rq->refused, up);
+		return;
+	}
+	rq->ended++;
+	io_end(&rq->q, up, status);
+}
+
+static void write_end(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	unsigned lost = 0;
+
+	for (unsigned c = 0; c < width(r); c++)
+		lost += t->bad >> c & 1;
+	redundant_set_stale(r, t->slot, t->bad);
+	atomic_fetch_add(&r->version[t->slot], 1);
+	if (lost <= r->layout.m) {
+		task_end(rq, t, 0);
+		return;
+	}
+	/* Nobody is to rebuild what nobody will read. */
+	r->extent[t->slot] = 0;
+	redundant_clear_stale(r, t->slot, ~0u);
+	task_end(rq, t, t->status);
+}
+
+static void rescue_next(struct part_queue *rq);
+
+static void task_settled(struct part_queue *rq, struct task *t)
+{
+	if (t->up->op == EMF_WRITE) {
+		write_end(rq, t);
+	} else if (t->up->op == EMF_TRIM) {
+		task_end(rq, t, 0); /* a failed trim costs space, no more */
+	} else if (!t->bad || is_copy(rq->r) || rq->closing) {
+		task_end(rq, t, t->bad ? t->status : 0);
+	} else {
+		t->next = rq->to_rescue;
+		rq->to_rescue = t;
+		rescue_next(rq);
+	}
+}
+
+/* --- reads --- */
+
+/* The next copy for a piece: preferably one that is up and right. -1: all were tried. */
+static int next_copy(const struct part_queue *rq, const struct part *p)
+{
+	const struct redundant *r = rq->r;
+	unsigned n = width(r);
+	/* Where it begins differs from piece to piece and slot to slot, so that all are used. */
+	unsigned start = (unsigned)(p->task->slot + p->range.from / r->o.unit) % n;
+	int any = -1;
+
+	for (unsigned i = 0; i < n; i++) {
+		unsigned c = (start + i) % n;
+
+		if (p->tried >> c & 1)
+			continue;
+		if (usable(rq, p->task->slot, c))
+			return (int)c;
+		if (any < 0 || reconnect_is_up(rq->member[member_of(r, p->task->slot, c)]))
+			any = (int)c;
+	}
+	return any;
+}
+
+static void estimate(uint64_t *p99, uint64_t ns)
+{
+	/* A step up for every step of 99 down: it settles where 1% are above. */
+	uint64_t step = *p99 / 64 + 1;
+
+	*p99 = ns > *p99 ? *p99 + step : *p99 - step / 99;
+}
+
+static void rescue_read(struct part_queue *rq, struct part *p, int status);
+
+/* Returns false when the piece has gone to another copy. */
+static bool read_ended(struct part_queue *rq, struct part *p, int status)
+{
+	struct redundant *r = rq->r;
+	struct task *t = p->task;
+	int c;
+
+	if (!status && redundant_is_right(r, t->slot, p->column, p->range.from, p->io.length, p->io.buf)) {
+		estimate(&rq->p99[p->member], timer_now() - p->begin);
+		return true;
+	}
+	if (!status) {
+		status = -EBADMSG;
+		if (r->o.stats)
+			atomic_fetch_add(&r->o.stats[p->member].errors, 1);
+		redundant_set_stale(r, t->slot, 1u << p->column);
+	}
+	note(t, status);
+	p->tried |= (uint16_t)(1u << p->column);
+	if (is_copy(r) && !rq->closing && (c = next_copy(rq, p)) >= 0) {
+		send(rq, p, (unsigned)c);
+		return false;
+	}
+	t->bad |= (uint16_t)(1u << p->column);
+	return true;
+}
+
+static void part_done(struct emf_io *io)
+{
+	struct part *p = (struct part *)io;
+	struct part_queue *rq = p->rq;
+	struct task *t = p->task;
+
+	if (p->rescue) {
+		rescue_read(rq, p, io->status);
+		return;
+	}
+	if (io->op == EMF_READ) {
+		if (!read_ended(rq, p, io->status))
+			return;
+	} else if (io->status) {
+		note(t, io->status);
+		t->bad |= (uint16_t)(1u << p->column);
+	}
+	p->busy = false;
+	io_push(&rq->spare, io);
+	if (!--t->pending)
+		task_settled(rq, t);
+}
+
+static void start_read(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	size_t column = (size_t)r->layout.column;
+	char *buf = t->up->buf;
+
+	t->pending = 1; /* this function */
+	if (is_copy(r)) {
+		for (size_t at = t->range.from, end; at < t->range.to; at = end) {
+			end = at - at % (size_t)r->o.unit + (size_t)r->o.unit;
+			if (end > t->range.to)
+				end = t->range.to;
+			struct part *p = new_part(rq, t, EMF_READ, (struct range){ at, end },
+						  buf + (at - t->range.from));
+			send(rq, p, (unsigned)next_copy(rq, p));
+		}
+	} else {
+		unsigned good = 0;
+
+		for (unsigned c = 0; c < width(r); c++)
+			good += usable(rq, t->slot, c);
+		for (unsigned c = 0; c < r->layout.k; c++) {
+			struct range in = in_column(r, c, t->range);
+
+			if (in.from >= in.to)
+				continue;
+			/* What is stale is still the best there is when too few others are left. */
+			if (good >= r->layout.k && !usable(rq, t->slot, c)) {
+				t->bad |= (uint16_t)(1u << c);
+				continue;
+			}
+			send(rq, new_part(rq, t, EMF_READ, in, buf + (c * column + in.from - t->range.from)), c);
+		}
+	}
+	if (!--t->pending)
+		task_settled(rq, t);
+}
+
+/* --- rescue --- */
+
+static struct range cut(struct range a, struct range b)
+{
+	struct range c = { a.from > b.from ? a.from : b.from, a.to < b.to ? a.to : b.to };
+
+	return c.from < c.to ? c : (struct range){ 0, 0 };
+}
+
+/* What of the column is needed and was written. */
+static struct range needed(const struct part_queue *rq, uint64_t slot, unsigned column)
+{
+	return cut(in_column(rq->r, column, extent_of(rq->r, slot)), rq->rescue.rows);
+}
+
+/* Is what is needed of a column at hand: nothing, or read by the task? */
+static bool at_hand(const struct part_queue *rq, unsigned column)
+{
+	const struct task *t = rq->rescue.task;
+	struct range need = needed(rq, t->slot, column), have = { 0, 0 };
+
+	if (need.from == need.to)
+		return true;
+	if (!is_parity(rq->r, column) && !(t->bad >> column & 1))
+		have = in_column(rq->r, column, t->range);
+	return have.from <= need.from && have.to >= need.to && have.to > have.from;
+}
+
+static int next_source(const struct part_queue *rq)
+{
+	const struct rescue *s = &rq->rescue;
+	int best = -1, best_rank = 0;
+
+	for (unsigned c = 0; c < width(rq->r); c++) {
+		if ((s->used | s->bad) >> c & 1)
+			continue;
+		int rank = at_hand(rq, c) ? 3 : usable(rq, s->task->slot, c) ? 2 : 1;
+		if (rank > best_rank) {
+			best = (int)c;
+			best_rank = rank;
+		}
+	}
+	return best;
+}
+
+static char *scratch_of(const struct part_queue *rq, unsigned i)
+{
+	return rq->scratch + (size_t)i * rq->r->layout.column;
+}
+
+static void rescue_end(struct part_queue *rq, int status)
+{
+	struct task *t = rq->rescue.task;
+
+	rq->rescue.task = NULL;
+	task_end(rq, t, status);
+}
+
+static bool any_down(const struct part_queue *rq)
+{
+	for (unsigned i = 0; i < rq->r->layout.n; i++)
+		if (!reconnect_is_up(rq->member[i]))
+			return true;
+	return false;
+}
+
+static void compute(struct part_queue *rq)
+{
+	struct redundant *r = rq->r;
+	struct rescue *s = &rq->rescue;
+	struct task *t = s->task;
+	size_t column = (size_t)r->layout.column;
+	char *to = scratch_of(rq, r->layout.k);
+	int rc = 0;
+
+	for (unsigned c = 0; c < r->layout.k && !rc; c++) {
+		struct range in = in_column(r, c, t->range);
+
+		if (!(t->bad >> c & 1))
+			continue;
+		rc = r->o.codec->decoder(r->layout.k, r->layout.m, s->source, c, rq->coder);
+		for (size_t at = s->rows.from; at < s->rows.to && !rc; at += STORE_CLUSTER) {
+			void *from[MAX_WIDTH], *out = to + at;
+
+			for (unsigned i = 0; i < r->layout.k; i++)
+				from[i] = scratch_of(rq, i) + at;
+			r->o.codec->run(rq->coder, r->layout.k, 1, STORE_CLUSTER, from, &out);
+		}
+		if (!rc && !redundant_is_right(r, t->slot, c, in.from, in.to - in.from, to + in.from))
+			rc = -EBADMSG;
+		if (!rc)
+			memcpy((char *)t->up->buf + (c * column + in.from - t->range.from),
+			       to + in.from, in.to - in.from);
+	}
+	rescue_end(rq, rc);
+}
+
+/* Adds sources until there are k. */
+static void rescue_sources(struct part_queue *rq)
+{
+	struct redundant *r = rq->r;
+	struct rescue *s = &rq->rescue;
+	struct task *t = s->task;
+	unsigned n = 0;
+
+	for (unsigned c = 0; c < width(r); c++)
+		n += s->used >> c & 1;
+	s->pending++; /* this function */
+	while (n < r->layout.k) {
+		int c = next_source(rq);
+		unsigned i = 0;
+
+		if (c < 0)
+			break;
+		/* A place of one that turned out bad, or a new one. */
+		while (s->used && i < MAX_WIDTH && s->source[i] != UINT8_MAX)
+			i++;
+		if (!s->used)
+			i = 0;
+		struct range need = needed(rq, t->slot, (unsigned)c);
+		char *to = scratch_of(rq, i);
+		s->source[i] = (uint8_t)c;
+		s->used |= (uint16_t)(1u << c);
+		n++;
+		memset(to + s->rows.from, 0, s->rows.to - s->rows.from);
+		if (need.from == need.to)
+			continue;
+		if (at_hand(rq, (unsigned)c)) {
+			size_t base = (size_t)c * (size_t)r->layout.column;
+
+			memcpy(to + need.from, (char *)t->up->buf + (base + need.from - t->range.from),
+			       need.to - need.from);
+			continue;
+		}
+		struct part *p = new_part(rq, t, EMF_READ, need, to + need.from);
+		p->rescue = true;
+		s->pending++;
+		send(rq, p, (unsigned)c);
+	}
+	if (--s->pending)
+		return;
+	if (n < r->layout.k)
+		rescue_end(rq, t->status ? t->status : any_down(rq) ? -ENOTCONN : -EBADMSG);
+	else
+		compute(rq);
+}
+
+static void rescue_read(struct part_queue *rq, struct part *p, int status)
+{
+	struct redundant *r = rq->r;
+	struct rescue *s = &rq->rescue;
+	struct task *t = p->task;
+	unsigned c = p->column;
+
+	p->busy = false;
+	io_push(&rq->spare, &p->io);
+	t->pending--;
+	if (!status && !redundant_is_right(r, t->slot, c, p->range.from, p->range.to - p->range.from, p->io.buf)) {
+		status = -EBADMSG;
+		redundant_set_stale(r, t->slot, 1u << c);
+	}
+	if (status) {
+		note(t, status);
+		s->used &= (uint16_t) ~(1u << c);
+		s->bad |= (uint16_t)(1u << c);
+		for (unsigned i = 0; i < MAX_WIDTH; i++)
+			if (s->source[i] == c)
+				s->source[i] = UINT8_MAX;
+	}
+	if (--s->pending)
+		return;
+	if (rq->closing)
+		rescue_end(rq, -ECANCELED);
+	else
+		rescue_sources(rq);
+}
+
+static void rescue_next(struct part_queue *rq)
+{
+	struct rescue *s = &rq->rescue;
+	struct task *t;
+
+	while (!s->task && (t = rq->to_rescue)) {
+		rq->to_rescue = t->next;
+		*s = (struct rescue){ .task = t, .bad = t->bad };
+		memset(s->source, UINT8_MAX, sizeof(s->source));
+		s->rows.from = SIZE_MAX;
+		for (unsigned c = 0; c < rq->r->layout.k; c++) {
+			struct range in = in_column(rq->r, c, t->range);
+
+			if (!(t->bad >> c & 1))
+				continue;
+			if (in.from < s->rows.from)
+				s->rows.from = in.from;
+			if (in.to > s->rows.to)
+				s->rows.to = in.to;
+		}
+		s->rows.from -= s->rows.from % STORE_CLUSTER;
+		s->rows.to = (s->rows.to + STORE_CLUSTER - 1) / STORE_CLUSTER * STORE_CLUSTER;
+		rescue_sources(rq);
+	}
+}
+
+/* --- writes --- */
+
+/* One row of the data columns, padded with zeros, as the coder takes it. */
+static void gather(const struct part_queue *rq, const struct task *t, size_t row, void **from)
+{
+	const struct redundant *r = rq->r;
+	char *pad = rq->pad;
+
+	for (unsigned c = 0; c < r->layout.k; c++) {
+		size_t start = c * (size_t)r->layout.column + row * STORE_CLUSTER;
+		struct range is = { start, start + STORE_CLUSTER }, in = cut(is, t->range);
+		char *at = (char *)t->up->buf + (in.from - t->range.from);
+
+		if (in.from == in.to) {
+			from[c] = (void *)(uintptr_t)zeros;
+		} else if (in.to - in.from == STORE_CLUSTER) {
+			from[c] = at;
+		} else { /* the first and the last cluster of the write, at most */
+			memset(pad, 0, STORE_CLUSTER);
+			memcpy(pad + (in.from - start), at, in.to - in.from);
+			from[c] = pad;
+			pad += STORE_CLUSTER;
+		}
+	}
+}
+
+static void encode(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	size_t column = (size_t)r->layout.column;
+	struct range rows = in_column(r, r->layout.k, t->range);
+	void *from[MAX_WIDTH], *to[MAX_WIDTH];
+
+	for (size_t at = rows.from; at < rows.to; at += STORE_CLUSTER) {
+		gather(rq, t, at / STORE_CLUSTER, from);
+		for (unsigned i = 0; i < r->layout.m; i++)
+			to[i] = (char *)t->parity + i * column + at;
+		r->o.codec->run(r->encoder, r->layout.k, r->layout.m, STORE_CLUSTER, from, to);
+		for (unsigned i = 0; i < r->layout.m; i++)
+			r->parity_sum[(t->slot * r->layout.m + i) * r->rows + at / STORE_CLUSTER] =
+			    r->hash(to[i], STORE_CLUSTER);
+	}
+}
+
+static void start_write(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	size_t column = (size_t)r->layout.column;
+	uint64_t high = atomic_load(&r->high);
+
+	atomic_fetch_add(&r->version[t->slot], 1);
+	while (high <= t->slot && !atomic_compare_exchange_weak(&r->high, &high, t->slot + 1))
+		;
+	r->extent[t->slot] = (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
+	redundant_clear_stale(r, t->slot, ~0u);
+	if (t->parity)
+		encode(rq, t);
+	t->pending = 1; /* this function */
+	for (unsigned c = 0; c < width(r); c++) {
+		struct range in = in_column(r, c, t->range);
+		char *from = t->up->buf;
+
+		if (in.from >= in.to)
+			continue;
+		if (!reconnect_is_up(rq->member[member_of(r, t->slot, c)])) {
+			note(t, -ENOTCONN);
+			t->bad |= (uint16_t)(1u << c);
+			continue;
+		}
+		if (is_parity(r, c))
+			from = (char *)t->parity + (c - r->layout.k) * column + in.from;
+		else if (!is_copy(r))
+			from += c * column + in.from - t->range.from;
+		send(rq, new_part(rq, t, EMF_WRITE, in, from), c);
+	}
+	if (!--t->pending)
+		task_settled(rq, t);
+}
+
+static void start_trim(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	struct range all = { 0, (size_t)r->layout.column };
+
+	/* Twice: what the store's thread is at, if anything, it is not to believe. */
+	atomic_fetch_add(&r->version[t->slot], 2);
+	r->extent[t->slot] = 0;
+	redundant_clear_stale(r, t->slot, ~0u);
+	t->pending = 1;
+	for (unsigned c = 0; c < width(r); c++)
+		send(rq, new_part(rq, t, EMF_TRIM, all, NULL), c);
+	if (!--t->pending)
+		task_settled(rq, t);
+}
+
+static void start_writes(struct part_queue *rq)
+{
+	struct task *t;
+
+	while ((t = rq->waiting) && rq->nparity) {
+		rq->waiting = t->next;
+		if (!rq->waiting)
+			rq->waiting_end = &rq->waiting;
+		t->parity = rq->parity[--rq->nparity];
+		start_write(rq, t);
+	}
+}
+
+/* --- what is late --- */
+
+static unsigned count(unsigned mask)
+{
+	return (unsigned)__builtin_popcount(mask);
+}
+
+static bool is_late(const struct part_queue *rq, const struct part *p, uint64_t now)
+{
+	bool demand = rq->kind == EMF_QUEUE_DEMAND;
+	uint64_t limit = rq->p99[p->member] * (demand ? LATE_DEMAND : LATE_BULK);
+	uint64_t least = demand ? LATE_DEMAND_NS : LATE_BULK_NS;
+	uint64_t most = rq->r->o.timeout_ms * 1000000ull / 4;
+
+	limit = limit < least ? least : limit;
+	limit = limit > most ? most : limit;
+	if (now - p->begin <= limit)
+		return false;
+	/* A read is tried again with those that are left; a write is not. */
+	return p->io.op == EMF_READ || count(p->task->bad | 1u << p->column) <= rq->r->layout.m;
+}
+
+/* Late twice with a poll in between: it was not this thread that was late to look. */
+static void cut_late(struct part_queue *rq, uint64_t now)
+{
+	struct redundant *r = rq->r;
+	unsigned late = 0, down = 0;
+
+	for (unsigned i = 0; i < rq->nparts; i++) {
+		struct part *p = &rq->parts[i];
+
+		if (!p->busy || !is_late(rq, p, now))
+			continue;
+		if (p->late)
+			late |= 1u << p->member;
+		p->late = true;
+	}
+	for (unsigned i = 0; late && i < r->layout.n; i++)
+		down |= (unsigned)!reconnect_is_up(rq->member[i]) << i;
+	for (unsigned i = 0; late >> i; i++)
+		if (late >> i & 1 && r->member[i]->caps & EMF_CAP_CUTS &&
+		    count(down | 1u << i) <= r->layout.m) {
+			down |= 1u << i;
+			reconnect_cut(rq->member[i]);
+		}
+}
+
+/* --- the queue --- */
+
+static bool check(const struct redundant *r, struct emf_io *io)
+{
+	io->status = io_check(io, r->be.size);
+	if (!io->status && io->offset / SLOT != (io->offset + io->length - 1) / SLOT)
+		io->status = -EINVAL;
+	return !io->status;
+}
+
+static int redundant_submit(struct emf_queue *q, struct emf_io *io)
+{
+	struct part_queue *rq = (struct part_queue *)q;
+	struct task *t = rq->idle;
+
+	if (rq->closing || !t)
+		return -EAGAIN;
+	q->inflight++;
+	if (!check(rq->r, io)) {
+		io_push(&rq->refused, io);
+		return 0;
+	}
+	rq->idle = t->next;
+	*t = (struct task){ .up = io, .slot = io->offset / SLOT };
+	t->range.from = (size_t)(io->offset % SLOT);
+	t->range.to = t->range.from + io->length;
+	rq->submitting = true;
+	if (io->op == EMF_READ) {
+		start_read(rq, t);
+	} else if (io->op == EMF_TRIM) {
+		start_trim(rq, t);
+	} else if (is_copy(rq->r)) {
+		start_write(rq, t);
+	} else {
+		*rq->waiting_end = t;
+		rq->waiting_end = &t->next;
+		start_writes(rq);
+	}
+	rq->submitting = false;
+	return 0;
+}
+
+static void end_refused(struct part_queue *rq)
+{
+	struct io_list all = io_take(&rq->refused);
+	struct emf_io *io;
+
+	while ((io = io_pop(&all))) {
+		rq->ended++;
+		io_end(&rq->q, io, io->status);
+	}
+}
+
+static int redundant_poll(struct emf_queue *q)
+{
+	struct part_queue *rq = (struct part_queue *)q;
+	struct redundant *r = rq->r;
+
+	rq->ended = 0;
+	end_refused(rq);
+	for (unsigned i = 0; i < r->layout.n; i++) {
+		/* Also where nothing is in flight: a new connection may have come. */
+		rq->member[i]->ops->poll(rq->member[i]);
+		flush(rq, i);
+	}
+	if (q->inflight) {
+		uint64_t now = timer_now();
+
+		if (now >= rq->tick) {
+			cut_late(rq, now);
+			rq->tick = now + TICK_NS;
+		}
+	}
+	start_writes(rq);
+	rescue_next(rq);
+	end_refused(rq);
+	return rq->ended;
+}
+
+static int redundant_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
+{
+	struct part_queue *rq = (struct part_queue *)q;
+	struct redundant *r = rq->r;
+	bool ready = rq->refused.head;
+	int n = 0;
+
+	if (!q->inflight || r->be.caps & EMF_CAP_SYNC || max < 1)
+		return 0;
+	timer_set(&rq->timer, rq->tick);
+	fds[n++] = (struct pollfd){ .fd = rq->timer.fd, .events = POLLIN };
+	for (unsigned i = 0; i < r->layout.n && n < max; i++) {
+		struct emf_queue *mq = rq->member[i];
+		int got = 0;
+
+		if (mq->inflight)
+			got = mq->ops->pollfds(mq, fds + n, max - n);
+		/* One member that needs no waiting, and nobody waits for the others either. */
+		if (!got && (mq->inflight || rq->member_waiting[i].head))
+			ready = true;
+		n += got;
+	}
+	if (!ready)
+		return n;
+	fds[0] = (struct pollfd){ .fd = r->ready_fd, .events = POLLIN };
+	return 1;
+}
+
+static void free_queue(struct part_queue *rq)
+{
+	struct redundant *r = rq->r;
+	size_t column = (size_t)r->layout.column;
+
+	for (unsigned i = 0; i < rq->nparity; i++)
+		unmap(rq->parity[i], r->layout.m * column);
+	unmap(rq->scratch, (r->layout.k + 1) * column);
+	unmap(rq->pad, 2 * STORE_CLUSTER);
+	if (rq->timer.fd >= 0)
+		close(rq->timer.fd);
+	free(rq->coder);
+	free(rq->parts);
+	free(rq->tasks);
+	free(rq);
+}
+
+static void redundant_queue_close(struct emf_queue *q)
+{
+	struct part_queue *rq = (struct part_queue *)q;
+	struct emf_io *io;
+	struct task *t;
+
+	rq->closing = true;
+	for (unsigned i = 0; i < rq->r->layout.n; i++) {
+		if (rq->member[i])
+			rq->member[i]->ops->close(rq->member[i]);
+		while ((io = io_pop(&rq->member_waiting[i]))) {
+			io->status = -ECANCELED;
+			part_done(io);
+		}
+	}
+	while ((t = rq->waiting)) {
+		rq->waiting = t->next;
+		task_end(rq, t, -ECANCELED);
+	}
+	while ((t = rq->to_rescue)) {
+		rq->to_rescue = t->next;
+		task_end(rq, t, -ECANCELED);
+	}
+	io_end_all(q, &rq->refused, -ECANCELED);
+	free_queue(rq);
+}
+
+static const struct emf_queue_ops queue_ops = {
+	.submit = redundant_submit,
+	.poll = redundant_poll,
+	.pollfds = redundant_pollfds,
+	.close = redundant_queue_close,
+};
+
+static int allocate(struct part_queue *rq, unsigned depth)
+{
+	struct redundant *r = rq->r;
+	size_t column = (size_t)r->layout.column;
+	unsigned pieces = is_copy(r) ? (unsigned)(SLOT / r->o.unit) + 2 : 0;
+
+	if (pieces < width(r))
+		pieces = width(r);
+	rq->nparts = depth * pieces + width(r);
+	rq->parts = calloc(rq->nparts, sizeof(*rq->parts));
+	rq->tasks = calloc(depth, sizeof(*rq->tasks));
+	if (!rq->parts || !rq->tasks)
+		return -ENOMEM;
+	for (unsigned i = 0; i < rq->nparts; i++)
+		io_push(&rq->spare, &rq->parts[i].io);
+	for (unsigned i = 0; i < depth; i++) {
+		rq->tasks[i].next = rq->idle;
+		rq->idle = &rq->tasks[i];
+	}
+	if (is_copy(r))
+		return 0;
+	/* Address space: only what is used takes memory. */
+	rq->coder = malloc(r->o.codec->size(r->layout.k, 1));
+	rq->scratch = map((r->layout.k + 1) * column);
+	rq->pad = map(2 * STORE_CLUSTER);
+	if (!rq->coder || !rq->scratch || !rq->pad)
+		return -ENOMEM;
+	for (; rq->nparity < PARITY_BUFFERS; rq->nparity++) {
+		rq->parity[rq->nparity] = map(r->layout.m * column);
+		if (!rq->parity[rq->nparity])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int redundant_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+				struct emf_queue **out)
+{
+	struct redundant *r = (struct redundant *)be;
+	struct part_queue *rq = calloc(1, sizeof(*rq));
+	uint64_t member_depth;
+	int rc;
+
+	if (!rq)
+		return -ENOMEM;
+	if (!depth)
+		depth = 1;
+	rq->q.ops = &queue_ops;
+	rq->r = r;
+	rq->kind = kind;
+	rq->waiting_end = &rq->waiting;
+	rc = timer_open(&rq->timer);
+	if (!rc)
+		rc = allocate(rq, depth);
+	member_depth = (uint64_t)rq->nparts < MAX_MEMBER_DEPTH ? rq->nparts : MAX_MEMBER_DEPTH;
+	for (unsigned i = 0; i < r->layout.n && !rc; i++) {
+		rq->p99[i] = FIRST_P99_NS;
+		rc = r->member[i]->ops->queue_open(r->member[i], kind, (unsigned)member_depth,
+						   &rq->member[i]);
+	}
+	if (rc) {
+		redundant_queue_close(&rq->q);
+		return rc;
+	}
+	*out = &rq->q;
+	return 0;
+}
+
+/* --- the link --- */
+
+static size_t slots_bytes(const struct redundant *r, size_t each)
+{
+	return (r->layout.slots * each + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
+static void redundant_close(struct emf_backend *be)
+{
+	struct redundant *r = (struct redundant *)be;
+
+	redundant_work_end(be);
+	unmap(r->extent, slots_bytes(r, sizeof(*r->extent)));
+	unmap((void *)(uintptr_t)r->stale, slots_bytes(r, sizeof(*r->stale)));
+	unmap((void *)(uintptr_t)r->version, slots_bytes(r, sizeof(*r->version)));
+	unmap(r->parity_sum, slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
+	if (r->ready_fd >= 0)
+		close(r->ready_fd);
+	free(r->encoder);
+	free(r);
+}
+
+void redundant_set_sums(struct emf_backend *be, struct emf_backend *sums)
+{
+	((struct redundant *)be)->sums = sums;
+}
+
+static int redundant_link_forked(struct emf_backend *be, const int *fds)
+{
+	struct redundant *r = (struct redundant *)be;
+
+	(void)fds;
+	/* What the parent was writing is none of the child's. */
+	for (uint64_t s = 0; s < r->high; s++)
+		if (r->version[s] & 1)
+			r->version[s]++;
+	r->rebuild = NULL; /* its queues and its memory are the parent's */
+	r->ready_fd = ready_open();
+	return r->ready_fd < 0 ? r->ready_fd : 0;
+}
+
+void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd)
+{
+	struct redundant *r = (struct redundant *)be;
+
+	r->o.stats = stats;
+	r->o.wake_fd = wake_fd;
+}
+
+static const struct emf_backend_ops backend_ops = {
+	.queue_open = redundant_queue_open,
+	.close = redundant_close,
+	.forked = redundant_link_forked,
+};
+
+static void fill(struct redundant *r, struct emf_backend *const *member)
+{
+	uint32_t any = 0, all = UINT32_MAX;
+
+	for (unsigned i = 0; i < r->layout.n; i++) {
+		r->member[i] = member[i];
+		any |= member[i]->caps;
+		all &= member[i]->caps;
+	}
+	r->be = (struct emf_backend){
+		.ops = &backend_ops,
+		.size = r->layout.slots * SLOT,
+		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
+		.max_length = SLOT,
+	};
+	r->hash = xxh3_base;
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("avx2"))
+		r->hash = xxh3_avx2;
+#endif
+}
+
+int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
+		   struct emf_backend **out)
+{
+	struct redundant *r = calloc(1, sizeof(*r));
+	uint64_t size[STORE_LEAVES];
+	int rc = -ENOMEM;
+
+	if (!r)
+		return rc;
+	r->ready_fd = -1;
+	r->o = *o;
+	for (unsigned i = 0; i < n && i < STORE_LEAVES; i++)
+		size[i] = member[i]->size;
+	rc = layout_init(&r->layout, size, n, o->k, o->m);
+	if (rc) {
+		free(r);
+		return rc;
+	}
+	r->rows = (unsigned)(r->layout.column / STORE_CLUSTER);
+	fill(r, member);
+	r->extent = map(slots_bytes(r, sizeof(*r->extent)));
+	r->stale = map(slots_bytes(r, sizeof(*r->stale)));
+	r->version = map(slots_bytes(r, sizeof(*r->version)));
+	r->parity_sum = map(slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
+	r->ready_fd = ready_open();
+	rc = r->extent && r->stale && r->version && r->parity_sum ? 0 : -ENOMEM;
+	if (!rc && r->ready_fd < 0)
+		rc = r->ready_fd;
+	if (!rc && !is_copy(r)) {
+		r->encoder = malloc(o->codec->size(o->k, o->m));
+		if (r->encoder)
+			o->codec->encoder(o->k, o->m, r->encoder);
+		else
+			rc = -ENOMEM;
+	}
+	if (rc) {
+		redundant_close(&r->be);
+		return rc;
+	}
+	*out = &r->be;
+	return 0;
+}

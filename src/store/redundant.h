@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The link that keeps every slot so that members may be lost: as copies (mirror: k
+ * is 1 and m copies more) or as k data columns and m parity columns, any k of which
+ * give the rest. It takes the stripe link's place.
+ *
+ * A write goes to all columns and succeeds when k of them have it; the others are
+ * *stale* from then on. A read takes columns that are up and not stale, verifies each piece
+ * by the checksum link above, and makes up for what is bad, late or away from the
+ * others. A member on which a transfer is late is cut off (reconnect.h) for as long as it
+ * takes to get a new connection. What is stale is made good again in the background,
+ * by the store's thread: rebuild.
+ *
+ * Checksums decide what is right; what is known of members only decides where to look
+ * first. A member that broke a connection may have lost all, so all it has is stale then.
+ *
+ * Transfers lie within one slot. Threads: as in emfatier-provider.h.
+ */
+#ifndef EMF_REDUNDANT_H
+#define EMF_REDUNDANT_H
+
+#include <stdbool.h>
+
+#include "codec/codec.h"
+#include "emfatier-provider.h"
+#include "emfatier-stats.h"
+
+struct redundant_options {
+	unsigned k, m;
+	uint64_t unit;			/* mirror: a read is spread over the copies in such pieces */
+	unsigned timeout_ms;
+	uint64_t rate;			/* rebuild, bytes a second; 0: as fast as it goes */
+	const struct emf_parity *codec; /* for k > 1 */
+	struct emf_store_stats *stats;	/* of the members, or NULL */
+	int wake_fd;			/* raised when there is something to rebuild */
+	/*
+	 * By the store's thread, around the rebuild of a slot: hold returns false when the
+	 * slot is in nobody's use, and else sees to it that it is neither written nor
+	 * trimmed before release. NULL: all are.
+	 */
+	bool (*hold)(uint64_t slot);
+	void (*release)(uint64_t slot);
+};
+
+/* member: reconnect links. */
+int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
+		   struct emf_backend **out);
+/* The checksum link that sits on this one, before the first queue is opened. */
+void redundant_set_sums(struct emf_backend *be, struct emf_backend *sums);
+void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd);
+
+/* --- rebuild, by the store's thread --- */
+
+/* Does a little; returns when to come again (ns), UINT64_MAX: when woken. */
+uint64_t redundant_work(struct emf_backend *be, uint64_t now);
+/* Ends what work has opened. */
+void redundant_work_end(struct emf_backend *be);
+/* Bytes on the member that are stale. */
+uint64_t redundant_stale(const struct emf_backend *be, unsigned member);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What redundant.c (transfers) and rebuild.c share. */
+#ifndef EMF_REDUNDANT_INT_H
+#define EMF_REDUNDANT_INT_H
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "layout.h"
+#include "redundant.h"
+#include "store.h"
+
+#define PAGE 4096u
+#ifndef SLOT
+#define SLOT (2u << 20)
+#endif
+
+/* Which bytes of a slot, or of a column, were written. */
+struct range {
+	size_t from, to;
+};
+
+struct redundant {
+	struct emf_backend be;
+	struct redundant_options o;
+	struct layout layout;
+	struct emf_backend *member[STORE_LEAVES];
+	struct emf_backend *sums;
+	uint64_t (*hash)(const void *buf, size_t length);
+	void *encoder;	       /* k > 1: for all m parity columns */
+	unsigned rows;	       /* clusters of a column */
+	/* For each slot. Used by one thread at a time, as the slot is, but for stale and version. */
+	uint32_t *extent; /* first page << 16 | end; 0: not written */
+	_Atomic uint16_t *stale;    /* a mask of columns */
+	_Atomic uint32_t *version; /* odd: a write is under way */
+	uint64_t *parity_sum;	   /* m * rows, of the parity clusters */
+	_Atomic uint64_t high;	   /* no slot from here on was ever written */
+	_Atomic int64_t nstale[STORE_LEAVES];
+	int ready_fd;
+	struct rebuild *rebuild; /* the store's thread's */
+};
+
+static inline unsigned width(const struct redundant *r)
+{
+	return r->layout.k + r->layout.m;
+}
+
+static inline struct range extent_of(const struct redundant *r, uint64_t slot)
+{
+	uint32_t e = r->extent[slot];
+
+	return (struct range){ (size_t)(e >> 16) * PAGE, (size_t)(e & 0xffff) * PAGE };
+}
+
+static inline bool is_copy(const struct redundant *r)
+{
+	return r->layout.k == 1;
+}
+
+static inline bool is_parity(const struct redundant *r, unsigned column)
+{
+	return !is_copy(r) && column >= r->layout.k;
+}
+
+/*
+ * The part of a column that a part of the slot takes: for a parity column all the rows
+ * that it touches. Empty: none.
+ */
+static inline struct range in_column(const struct redundant *r, unsigned column, struct range slot)
+{
+	size_t size = (size_t)r->layout.column;
+	size_t base = is_copy(r) ? 0 : column * size;
+	struct range c = { 0, 0 };
+
+	if (slot.from >= slot.to)
+		return c;
+	if (is_parity(r, column)) {
+		/* Row by row: [first, last] of the slot's clusters lie in these rows. */
+		size_t first = slot.from / STORE_CLUSTER, last = (slot.to - 1) / STORE_CLUSTER;
+
+		if (first / r->rows != last / r->rows) /* over a border of columns: simply all */
+			return (struct range){ 0, size };
+		c.from = first % r->rows * STORE_CLUSTER;
+		c.to = (last % r->rows + 1) * STORE_CLUSTER;
+		return c;
+	}
+	if (slot.to <= base || slot.from >= base + size)
+		return c;
+	c.from = slot.from > base ? slot.from - base : 0;
+	c.to = slot.to < base + size ? slot.to - base : size;
+	return c;
+}
+
+/* Is what buf holds of the column right? [at, at + length) is a part that was written. */
+bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned column, size_t at,
+			size_t length, const void *buf);
+void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns);
+void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns);
+
+#endif

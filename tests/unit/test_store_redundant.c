@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mirror and parity over members that fail, lie, hang, go away and come back. */
+#include "test_store_util.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/eventfd.h>
+
+#include "../../include/emfatier-stats.h"
+#include "../../src/store/layout.h"
+#include "../../src/store/store.h"
+
+#define SLOT (2u * MIB)
+#define MEMBERS 6u
+#define SLOTS 24u /* that a test uses */
+
+struct scene {
+	struct store st;
+	struct store_options opt;
+	struct emf_store_stats *stats;
+	const char *uri[MEMBERS];
+	pthread_t thread;
+	_Atomic bool stop;
+	struct emf_queue *q;
+	unsigned char *buf, *back;
+};
+
+/* What the engine's store thread does. */
+static void *work(void *arg)
+{
+	struct scene *s = arg;
+
+	while (!s->stop)
+		store_work(&s->st);
+	return NULL;
+}
+
+static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned more)
+{
+	*s = (struct scene){ 0 };
+	for (unsigned i = 0; i < MEMBERS; i++)
+		s->uri[i] = "mem:?size=256M";
+	s->stats = calloc(MEMBERS, sizeof(*s->stats));
+	s->opt = (struct store_options){
+		.uri = s->uri,
+		.nuri = n,
+		.stripe_unit = 512 * KIB,
+		.timeout_ms = 4000,
+		.data = data,
+		.more = more,
+		.provider_dir = providers_dir(),
+		.stats = s->stats,
+	};
+	s->buf = pages(SLOT);
+	s->back = pages(SLOT);
+}
+
+static void scene_open(struct scene *s)
+{
+	char err[512] = "";
+
+	if (store_open(&s->st, &s->opt, err, sizeof(err)))
+		fail_msg("%s", err);
+	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
+	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
+}
+
+static void scene_close(struct scene *s)
+{
+	uint64_t one = 1;
+
+	s->q->ops->close(s->q);
+	s->stop = true;
+	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
+	pthread_join(s->thread, NULL);
+	store_close(&s->st);
+	munmap(s->buf, SLOT);
+	munmap(s->back, SLOT);
+	free(s->stats);
+}
+
+static int put(struct scene *s, unsigned slot, uint64_t seed)
+{
+	fill(s->buf, SLOT, seed);
+	return transfer(s->q, EMF_WRITE, (uint64_t)slot * SLOT, SLOT, s->buf);
+}
+
+static void expect(struct scene *s, unsigned slot, uint64_t seed)
+{
+	fill(s->buf, SLOT, seed);
+	memset(s->back, 0xee, SLOT);
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, SLOT, s->back), 0);
+	assert_memory_equal(s->buf, s->back, SLOT);
+	/* By the cluster, too. */
+	memset(s->back, 0xee, 64 * KIB);
+	size_t at = (seed * 7 % 32) * 64 * KIB;
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT + at, 64 * KIB, s->back), 0);
+	assert_memory_equal(s->buf + at, s->back, 64 * KIB);
+}
+
+static void put_all(struct scene *s, uint64_t seed)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_int_equal(put(s, i, seed + i), 0);
+}
+
+static void expect_all(struct scene *s, uint64_t seed)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		expect(s, i, seed + i);
+}
+
+static unsigned run_model(struct scene *s, unsigned steps, uint64_t seed)
+{
+	struct model m = { .q = s->q, .lane_size = SLOT, .lanes = 8, .steps = steps, .seed = seed, .slots = true };
+
+	return model_run(&m);
+}
+
+/* All ways to lay it out that the settings allow, more or less. */
+static const struct {
+	unsigned n, data, more;
+} shapes[] = { { 2, 1, 1 }, { 3, 1, 1 }, { 3, 1, 2 }, { 3, 2, 1 }, { 4, 3, 1 }, { 5, 4, 1 }, { 6, 4, 2 }, { 6, 3, 2 }, { 6, 5, 1 } };
+#define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
+
+/* --- where columns lie --- */
+
+static void test_layout(void **state)
+{
+	static const uint64_t size[MEMBERS] = { 40 * MIB, 24 * MIB, 64 * MIB, 24 * MIB, 9 * MIB, 33 * MIB };
+	struct layout l;
+
+	(void)state;
+	assert_int_equal(layout_init(&l, size, 1, 1, 1), -EINVAL);
+	assert_int_equal(layout_init(&l, (const uint64_t[]){ 64 * MIB, MIB }, 2, 1, 1), -ENOSPC);
+	for (unsigned shape = 0; shape < SHAPES; shape++) {
+		unsigned n = shapes[shape].n, width = shapes[shape].data + shapes[shape].more;
+		unsigned char *used[MEMBERS];
+		uint64_t total = 0, offset;
+
+		assert_int_equal(layout_init(&l, size, n, shapes[shape].data, shapes[shape].more), 0);
+		for (unsigned i = 0; i < n; i++)
+			used[i] = calloc(size[i] / l.column + 1, 1);
+		for (uint64_t s = 0; s < l.slots; s++) {
+			unsigned seen = 0;
+
+			for (unsigned c = 0; c < width; c++) {
+				unsigned m = layout_place(&l, s, c, &offset);
+
+				assert_true(m < n && offset % l.column == 0 && offset + l.column <= size[m]);
+				assert_false(seen >> m & 1); /* each on another member */
+				assert_int_equal(used[m][offset / l.column]++, 0);
+				seen |= 1u << m;
+				total += l.column;
+			}
+		}
+		/* Nothing is left that would be enough for many more. */
+		uint64_t all = 0;
+		for (unsigned i = 0; i < n; i++)
+			all += size[i];
+		if (n > 2 && width < n)
+			assert_true(total >= all / 2);
+		for (unsigned i = 0; i < n; i++)
+			free(used[i]);
+	}
+}
+
+/* --- all is well --- */
+
+static void test_redundant_model(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < SHAPES; i++) {
+		struct scene s;
+
+		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
+		s.uri[1] = "mem:?size=256M&latency=20us";
+		s.opt.encrypt = i % 2;
+		scene_open(&s);
+		assert_int_equal(run_model(&s, 250, 11 + i), 0);
+		for (unsigned m = 0; m < shapes[i].n; m++) {
+			assert_int_equal(s.stats[m].errors, 0);
+			assert_int_equal(s.stats[m].state, EMF_STORE_OK);
+			assert_true(s.stats[m].written_bytes > 0);
+			if (!s.stats[m].read_bytes)
+				fail_msg("%u+%u of %u: member %u is never read", shapes[i].data, shapes[i].more, shapes[i].n, m);
+		}
+		scene_close(&s);
+	}
+}
+
+static void test_redundant_edges(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_options(&s, 5, 4, 1);
+	scene_open(&s);
+	assert_int_equal(transfer(s.q, EMF_WRITE, SLOT - PAGE, 2 * PAGE, s.buf), -EINVAL);
+	assert_int_equal(transfer(s.q, EMF_WRITE, s.st.top->size, PAGE, s.buf), -ENOSPC);
+	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG); /* never written */
+	assert_int_equal(put(&s, 3, 1), 0);
+	assert_int_equal(transfer(s.q, EMF_TRIM, 3 * SLOT, SLOT, NULL), 0);
+	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG);
+	scene_close(&s);
+}
+
+/* --- members that lie, fail or hang --- */
+
+/* As many as can be lost at once: whatever they do, nothing is seen of it. */
+static void all_shapes(const char *fault)
+{
+	for (unsigned i = 0; i < SHAPES; i++) {
+		struct scene s;
+		char inject[256] = "";
+
+		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
+		for (unsigned m = 0; m < shapes[i].more; m++)
+			snprintf(inject + strlen(inject), sizeof(inject) - strlen(inject), "%s%u:%s", m ? "," : "", m + 1, fault);
+		s.opt.inject = inject;
+		scene_open(&s);
+		if (run_model(&s, 200, 31 + i))
+			fail_msg("%s, %u+%u of %u", fault, shapes[i].data, shapes[i].more, shapes[i].n);
+		scene_close(&s);
+	}
+}
+
+static void test_redundant_errors(void **state)
+{
+	(void)state;
+	all_shapes("error=0.3");
+	all_shapes("error=1");
+}
+
+static void test_redundant_corrupt(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	all_shapes("corrupt=0.3");
+	all_shapes("corrupt=1");
+	scene_options(&s, 2, 1, 1);
+	s.opt.inject = "2:corrupt=1";
+	scene_open(&s);
+	put_all(&s, 1);
+	expect_all(&s, 1);
+	assert_int_equal(s.stats[0].errors, 0);
+	assert_true(s.stats[1].errors > 0);
+	scene_close(&s);
+}
+
+static void test_redundant_full(void **state)
+{
+	(void)state;
+	all_shapes("full=0.5");
+}
+
+/* Connections that break, and are had again. */
+static void test_redundant_cut(void **state)
+{
+	(void)state;
+	all_shapes("cut=0.02");
+}
+
+/* A transfer that never ends: it is cut off, and the others do. */
+static void test_redundant_stuck(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	for (unsigned i = 0; i < SHAPES; i += 4) {
+		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
+		s.opt.inject = "1:stuck=0.05";
+		s.opt.timeout_ms = 2000;
+		scene_open(&s);
+		assert_int_equal(run_model(&s, 100, 51 + i), 0);
+		scene_close(&s);
+	}
+}
+
+/* More than can be lost: an error in time, no wrong data, and what is well is served. */
+static void test_redundant_too_many(void **state)
+{
+	struct scene s;
+	uint64_t begin;
+
+	(void)state;
+	for (unsigned parity = 0; parity < 2; parity++) {
+		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
+		s.opt.inject = parity ? "1:corrupt=1,2:corrupt=1" : "corrupt=1";
+		s.opt.timeout_ms = 500;
+		scene_open(&s);
+		assert_int_equal(put(&s, 0, 5), 0);
+		begin = now_ms();
+		assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
+		assert_true(now_ms() - begin < 10000);
+		scene_close(&s);
+		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
+		s.opt.inject = parity ? "1:error=1,2:error=1" : "error=1";
+		s.opt.timeout_ms = 500;
+		scene_open(&s);
+		assert_true(put(&s, 0, 5) < 0);
+		assert_int_equal(transfer(s.q, EMF_TRIM, 0, SLOT, NULL), 0);
+		scene_close(&s);
+	}
+}
+
+/* --- rebuild --- */
+
+static uint64_t left(struct scene *s)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < s->opt.nuri; i++)
+		n += s->stats[i].rebuild_bytes;
+	return n;
+}
+
+static bool all_ok(struct scene *s)
+{
+	for (unsigned i = 0; i < s->opt.nuri; i++)
+		if (s->stats[i].state != EMF_STORE_OK)
+			return false;
+	return !left(s);
+}
+
+static bool wait_ok(struct scene *s)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+
+	while (!all_ok(s) && now_ms() < limit)
+		usleep(5000);
+	return all_ok(s);
+}
+
+/*
+ * Writes that one member missed are made good; then the others may be lost. (Seed and
+ * probability: the member fails some of the writes, and none later.)
+ */
+static void test_redundant_rebuild(void **state)
+{
+	struct server server[MEMBERS];
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	for (unsigned i = 0; i < SHAPES; i += 3) {
+		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
+		for (unsigned m = 0; m < s.opt.nuri; m++) {
+			server_start(&server[m], "memory", "256M");
+			s.uri[m] = server[m].uri;
+		}
+		scene_open(&s);
+		put_all(&s, 100);
+		/* One after the other is lost with all that it held, and comes back empty. */
+		for (unsigned m = 0; m < s.opt.nuri; m++) {
+			server_kill(&server[m]);
+			expect_all(&s, 100 + m);
+			assert_int_equal(s.stats[m].state, EMF_STORE_DOWN);
+			put_all(&s, 101 + m);
+			expect_all(&s, 101 + m);
+			server_again(&server[m], "memory", "256M");
+			if (!wait_ok(&s))
+				fail_msg("shape %u, member %u: state %u, %llu bytes left", i, m, s.stats[m].state, (unsigned long long)left(&s));
+			expect_all(&s, 101 + m);
+		}
+		expect_all(&s, 100 + s.opt.nuri);
+		scene_close(&s);
+		for (unsigned m = 0; m < s.opt.nuri; m++)
+			server_stop(&server[m]);
+	}
+}
+
+/* Frozen: what is late is had elsewhere; when it goes on it is as before. */
+static void test_redundant_frozen(void **state)
+{
+	struct server server[3];
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 3, 2, 1);
+	for (unsigned m = 0; m < 3; m++) {
+		server_start(&server[m], "memory", "256M");
+		s.uri[m] = server[m].uri;
+	}
+	scene_open(&s);
+	put_all(&s, 7);
+	assert_int_equal(kill(server[1].pid, SIGSTOP), 0);
+	expect_all(&s, 7);
+	put_all(&s, 8);
+	expect_all(&s, 8);
+	assert_int_equal(kill(server[1].pid, SIGCONT), 0);
+	assert_true(wait_ok(&s));
+	assert_int_equal(kill(server[0].pid, SIGSTOP), 0);
+	expect_all(&s, 8);
+	assert_int_equal(kill(server[0].pid, SIGCONT), 0);
+	scene_close(&s);
+	for (unsigned m = 0; m < 3; m++)
+		server_stop(&server[m]);
+}
+
+/* --- without redundancy --- */
+
+/* A store that comes back within the timeout costs the wait; one that does not, an error. */
+static void test_retry(void **state)
+{
+	struct server server;
+	struct scene s;
+	uint64_t begin;
+	pid_t pid;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 1, 0, 0);
+	int fd = open("/dev/shm/emf-test-retry", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(ftruncate(fd, 64 * MIB), 0);
+	close(fd);
+	server_start(&server, "file", "/dev/shm/emf-test-retry");
+	s.uri[0] = server.uri;
+	scene_open(&s);
+	assert_int_equal(put(&s, 0, 1), 0);
+	server_kill(&server);
+	pid = fork();
+	if (!pid) { /* it comes back while the read waits */
+		usleep(300000);
+		_exit(0);
+	}
+	waitpid(pid, NULL, 0);
+	server_again(&server, "file", "/dev/shm/emf-test-retry");
+	expect(&s, 0, 1);
+	assert_int_equal(s.stats[0].state, EMF_STORE_OK);
+	assert_int_equal(put(&s, 1, 2), 0);
+	server_kill(&server);
+	assert_true(put(&s, 2, 3) < 0);
+	begin = now_ms();
+	assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
+	assert_true(now_ms() - begin >= 3900);
+	assert_int_equal(s.stats[0].state, EMF_STORE_DOWN);
+	scene_close(&s);
+	server_stop(&server);
+	unlink("/dev/shm/emf-test-retry");
+}
+
+/* A reply that was damaged on its way is asked for again. */
+static void test_retry_damaged(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_options(&s, 1, 0, 0);
+	s.opt.inject = "corrupt=0.3,error=0.1,seed=3";
+	scene_open(&s);
+	for (unsigned i = 0; i < 10; i++)
+		while (put(&s, i, i))
+			;
+	for (unsigned i = 0, bad = 0; i < 10; i++) {
+		int rc = transfer(s.q, EMF_READ, (uint64_t)i * SLOT, SLOT, s.back);
+
+		fill(s.buf, SLOT, i);
+		if (!rc)
+			assert_memory_equal(s.buf, s.back, SLOT);
+		bad += rc != 0;
+		assert_true(bad < 3); /* 4 in a row: 0.8% */
+	}
+	scene_close(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_redundant_model),
+		cmocka_unit_test(test_redundant_edges),
+		cmocka_unit_test(test_redundant_errors),
+		cmocka_unit_test(test_redundant_corrupt),
+		cmocka_unit_test(test_redundant_full),
+		cmocka_unit_test(test_redundant_cut),
+		cmocka_unit_test(test_redundant_stuck),
+		cmocka_unit_test(test_redundant_too_many),
+		cmocka_unit_test(test_redundant_rebuild),
+		cmocka_unit_test(test_redundant_frozen),
+		cmocka_unit_test(test_retry),
+		cmocka_unit_test(test_retry_damaged),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
