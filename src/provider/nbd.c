@@ -9,11 +9,15 @@
  *
  * A connection that breaks, or on which nothing ends for the timeout, stays
  * broken: what is in flight and all that is submitted later ends with -ENOTCONN
- * or -ETIMEDOUT. libnbd calls back in the middle of its own calls, with its
+ * or -ETIMEDOUT. A new queue is a new connection, for which a quarter of the timeout
+ * must do, and which goes to the address of the first: the resolver's and the dynamic
+ * linker's locks may be held by a thread that waits for this store. (Only TLS, which
+ * checks the name, takes the whole URI again.) libnbd calls back in the middle of its own calls, with its
  * handle locked; so a callback only puts the transfer into a list, and the poll
  * calls `done`. libnbd sends with MSG_NOSIGNAL: no SIGPIPE.
  */
 #include <libnbd.h>
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +44,10 @@ struct space {
 	/* The connection that open made, until the first queue takes it. */
 	_Atomic(struct nbd_handle *) spare;
 	int ready_fd; /* always readable */
+	/* Where the first connection went, if that is all it takes; length 0: use the URI. */
+	struct sockaddr_storage peer;
+	socklen_t peer_length;
+	char *export_name;
 };
 
 struct connection {
@@ -76,12 +84,15 @@ static int fail(char *err, size_t errlen, int rc)
 }
 
 /* Follows the connection until it is ready. Name resolution can't be bounded by us. */
-static int negotiate(struct nbd_handle *nbd, const char *uri, uint64_t timeout, char *err,
+static int negotiate(const struct space *s, struct nbd_handle *nbd, uint64_t timeout, char *err,
 		     size_t errlen)
 {
 	uint64_t deadline = now_ns() + timeout;
 
-	if (nbd_aio_connect_uri(nbd, uri) < 0)
+	if (s->peer_length
+		? nbd_set_export_name(nbd, s->export_name) < 0 ||
+		      nbd_aio_connect(nbd, (const struct sockaddr *)&s->peer, s->peer_length) < 0
+		: nbd_aio_connect_uri(nbd, s->uri) < 0)
 		return fail(err, errlen, 0);
 	while (nbd_aio_is_connecting(nbd) > 0) {
 		uint64_t now = now_ns();
@@ -121,7 +132,8 @@ static int check_export(struct nbd_handle *nbd, char *err, size_t errlen)
 	return 0;
 }
 
-static int dial(const struct space *s, struct nbd_handle **out, char *err, size_t errlen)
+static int dial(const struct space *s, uint64_t timeout, struct nbd_handle **out, char *err,
+		size_t errlen)
 {
 	struct nbd_handle *nbd = nbd_create();
 	int rc;
@@ -133,7 +145,7 @@ static int dial(const struct space *s, struct nbd_handle **out, char *err, size_
 	nbd_set_uri_allow_transports(nbd, LIBNBD_ALLOW_TRANSPORT_TCP | LIBNBD_ALLOW_TRANSPORT_UNIX);
 	/* The URI is the operator's: it may name a file of TLS keys. */
 	nbd_set_uri_allow_local_file(nbd, true);
-	rc = negotiate(nbd, s->uri, s->timeout, err, errlen);
+	rc = negotiate(s, nbd, timeout, err, errlen);
 	if (!rc)
 		rc = check_export(nbd, err, errlen);
 	if (rc) {
@@ -142,6 +154,19 @@ static int dial(const struct space *s, struct nbd_handle **out, char *err, size_
 	}
 	*out = nbd;
 	return 0;
+}
+
+static void note_peer(struct space *s, struct nbd_handle *nbd)
+{
+	socklen_t length = sizeof(s->peer);
+
+	if (nbd_get_tls_negotiated(nbd) != 0 ||
+	    getpeername(nbd_aio_get_fd(nbd), (struct sockaddr *)&s->peer, &length) ||
+	    (s->peer.ss_family != AF_INET && s->peer.ss_family != AF_INET6))
+		return;
+	s->export_name = nbd_get_export_name(nbd);
+	if (s->export_name)
+		s->peer_length = length;
 }
 
 /* --- transfers --- */
@@ -372,7 +397,7 @@ static int space_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 		}
 	}
 	if (!c->nbd) {
-		rc = dial(s, &c->nbd, err, sizeof(err));
+		rc = dial(s, s->timeout / 4, &c->nbd, err, sizeof(err));
 		if (rc)
 			goto close_timer;
 	}
@@ -402,6 +427,7 @@ static void space_close(struct emf_backend *be)
 	if (spare)
 		nbd_close(spare);
 	close(s->ready_fd);
+	free(s->export_name);
 	free(s->uri);
 	free(s);
 }
@@ -453,9 +479,10 @@ static int space_open(const char *uri, unsigned timeout_ms, struct emf_backend *
 		snprintf(err, errlen, "%s", strerror(-rc));
 		goto fail;
 	}
-	rc = dial(s, &nbd, err, errlen);
+	rc = dial(s, s->timeout, &nbd, err, errlen);
 	if (rc)
 		goto fail;
+	note_peer(s, nbd);
 	atomic_store(&s->spare, nbd);
 	max = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
 	s->max_request = max >= IO_PAGE && max < DEFAULT_MAX_REQUEST

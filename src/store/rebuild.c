@@ -293,7 +293,6 @@ static void publish(struct redundant *r, bool hopeless)
 		uint64_t left = redundant_stale(&r->be, i);
 		uint32_t state = atomic_load(&s->state), to = state;
 
-		atomic_store(&s->rebuild_bytes, left);
 		if (reconnect_is_down(r->member[i]))
 			continue;
 		if (left && state != EMF_STORE_FULL)

@@ -348,6 +348,8 @@ static void tell(struct reconnect *r, bool down)
 		atomic_compare_exchange_strong(&r->stats->state, &was, EMF_STORE_OK);
 	}
 	if (down)
+		mark_down(r);
+	if (down)
 		log_warn("store %s does not answer; trying to reach it",
 			 r->stats ? r->stats->uri : "?");
 	else

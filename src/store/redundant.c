@@ -118,13 +118,25 @@ static unsigned member_of(const struct redundant *r, uint64_t slot, unsigned col
 	return layout_place(&r->layout, slot, column, &offset);
 }
 
+/* By n columns more, or less. */
+static void count_stale(struct redundant *r, uint64_t slot, unsigned columns, int n)
+{
+	for (unsigned c = 0; columns >> c; c++) {
+		unsigned m = member_of(r, slot, c);
+
+		if (!(columns >> c & 1))
+			continue;
+		atomic_fetch_add(&r->nstale[m], n);
+		if (r->o.stats) /* it wraps, and comes out right */
+			atomic_fetch_add(&r->o.stats[m].rebuild_bytes, (uint64_t)n * r->layout.column);
+	}
+}
+
 void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns)
 {
 	unsigned fresh = columns & ~(unsigned)atomic_fetch_or(&r->stale[slot], (uint16_t)columns);
 
-	for (unsigned c = 0; fresh >> c; c++)
-		if (fresh >> c & 1)
-			atomic_fetch_add(&r->nstale[member_of(r, slot, c)], 1);
+	count_stale(r, slot, fresh, 1);
 	if (fresh)
 		signal_raise(r->o.wake_fd);
 }
@@ -133,9 +145,7 @@ void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns)
 {
 	unsigned gone = columns & (unsigned)atomic_fetch_and(&r->stale[slot], (uint16_t)~columns);
 
-	for (unsigned c = 0; gone >> c; c++)
-		if (gone >> c & 1)
-			atomic_fetch_sub(&r->nstale[member_of(r, slot, c)], 1);
+	count_stale(r, slot, gone, -1);
 }
 
 uint64_t redundant_stale(const struct emf_backend *be, unsigned member)
@@ -718,7 +728,7 @@ static unsigned count(unsigned mask)
 
 static bool is_late(const struct part_queue *rq, const struct part *p, uint64_t now)
 {
-	bool demand = rq->kind == EMF_QUEUE_DEMAND;
+	bool demand = rq->kind == EMF_QUEUE_DEMAND && p->io.op == EMF_READ;
 	uint64_t limit = rq->p99[p->member] * (demand ? LATE_DEMAND : LATE_BULK);
 	uint64_t least = demand ? LATE_DEMAND_NS : LATE_BULK_NS;
 	uint64_t most = rq->r->o.timeout_ms * 1000000ull / 4;
@@ -1029,6 +1039,8 @@ void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int
 
 	r->o.stats = stats;
 	r->o.wake_fd = wake_fd;
+	for (unsigned i = 0; stats && i < r->layout.n; i++)
+		stats[i].rebuild_bytes = redundant_stale(be, i);
 }
 
 static const struct emf_backend_ops backend_ops = {

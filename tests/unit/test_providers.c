@@ -142,7 +142,7 @@ static void test_mem(void **state)
 
 	(void)state;
 	assert_int_equal(be->size, 64 * MIB);
-	assert_int_equal(be->caps, EMF_CAP_SYNC | EMF_CAP_TRIM);
+	assert_int_equal(be->caps, EMF_CAP_SYNC | EMF_CAP_TRIM | EMF_CAP_CUTS);
 	run_all(be, 1000);
 	run_threads(be);
 	be->ops->close(be);
@@ -192,7 +192,7 @@ static void test_mem_link(void **state)
 	uint64_t start;
 
 	(void)state;
-	assert_int_equal(be->caps, EMF_CAP_TRIM);
+	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_CUTS);
 	run_all(be, 200);
 	fill(buf, 32 * MIB, 5);
 	start = now_ms();
@@ -437,7 +437,7 @@ static void test_nbd(void **state)
 	server_start(&s, "memory", "64M", NULL);
 	be = open_ok("nbd", s.uri, 5000);
 	assert_int_equal(be->size, 64 * MIB);
-	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_OUTLIVES);
+	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_OUTLIVES | EMF_CAP_CUTS);
 	run_all(be, 500);
 	run_threads(be);
 	be->ops->close(be);
@@ -502,7 +502,7 @@ static void test_nbd_full(void **state)
 		     "pread=dd if=/dev/zero count=$3 iflag=count_bytes status=none",
 		     "pwrite=cat >/dev/null; echo ENOSPC full >&2; exit 1");
 	be = open_ok("nbd", s.uri, 5000);
-	assert_int_equal(be->caps, EMF_CAP_OUTLIVES);
+	assert_int_equal(be->caps, EMF_CAP_OUTLIVES | EMF_CAP_CUTS);
 	q = queue_ok(be, EMF_QUEUE_BULK, 4);
 	assert_int_equal(transfer(q, EMF_WRITE, 0, MIB, buf), -ENOSPC);
 	assert_int_equal(transfer(q, EMF_READ, 0, 64 * KIB, buf), 0);
