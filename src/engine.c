@@ -839,8 +839,7 @@ static void *store_main(void *unused)
 
 bool engine_spawn_store(void)
 {
-	engine.store_thread = store_needs_work(&engine.store);
-	return !engine.store_thread || engine_spawn(store_main);
+	return !store_needs_work(&engine.store) || engine_spawn(store_main);
 }
 
 static bool open_store(void)
@@ -955,8 +954,7 @@ bool engine_boot(void)
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
-		     !engine_spawn_store() ||
+	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) || !engine_spawn_store() ||
 		     (traced && !engine_spawn(trace_main))))
 		err = -EAGAIN;
 	if (err) {

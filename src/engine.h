@@ -206,7 +206,7 @@ void engine_inheritable(const struct region *r, bool on);
 
 /* --- without the lock --- */
 
-/* A thread of the store's, where it needs one. */
+/* One thread more, where the store needs it. */
 bool engine_spawn_store(void);
 #ifndef ENGINE_SMALL_FRAMES
 #define ENGINE_SMALL_FRAMES 4096

@@ -24,7 +24,6 @@
 #include "slot.h"
 #include "starter.h"
 #include "stats.h"
-#include "store/count.h"
 #include "trace.h"
 #include "watch.h"
 
