@@ -241,7 +241,7 @@ static const struct row rows[] = {
 	{"fork-move", row_move, true},
 	{"fork-discard", row_discard, true},
 	{"fork-reuse", row_reuse, true},
-	{"fork-signal", row_signal, true},
+	{"fork-signal", row_signal, false},
 	{"clone-files", row_clone_files, true},
 	{"clone3-probe", row_clone3_probe, false},
 	{"kept-grows", row_kept_grows, false},
