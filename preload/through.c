@@ -51,11 +51,12 @@ bool malloc_is_ours(void)
 	/* volatile: or the compiler leaves the pair out. */
 	void *(*volatile get)(size_t) = malloc;
 	void (*volatile put)(void *) = free;
-	unsigned arena;
-	size_t n = sizeof(arena);
-	void *p = get(1);
-	bool ours = !je_mallctl("arenas.lookup", &arena, &n, &p, sizeof(p));
+	volatile uint64_t *allocated; /* by this thread */
+	size_t n = sizeof(allocated);
 
-	put(p);
-	return ours;
+	if (je_mallctl("thread.allocatedp", (void *)&allocated, &n, NULL, 0))
+		return true;
+	uint64_t before = *allocated;
+	put(get(1));
+	return *allocated != before;
 }

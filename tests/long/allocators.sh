@@ -27,8 +27,8 @@ program() {
 # churn NAME LIBRARIES: alone, and with children that are made while others allocate
 churn() {
 	program "$1" gcc "gcc -O2 -pthread -DROUNDS=${ROUNDS:-10} '$src/churn.c' -o $1 $2 &&
-		gcc -O2 -pthread -DROUNDS=1 '$src/churn.c' -o $1-forks $2" || return
-	TIERED=no same "$1 forks" 16M "$T/$1-forks" forks
+		gcc -O2 -pthread -DROUNDS=2 -DBLOCKS=500 '$src/churn.c' -o $1-forks $2" || return
+	TIERED=no same "$1 forks" 8M "$T/$1-forks" forks
 	same "$1" 16M "$T/$1"
 }
 
