@@ -27,8 +27,8 @@ program() {
 # churn NAME LIBRARIES: alone, and with children that are made while others allocate
 churn() {
 	program "$1" gcc "gcc -O2 -pthread -DROUNDS=${ROUNDS:-10} '$src/churn.c' -o $1 $2 &&
-		gcc -O2 -pthread -DROUNDS=2 -DBLOCKS=500 '$src/churn.c' -o $1-forks $2" || return
-	TIERED=no same "$1 forks" 8M "$T/$1-forks" forks
+		gcc -O2 -pthread -DROUNDS=1 -DBLOCKS=150 '$src/churn.c' -o $1-forks $2" || return
+	TIERED=no same "$1 forks" 32M "$T/$1-forks" forks
 	same "$1" 16M "$T/$1"
 }
 
@@ -47,6 +47,9 @@ churn_untiered jemalloc "$(archive libjemalloc.a) -lstdc++ -lm -ldl"
 churn_untiered mimalloc "-DMIMALLOC -lmimalloc"
 TCMALLOC_SKIP_SBRK=1 churn_untiered tcmalloc "$(archive libtcmalloc_minimal.a) -lstdc++ -lm"
 churn_untiered tcmalloc-sbrk "$(archive libtcmalloc_minimal.a) -lstdc++ -lm"
+# Preloaded before us it is as if linked into the program.
+shared=$(gcc -print-file-name=libmimalloc.so)
+[ ! -e "$shared" ] || LIB=$shared:$LIB churn_untiered mimalloc-preloaded ""
 program containers g++ "g++ -O2 -std=c++17 '$src/containers.cc' -o containers" && same containers 16M "$T/containers"
 program rust rustc "rustc -O '$src/containers.rs' -o rust" && same rust 16M "$T/rust"
 program go go "cp '$src/collected.go' . && GO111MODULE=off GOCACHE=$T/gocache go build -o go collected.go" &&

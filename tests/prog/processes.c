@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -56,6 +57,43 @@ static pid_t raw_fork(void)
 static void row_fork_raw(size_t size)
 {
 	both_sides(raw_fork, size);
+}
+
+/* Without fork handlers. */
+static void row_fork_plain(size_t size)
+{
+	both_sides(_Fork, size);
+}
+
+struct shared {
+	char *p;
+	size_t n;
+};
+
+/* In the parent's memory. No libc that would use the thread's data. */
+static int use_shared(void *arg)
+{
+	struct shared *s = arg;
+
+	for (size_t i = 0; i < s->n; i++)
+		if (*(uint64_t *)(s->p + i * PAGE) != i)
+			return 1;
+	for (size_t i = 0; i < s->n / 2; i++)
+		page_fill(s->p + i * PAGE, i, 2, SEED);
+	return 0;
+}
+
+/* A process that shares the memory, far pages and all, with its parent. */
+static void row_clone_vm(size_t size)
+{
+	static char stack[256 << 10] __attribute__((aligned(64)));
+	struct shared s = {filled(size / 2), size / 2 / PAGE};
+
+	chill(size / 2);
+	pid_t pid = SYS(clone(use_shared, stack + sizeof(stack), CLONE_VM | SIGCHLD, &s));
+	expect_child(pid, "child");
+	check_pages(s.p, 0, s.n / 2, 2, "after the child");
+	check_pages(s.p, s.n / 2, s.n, 1, "after the child");
 }
 
 /* Calls fork inside libc. */
@@ -522,6 +560,8 @@ static void row_fork_setuid(size_t size)
 static const struct row rows[] = {
 	{"fork", row_fork, true},
 	{"fork-raw", row_fork_raw, true},
+	{"fork-plain", row_fork_plain, true},
+	{"clone-vm", row_clone_vm, true},
 	{"forkpty", row_forkpty, true},
 	{"fork-child-writes", row_fork_child_writes, true},
 	{"fork-parent-writes", row_fork_parent_writes, true},
