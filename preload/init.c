@@ -61,6 +61,9 @@ void after_fork_child(void)
 
 static void prepare(void)
 {
+	/* Else the allocator's handlers have taken its locks by now, which the start needs. */
+	if (!engine.own_malloc)
+		engine_await_start();
 	before_fork(true);
 }
 
@@ -89,8 +92,9 @@ static bool register_handlers(void)
 }
 
 /*
- * In a child, behind all handlers: the allocator's have made it usable again. For that it is
- * registered again behind each that comes later, and only the last one counts.
+ * Before all handlers of a fork, and in the child behind all: where the allocator's locks are
+ * free. For that these are registered again behind each that comes later; in the child only the
+ * last one counts.
  */
 static unsigned handlers_behind;
 
@@ -106,7 +110,7 @@ static void behind_all(void)
 
 static void register_behind(register_atfork *next)
 {
-	if (!next(NULL, NULL, behind_all, &__dso_handle))
+	if (!next(engine_await_start, NULL, behind_all, &__dso_handle))
 		handlers_behind++;
 }
 

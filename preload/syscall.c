@@ -20,6 +20,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "engine.h"
 #include "kernel.h"
 #include "preload.h"
 #include "region.h"
@@ -46,6 +47,7 @@ static long fork_by(long n, long a, long b, long c, long d, long e)
 	/* clone3's flags are the first word of its structure. */
 	uint64_t flags = n == SYS_clone ? (uint64_t)a : n == SYS_clone3 ? *(const uint64_t *)a : 0;
 
+	engine_await_start();
 	before_fork(!(flags & CLONE_FILES));
 	long r = k_syscall(n, a, b, c, d, e, 0);
 	if (r)
@@ -145,6 +147,7 @@ EXPORT pid_t _Fork(void)
 		errno = ENOSYS;
 		return -1;
 	}
+	engine_await_start();
 	before_fork(true);
 	pid_t pid = next_fork();
 	int saved = errno;
@@ -187,6 +190,7 @@ EXPORT int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 		keep_local(child_tid, sizeof(pid_t), KEPT_ALWAYS);
 	if (flags & CLONE_VM || !fn || !stack)
 		return next_clone(fn, stack, flags, arg, parent_tid, tls, child_tid);
+	engine_await_start();
 	before_fork(!(flags & CLONE_FILES));
 	int pid = next_clone(start, stack, flags, &s, parent_tid, tls, child_tid);
 	int saved = errno;

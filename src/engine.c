@@ -1044,6 +1044,16 @@ static void maybe_start(void)
 	}
 }
 
+void engine_await_start(void)
+{
+	uint64_t begin = k_now_ns(), patience = (engine.config.timeout_ms + 2000) * 1000000ull;
+
+	/* Who forks inside the dynamic linker holds up the start, which then has not begun to load. */
+	while (atomic_load(&engine.phase) == PHASE_STARTING && k_now_ns() - begin < patience &&
+	       !(loading && k_now_ns() - begin > LOADING_NS))
+		word_wait(&engine.phase, PHASE_STARTING, 100);
+}
+
 void engine_prepare_start(void)
 {
 	if (engine.own_malloc && atomic_load(&engine.phase) == PHASE_IDLE && starter_make())

@@ -100,6 +100,12 @@ bool engine_init(void);
  */
 void engine_prepare_start(void);
 
+/*
+ * By a thread that is about to fork and holds no lock of an allocator: waits for a start that
+ * is under way. It loads shared objects, which a child would find half loaded.
+ */
+void engine_await_start(void);
+
 /* May regions be made at all? */
 bool engine_wants(size_t len);
 

@@ -295,6 +295,26 @@ static void row_fork(size_t size)
 	use(&j);
 }
 
+/* At every stage of growth, also while the memory just becomes too much. */
+static void row_fork_growing(size_t size)
+{
+	struct job j[16];
+
+	for (unsigned i = 0; i < 16; i++) {
+		j[i] = filled_job(size / 32);
+		pid_t pid = SYS(fork());
+		if (!pid) {
+			struct job more = filled_job(size / 32);
+			use(&more);
+			use(j + i / 2);
+			_exit(0);
+		}
+		expect_child(pid, "child");
+	}
+	for (unsigned i = 0; i < 16; i++)
+		use(j + i);
+}
+
 /* While others are in the allocator. */
 static void row_fork_threads(size_t size)
 {
@@ -397,6 +417,7 @@ static void row_setuid(size_t size)
 static const struct row rows[] = {
 	{"threads", row_threads, true},
 	{"fork", row_fork, true},
+	{"fork-growing", row_fork_growing, true},
 	{"fork-threads", row_fork_threads, true},
 	{"copies", row_copies, false},
 	{"libraries", row_libraries, true},
