@@ -168,7 +168,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 PKGCONFIGDIR ?= $(PREFIX)/lib/pkgconfig
 filled = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g'
-MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-doctor:emfatier \
+MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-ctl:emfatier emfatier-doctor:emfatier \
 	$(foreach c,top why regions stores hist heatmap plot record replay prom,tierstat-$(c):tierstat)
 
 install: all

@@ -55,7 +55,6 @@ struct engine {
 	uint64_t local;	 /* bytes that count against it */
 	uint64_t fetches;
 	size_t reserve_low, reserve_high; /* FREE frames: refill below low, up to high */
-	bool store_thread;   /* there is one */
 	int guard;	     /* the descriptor that keeps the guard waiting, or -1 */
 	size_t inflight; /* blocks with a transfer or a long operation under way */
 	bool hold;	 /* nothing may leave local memory (a fork is prepared) */

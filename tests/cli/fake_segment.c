@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fake_segment DIR PID COMMAND [down|version|idle|grow|serve]: writes the statistics segment
+ * fake_segment DIR PID COMMAND [down|degraded|rebuilding|version|idle|grow|serve]: writes the statistics segment
  * that a managed process would have, for the tests of tierstat. grow: goes on
  * adding to the counters until it is killed, and gives the map to who asks; serve: the map only.
  */
@@ -139,6 +139,12 @@ int main(int argc, char **argv)
 	s->store[1].used_bytes = 300ull << 20;
 	if (!strcmp(how, "down"))
 		s->store[1].state = EMF_STORE_DOWN;
+	if (!strcmp(how, "degraded"))
+		s->store[1].state = EMF_STORE_DEGRADED;
+	if (!strcmp(how, "rebuilding"))
+		s->store[1].state = EMF_STORE_REBUILDING;
+	if (!strcmp(how, "rebuilding") || !strcmp(how, "degraded"))
+		s->store[1].rebuild_bytes = 40ull << 20;
 	for (unsigned i = 1; i <= 100; i++)
 		s->store[1].read_latency.bucket[emf_hist_bucket(i * 20000)] += 10;
 	s->store[1].read_latency.max = 2000000;

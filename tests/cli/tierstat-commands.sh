@@ -89,6 +89,16 @@ verdict "tierstat DELAY COUNT"
 call "$tierstat" stores $one
 [ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 3 ] && grep -qE '^ok +300M +3.0G .* 1ms +2ms nbd://host/"quoted"$' out
 verdict "tierstat stores"
+./fake run $two redis rebuilding
+call "$tierstat" -c redis
+[ "$status" -eq 0 ] && grep -q ' rebuilding$' out && call "$tierstat" stores $two &&
+	grep -q '^rebuilding .*nbd' out && grep -q '40.0M of it are still to be made good' out
+verdict "tierstat: a store is being rebuilt"
+./fake run $two redis degraded
+call "$tierstat" -c redis
+[ "$status" -eq 3 ] && grep -q ' degraded$' out && call "$tierstat" stores $two && [ "$status" -eq 3 ]
+verdict "tierstat: a store lacks something"
+./fake run $two redis
 call "$tierstat" hist $one
 [ "$status" -eq 0 ] && grep -q '^faults, until the thread goes on: 100, half within' out &&
 	grep -qE '^ +66us +3[0-9] .*█' out && grep -q '^reads of nbd' out && ! grep -q $'\033' out

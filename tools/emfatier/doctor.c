@@ -284,7 +284,7 @@ static bool library(void)
 		      path);
 }
 
-/* A provider as the store would load it. True: it can be used. */
+/* A provider as the store would load it. True: it is one, and can be used. */
 static bool provider(const char *dir, const char *file)
 {
 	char path[PATH_MAX], name[64];
@@ -299,6 +299,12 @@ static bool provider(const char *dir, const char *file)
 	if (!dl)
 		return report(name, false, "%s", dlerror());
 	p = dlsym(dl, "emf_provider");
+	/* beside the providers: parts of the store that are loaded when a setting asks for them */
+	if (!p && (dlsym(dl, "emf_aead") || dlsym(dl, "emf_parity"))) {
+		report(name, true, "%s", "");
+		dlclose(dl);
+		return false;
+	}
 	if (!p)
 		ok = report(name, false, "%s: is no provider; remove it", path);
 	else if (p->abi != EMF_PROVIDER_ABI)

@@ -62,7 +62,7 @@ static double busy_share(const struct emf_store_stats *s, const struct emf_store
 static void stores(const struct options *opt, const struct emf_stats *s,
 		   const struct emf_stats *before, double interval)
 {
-	printf("%s%-5s %6s %9s %9s %7s %7s %6s %6s %8s %8s %s\n", tool_clock(opt), "STATE", "USED",
+	printf("%s%-10s %6s %9s %9s %7s %7s %6s %6s %8s %8s %s\n", tool_clock(opt), "STATE", "USED",
 	       "READ", "WRITTEN", "READ/s", "WRITE/s", "BUSY%", "ERRORS", "READ-P50", "READ-P99",
 	       "STORE");
 	for (unsigned i = 0; i < s->nstores; i++) {
@@ -74,7 +74,7 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 
 		hist_since(&st->read_latency, &was->read_latency, &h);
 		printf(
-		    "%*s%-5s %6s %9s %9s %7s %7s %6.1f %6s %8s %8s %s\n", opt->times ? 9 : 0, "",
+		    "%*s%-10s %6s %9s %9s %7s %7s %6.1f %6s %8s %8s %s\n", opt->times ? 9 : 0, "",
 		    text_store_state(st->state), text_size(st->used_bytes, used),
 		    text_size(st->read_bytes, read), text_size(st->written_bytes, written),
 		    text_size((uint64_t)((double)since(st->read_bytes, was->read_bytes) / interval),
@@ -85,6 +85,11 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 		    busy_share(st, was, interval), text_count(st->errors, errors),
 		    text_time(hist_quantile(&h, 0.5), p50), text_time(hist_quantile(&h, 0.99), p99),
 		    text_printable(st->uri, uri, sizeof(uri)));
+		if (st->rebuild_bytes)
+			printf("%*s%s of it %s\n", opt->times ? 9 : 0, "",
+			       text_size(st->rebuild_bytes, used),
+			       st->state == EMF_STORE_DEGRADED ? "can't be made good now"
+							       : "are still to be made good");
 	}
 	if (!s->nstores)
 		puts("no store is open: all of it fits");

@@ -102,6 +102,7 @@ static const struct metric {
 #define AT(member) offsetof(struct emf_store_stats, member)
 static const struct metric store_metrics[] = {
 	{ "store_used_bytes", "gauge", "", "Space in use in the store.", AT(used_bytes), 1 },
+	{ "store_rebuild_bytes", "gauge", "", "What the store lacks still after it was away.", AT(rebuild_bytes), 1 },
 	{ "store_inflight_transfers", "gauge", "", "Reads and writes under way.", AT(inflight), 1 },
 	{ "store_read_bytes_total", "counter", "", "Read from the store.", AT(read_bytes), 1 },
 	{ "store_written_bytes_total", "counter", "", "Written to the store.", AT(written_bytes), 1 },

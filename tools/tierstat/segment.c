@@ -294,7 +294,7 @@ double segment_uptime(const struct emf_stats *s)
 int segment_degraded(const struct emf_stats *s)
 {
 	for (unsigned i = 0; i < s->nstores; i++) {
-		if (s->store[i].state == EMF_STORE_DOWN)
+		if (s->store[i].state == EMF_STORE_DOWN || s->store[i].state == EMF_STORE_DEGRADED)
 			return 1;
 	}
 	return 0;

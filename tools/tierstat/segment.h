@@ -35,7 +35,7 @@ uint64_t segment_start_time(pid_t pid);
 /* Seconds since the process started, at least 0.001. */
 double segment_uptime(const struct emf_stats *s);
 
-/* Is one of its stores down? */
+/* Is one of its stores down, or does it lack what can't be made good? */
 int segment_degraded(const struct emf_stats *s);
 
 #endif

@@ -49,28 +49,27 @@ const char *text_mode(uint32_t mode)
 
 const char *text_store_state(uint32_t state)
 {
-	return state == EMF_STORE_OK	       ? "ok"
-	       : state == EMF_STORE_FULL       ? "full"
-	       : state == EMF_STORE_REBUILDING ? "rebuilding"
-	       : state == EMF_STORE_DEGRADED   ? "degraded"
-					       : "down";
+	static const char *const names[] = {
+		[EMF_STORE_OK] = "ok",
+		[EMF_STORE_FULL] = "full",
+		[EMF_STORE_DOWN] = "down",
+		[EMF_STORE_REBUILDING] = "rebuilding",
+		[EMF_STORE_DEGRADED] = "degraded",
+	};
+
+	return state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
 }
 
 const char *text_stores(const struct emf_stats *s)
 {
-	const char *state = s->nstores ? "ok" : "-";
+	static const uint32_t worst_first[] = { EMF_STORE_DOWN, EMF_STORE_DEGRADED, EMF_STORE_FULL,
+						EMF_STORE_REBUILDING };
 
-	for (unsigned i = 0; i < s->nstores; i++) {
-		if (s->store[i].state == EMF_STORE_DOWN)
-			return "down";
-		if (s->store[i].state == EMF_STORE_FULL)
-			state = "full";
-		if (s->store[i].state == EMF_STORE_REBUILDING)
-			state = "rebuilding";
-		if (s->store[i].state == EMF_STORE_DEGRADED)
-			state = "degraded";
-	}
-	return state;
+	for (size_t k = 0; k < sizeof(worst_first) / sizeof(worst_first[0]); k++)
+		for (unsigned i = 0; i < s->nstores; i++)
+			if (s->store[i].state == worst_first[k])
+				return text_store_state(worst_first[k]);
+	return s->nstores ? "ok" : "-";
 }
 
 const char *text_time(uint64_t ns, char *out)

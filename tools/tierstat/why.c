@@ -212,8 +212,12 @@ static bool broken_store(const struct why_input *in, struct why *w)
 			evidence(w, "%s is down, after %llu errors; %s were lost", uri(in, i),
 				 (unsigned long long)in->now->store[i].errors,
 				 size((double)in->now->lost_bytes, lost));
-			advise(w, "restart the program once the store is back: what was there is "
-				  "gone");
+			if (in->now->lost_bytes)
+				advise(w, "bring it back and restart the program: what was lost is "
+					  "gone");
+			else
+				advise(w, "bring it back; nothing is lost by now (%s)",
+				       "store.redundancy=mirror or parity keeps it so");
 			return true;
 		}
 	}
