@@ -49,7 +49,11 @@ const char *text_mode(uint32_t mode)
 
 const char *text_store_state(uint32_t state)
 {
-	return state == EMF_STORE_OK ? "ok" : state == EMF_STORE_FULL ? "full" : "down";
+	return state == EMF_STORE_OK	       ? "ok"
+	       : state == EMF_STORE_FULL       ? "full"
+	       : state == EMF_STORE_REBUILDING ? "rebuilding"
+	       : state == EMF_STORE_DEGRADED   ? "degraded"
+					       : "down";
 }
 
 const char *text_stores(const struct emf_stats *s)
@@ -61,6 +65,10 @@ const char *text_stores(const struct emf_stats *s)
 			return "down";
 		if (s->store[i].state == EMF_STORE_FULL)
 			state = "full";
+		if (s->store[i].state == EMF_STORE_REBUILDING)
+			state = "rebuilding";
+		if (s->store[i].state == EMF_STORE_DEGRADED)
+			state = "degraded";
 	}
 	return state;
 }
