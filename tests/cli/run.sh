@@ -150,4 +150,8 @@ else
 	skipped "run: a setuid program" "needs root and a compiler"
 fi
 
+call "$BUILD/emfatier" run --store mem: --set store.redundancy=mirror -- true
+says 2 "mirror needs 2 stores, store.uri names 1"
+verdict "run: a mirror of one store"
+
 done_testing
