@@ -6,6 +6,7 @@
 
 #include "config_memory.h"
 #include "engine.h"
+#include "env.h"
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -62,7 +63,7 @@ void budget_reserve(void)
 
 void budget_init(void)
 {
-	memory_set_root(getenv("EMFATIER_MEMORY_ROOT"));
+	memory_set_root(env_get("EMFATIER_MEMORY_ROOT"));
 	engine.budget = config_limit_bytes(&engine.config);
 	if (engine.budget < LIMIT_MIN) {
 		log_info("local.limit is below the smallest that can work and was raised to %luM",

@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE 1 /* syscall */
 #include "crypt.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -297,7 +298,7 @@ static void free_queue(struct crypt_queue *cq)
 	atomic_fetch_and(&cq->crypt->contexts, ~(1u << cq->context));
 	for (unsigned i = 0; i < cq->nbuffers; i++)
 		syscall(SYS_munmap, cq->buffer[i], CRYPT_LENGTH);
-	free(cq);
+	store_free(cq);
 }
 
 static void crypt_queue_close(struct emf_queue *q)
@@ -343,14 +344,14 @@ static int crypt_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 
 	if (!depth)
 		depth = 1;
-	cq = calloc(1, sizeof(*cq) + depth * sizeof(cq->io[0]));
+	cq = store_alloc(1, sizeof(*cq) + depth * sizeof(cq->io[0]));
 	if (!cq)
 		return -ENOMEM;
 	cq->q.ops = &queue_ops;
 	cq->crypt = c;
 	rc = take_context(c, &cq->context);
 	if (rc) {
-		free(cq);
+		store_free(cq);
 		return rc;
 	}
 	/* Address space: only what writes touch takes memory. */
@@ -387,7 +388,7 @@ static void crypt_close(struct emf_backend *be)
 		syscall(SYS_munmap, c->epochs, PAGE);
 	if (c->ready_fd >= 0)
 		close(c->ready_fd);
-	free(c);
+	store_free(c);
 }
 
 void crypt_forget(struct emf_backend *be)
@@ -422,7 +423,7 @@ static const struct emf_backend_ops backend_ops = {
 int crypt_open(struct emf_backend *next, const struct emf_aead *aead, struct emf_backend **out,
 	       char *err, size_t errlen)
 {
-	struct crypt *c = calloc(1, sizeof(*c));
+	struct crypt *c = store_alloc(1, sizeof(*c));
 	int rc = -ENOMEM;
 
 	snprintf(err, errlen, "out of memory");

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inject.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -235,7 +236,7 @@ static void inject_queue_close(struct emf_queue *q)
 	while ((low = io_pop(&iq->todo)) || (low = io_pop(&iq->stuck)))
 		end((struct inject_io *)low, -ECANCELED);
 	close(iq->timer.fd);
-	free(iq);
+	store_free(iq);
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -254,7 +255,7 @@ static int inject_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 
 	if (!depth)
 		depth = 1;
-	iq = calloc(1, sizeof(*iq) + depth * sizeof(iq->io[0]));
+	iq = store_alloc(1, sizeof(*iq) + depth * sizeof(iq->io[0]));
 	if (!iq)
 		return -ENOMEM;
 	rc = timer_open(&iq->timer);
@@ -264,7 +265,7 @@ static int inject_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 			close(iq->timer.fd);
 	}
 	if (rc) {
-		free(iq);
+		store_free(iq);
 		return rc;
 	}
 	iq->q.ops = &queue_ops;
@@ -277,7 +278,7 @@ static int inject_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 
 static void inject_close(struct emf_backend *be)
 {
-	free(be);
+	store_free(be);
 }
 
 static const struct emf_backend_ops backend_ops = {
@@ -287,7 +288,7 @@ static const struct emf_backend_ops backend_ops = {
 
 int inject_open(struct emf_backend *next, const struct inject *what, struct emf_backend **out)
 {
-	struct inject_link *l = calloc(1, sizeof(*l));
+	struct inject_link *l = store_alloc(1, sizeof(*l));
 
 	if (!l)
 		return -ENOMEM;

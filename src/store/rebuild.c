@@ -16,6 +16,7 @@
 #include "reconnect.h"
 #include "redundant_int.h"
 #include "timer.h"
+#include "memory.h"
 
 #define MAX_WIDTH PARITY_MAX
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
@@ -45,7 +46,7 @@ static bool open_all(struct redundant *r)
 
 	if (b)
 		return true;
-	b = calloc(1, sizeof(*b));
+	b = store_alloc(1, sizeof(*b));
 	if (!b)
 		return false;
 	r->rebuild = b;
@@ -53,7 +54,7 @@ static bool open_all(struct redundant *r)
 		     MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0L);
 	b->buf = at == -1 ? NULL : (char *)at;
 	if (!is_copy(r))
-		b->coder = malloc(r->o.codec->size(r->layout.k, 1));
+		b->coder = store_alloc(1, r->o.codec->size(r->layout.k, 1));
 	if (b->buf && (b->coder || is_copy(r)))
 		return true;
 	redundant_work_end(&r->be);
@@ -72,8 +73,8 @@ void redundant_work_end(struct emf_backend *be)
 			b->queue[i]->ops->close(b->queue[i]);
 	if (b->buf)
 		syscall(SYS_munmap, b->buf, width(r) * (size_t)r->layout.column);
-	free(b->coder);
-	free(b);
+	store_free(b->coder);
+	store_free(b);
 	r->rebuild = NULL;
 }
 

@@ -13,6 +13,7 @@
  *   others    -> FREE       the owner closes
  */
 #include "reconnect.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -236,7 +237,7 @@ static void reconnect_queue_close(struct emf_queue *q)
 		low_done(low);
 	}
 	leave_request(rq->request);
-	free(rq);
+	store_free(rq);
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -266,12 +267,12 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 
 	if (!depth)
 		depth = 1;
-	rq = calloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
+	rq = store_alloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
 	if (!rq)
 		return -ENOMEM;
 	rq->request = take_request(r);
 	if (!rq->request) {
-		free(rq);
+		store_free(rq);
 		return -EMFILE;
 	}
 	rq->q.ops = &queue_ops;
@@ -283,7 +284,7 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
 	if (rc) {
 		atomic_store(&rq->request->state, FREE);
-		free(rq);
+		store_free(rq);
 		return rc;
 	}
 	*out = &rq->q;
@@ -374,7 +375,7 @@ uint64_t reconnect_work(struct emf_backend *be, uint64_t now)
 static void reconnect_close(struct emf_backend *be)
 {
 	close(((struct reconnect *)be)->ready_fd);
-	free(be);
+	store_free(be);
 }
 
 static int reconnect_link_forked(struct emf_backend *be, const int *fds)
@@ -407,7 +408,7 @@ static const struct emf_backend_ops backend_ops = {
 int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int wake_fd,
 		   struct emf_backend **out)
 {
-	struct reconnect *r = calloc(1, sizeof(*r));
+	struct reconnect *r = store_alloc(1, sizeof(*r));
 	int rc;
 
 	if (!r)
@@ -424,7 +425,7 @@ int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int 
 	r->ready_fd = ready_open();
 	if (r->ready_fd < 0) {
 		rc = r->ready_fd;
-		free(r);
+		store_free(r);
 		return rc;
 	}
 	*out = &r->be;

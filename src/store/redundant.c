@@ -11,6 +11,7 @@
  */
 #define _GNU_SOURCE 1 /* syscall */
 #include "redundant.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -884,10 +885,10 @@ static void free_queue(struct part_queue *rq)
 	unmap(rq->pad, 2 * STORE_CLUSTER);
 	if (rq->timer.fd >= 0)
 		close(rq->timer.fd);
-	free(rq->coder);
-	free(rq->parts);
-	free(rq->tasks);
-	free(rq);
+	store_free(rq->coder);
+	store_free(rq->parts);
+	store_free(rq->tasks);
+	store_free(rq);
 }
 
 static void redundant_queue_close(struct emf_queue *q)
@@ -933,8 +934,8 @@ static int allocate(struct part_queue *rq, unsigned depth)
 	if (pieces < width(r))
 		pieces = width(r);
 	rq->nparts = depth * pieces + width(r);
-	rq->parts = calloc(rq->nparts, sizeof(*rq->parts));
-	rq->tasks = calloc(depth, sizeof(*rq->tasks));
+	rq->parts = store_alloc(rq->nparts, sizeof(*rq->parts));
+	rq->tasks = store_alloc(depth, sizeof(*rq->tasks));
 	if (!rq->parts || !rq->tasks)
 		return -ENOMEM;
 	for (unsigned i = 0; i < rq->nparts; i++)
@@ -946,7 +947,7 @@ static int allocate(struct part_queue *rq, unsigned depth)
 	if (is_copy(r))
 		return 0;
 	/* Address space: only what is used takes memory. */
-	rq->coder = malloc(r->o.codec->size(r->layout.k, 1));
+	rq->coder = store_alloc(1, r->o.codec->size(r->layout.k, 1));
 	rq->scratch = map((r->layout.k + 1) * column);
 	rq->pad = map(2 * STORE_CLUSTER);
 	if (!rq->coder || !rq->scratch || !rq->pad)
@@ -963,7 +964,7 @@ static int redundant_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 				struct emf_queue **out)
 {
 	struct redundant *r = (struct redundant *)be;
-	struct part_queue *rq = calloc(1, sizeof(*rq));
+	struct part_queue *rq = store_alloc(1, sizeof(*rq));
 	uint64_t member_depth;
 	int rc;
 
@@ -1010,8 +1011,8 @@ static void redundant_close(struct emf_backend *be)
 	unmap(r->parity_sum, slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
 	if (r->ready_fd >= 0)
 		close(r->ready_fd);
-	free(r->encoder);
-	free(r);
+	store_free(r->encoder);
+	store_free(r);
 }
 
 void redundant_set_sums(struct emf_backend *be, struct emf_backend *sums)
@@ -1074,7 +1075,7 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
 		   struct emf_backend **out)
 {
-	struct redundant *r = calloc(1, sizeof(*r));
+	struct redundant *r = store_alloc(1, sizeof(*r));
 	uint64_t size[STORE_LEAVES];
 	int rc = -ENOMEM;
 
@@ -1086,7 +1087,7 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct r
 		size[i] = member[i]->size;
 	rc = layout_init(&r->layout, size, n, o->k, o->m);
 	if (rc) {
-		free(r);
+		store_free(r);
 		return rc;
 	}
 	r->rows = (unsigned)(r->layout.column / STORE_CLUSTER);
@@ -1100,7 +1101,7 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct r
 	if (!rc && r->ready_fd < 0)
 		rc = r->ready_fd;
 	if (!rc && !is_copy(r)) {
-		r->encoder = malloc(o->codec->size(o->k, o->m));
+		r->encoder = store_alloc(1, o->codec->size(o->k, o->m));
 		if (r->encoder)
 			o->codec->encoder(o->k, o->m, r->encoder);
 		else

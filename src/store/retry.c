@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "retry.h"
+#include "memory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -150,7 +151,7 @@ static void retry_queue_close(struct emf_queue *q)
 	while ((low = io_pop(&rq->waiting)))
 		end((struct retry_io *)low, -ECANCELED);
 	close(rq->timer.fd);
-	free(rq);
+	store_free(rq);
 }
 
 static const struct emf_queue_ops queue_ops = {
@@ -169,7 +170,7 @@ static int retry_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 
 	if (!depth)
 		depth = 1;
-	rq = calloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
+	rq = store_alloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
 	if (!rq)
 		return -ENOMEM;
 	rc = timer_open(&rq->timer);
@@ -179,7 +180,7 @@ static int retry_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 			close(rq->timer.fd);
 	}
 	if (rc) {
-		free(rq);
+		store_free(rq);
 		return rc;
 	}
 	rq->q.ops = &queue_ops;
@@ -192,7 +193,7 @@ static int retry_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 
 static void retry_close(struct emf_backend *be)
 {
-	free(be);
+	store_free(be);
 }
 
 static const struct emf_backend_ops backend_ops = {
@@ -202,7 +203,7 @@ static const struct emf_backend_ops backend_ops = {
 
 int retry_open(struct emf_backend *next, unsigned timeout_ms, struct emf_backend **out)
 {
-	struct retry *r = calloc(1, sizeof(*r));
+	struct retry *r = store_alloc(1, sizeof(*r));
 
 	if (!r)
 		return -ENOMEM;

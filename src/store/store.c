@@ -293,6 +293,10 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 static int add_crypt(struct store *st, const struct store_options *opt, struct emf_backend **below,
 		     char *err, size_t errlen)
 {
+	if (opt->no_malloc) /* it uses malloc */
+		return blame("store.encrypt",
+			     "not in a program that has a malloc of its own, whose memory may be far",
+			     -ENOTSUP, err, errlen);
 	const struct emf_aead *aead = load_codec("store.encrypt", "crypt", "emf_aead",
 						 opt->provider_dir, &st->crypt_dl, err, errlen);
 	char why[256];

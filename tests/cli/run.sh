@@ -33,7 +33,7 @@ refused "unknown key" 'store.uir: unknown key; known are: uri' --set store.uir=m
 refused "unknown section" '[stroe]: unknown section' --set stroe.uri=mem: "${command[@]}"
 refused "no setting" 'not a setting; write section.key=value' --set limit "${command[@]}"
 refused "semicolon" "can't hold ';'" --set 'store.uri=mem:;x' "${command[@]}"
-refused "not supported" 'not supported by this version' --set store.redundancy=mirror "${command[@]}"
+refused "not supported" 'not supported by this version' --set engine.fault=signal "${command[@]}"
 refused "between keys" 'local.low: 96 is above local.high, 50' --set local.high=50 "${command[@]}"
 refused "second store" "--store mem2: store.uri: 'mem2' is not a URI" \
 	--store mem: --store mem2 "${command[@]}"
@@ -149,5 +149,9 @@ if [ "$(id -u)" -eq 0 ] && ${CC:-cc} -o setuid static.c 2>/dev/null; then
 else
 	skipped "run: a setuid program" "needs root and a compiler"
 fi
+
+call "$BUILD/emfatier" run --store mem: --set store.redundancy=mirror -- true
+says 2 "mirror needs 2 stores, store.uri names 1"
+verdict "run: a mirror of one store"
 
 done_testing
