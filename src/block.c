@@ -504,6 +504,8 @@ static int take_move(struct block *b, uint32_t f)
 		return err;
 	m->bytes = (uint32_t)len;
 	hold_frame(b, f);
+	/* Pages can come with their protection, and who of us fills the frame would wait for itself. */
+	uffd_protect(&engine.uffd, frame_addr(f, b), len, false);
 
 	struct presence found = { .bytes = len };
 	if (torn) {
