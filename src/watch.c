@@ -102,6 +102,9 @@ static void *watch_main(void *unused)
 
 void watch_start(void)
 {
+	/* Making a thread takes memory of the program's own malloc, which may be far by now. */
+	if (engine.own_malloc)
+		return;
 	if (!engine.mailbox && !engine.config.limit.percent)
 		return;
 	if (!atomic_exchange(&running, true) && !engine_try_spawn(watch_main))
