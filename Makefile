@@ -135,7 +135,7 @@ $(BUILD)/bench/%: bench/%.c
 	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
 
 check: packages-check
-	$(MAKE) outputs $(UNIT) $(PROGS)
+	$(MAKE) outputs $(UNIT) $(PROGS) $(BUILD)/bench/policysim
 	tests/run.sh $(BUILD)
 
 # Real programs with far memory, half an hour or more: tests/long.

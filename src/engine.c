@@ -451,6 +451,14 @@ static void hold_still(uintptr_t start, uintptr_t end)
 		engine_wait_settled();
 }
 
+int engine_isolate(uintptr_t start, uintptr_t end)
+{
+	hold_still(start, end);
+	int err = change_isolate(start, end);
+	change_release(start, end);
+	return err;
+}
+
 static long op_grown(uintptr_t start, uintptr_t end, unsigned why)
 {
 	(void)why;
@@ -589,6 +597,12 @@ static long call(long (*fn)(uintptr_t, uintptr_t, unsigned), const void *addr, s
 		 unsigned why)
 {
 	return ask(fn, addr, len, why, false);
+}
+
+long engine_call(long (*fn)(uintptr_t, uintptr_t, unsigned), const void *addr, size_t len,
+		 unsigned why)
+{
+	return call(fn, addr, len, why);
 }
 
 static void ask_hold(const struct change *c, bool on)

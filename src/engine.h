@@ -161,6 +161,10 @@ void engine_change_end(struct change *c, enum change_kind what);
 /* The program is about to make managed memory read-only, which MOVE can't take then. */
 void engine_read_only(void);
 
+/* Any of these, made elsewhere (hint.c): fn runs as they do. */
+long engine_call(long (*fn)(uintptr_t, uintptr_t, unsigned), const void *addr, size_t len,
+		 unsigned why);
+
 /* mlockall has locked the runtime's frames, too; locked and other pages don't change places. */
 void engine_unlock_frames(void);
 
@@ -198,6 +202,11 @@ void engine_wait_settled(void);
 /* One step of a block towards LOCAL or NONE (or LOST); true when it is there. */
 bool engine_pull_step(struct block *b);
 void engine_update_gauges(void);
+/*
+ * Cuts regions at both ends, as far as they are inside of one. The lock is given up while it waits
+ * for what is on its way there: look regions up again. 0 or -ENOMEM.
+ */
+int engine_isolate(uintptr_t start, uintptr_t end);
 /* Its class is looked for anew: it does other things than before, or has a name now. */
 void engine_reclass(struct region *r);
 /* Does a child get the region? */

@@ -166,7 +166,7 @@ int main(int argc, char **argv)
 		fputs(usage, stderr);
 		for (unsigned k = 0; tour_names[k]; k++)
 			fprintf(stderr, " %s", tour_names[k]);
-		fputs("\n-o PREFIX: data for a plot (plot.sh); -l BLOCKS: that a link brings while the\n"
+		fputs("\n-o PREFIX: data for plots (bench/policysim.sh makes them); -l BLOCKS: that a link brings while the\n"
 		      "program is on one, 0.8 by default; -w FILE NAME: writes a made-up tour as a trace\n",
 		      stderr);
 		return 2;

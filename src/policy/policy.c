@@ -243,6 +243,16 @@ void policy_reclassed(struct block *b)
 		hand_over(b, &a);
 }
 
+void policy_dismissed(struct block *b)
+{
+	const struct block_list *l = view_list(b);
+
+	if (!policy_is_settled(b) && l != &stream)
+		return;
+	list_remove(b);
+	list_append(&cold, b);
+}
+
 void policy_probed(struct block *b, uint64_t now)
 {
 	clock = now;

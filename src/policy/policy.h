@@ -77,6 +77,8 @@ struct block *policy_oldest_probe(void);
 void policy_written(struct block *b);
 /* Its pin or its region's class has changed. */
 void policy_reclassed(struct block *b);
+/* The program won't need it soon: it is the next to go. */
+void policy_dismissed(struct block *b);
 /* The name of the policy that regions without one of their own are under just now. */
 const char *policy_following(void);
 
@@ -89,5 +91,7 @@ struct block *prefetch_next(void);
 /* An issued block left without having been touched. */
 void prefetch_wasted(struct block *b);
 void prefetch_region_gone(const struct region *r);
+/* The program says that it will need these, in this order. */
+void prefetch_wanted(const struct block *first, const struct block *last);
 
 #endif

@@ -11,10 +11,14 @@
  */
 #include "policy/view.h"
 
+#include <string.h>
+
 /* The first has its turn until another is better. */
 static const struct prefetcher *const table[] = { &prefetch_sequential, &prefetch_learned,
 						  &prefetch_trend };
 #define PREFETCHERS (sizeof(table) / sizeof(table[0]))
+#define WANTED 16
+#define WALK 4096 /* blocks looked at for one answer */
 #define RECENT 64 /* blocks: the record of a prefetcher, older ones count half */
 #define TRIAL 256 /* touches after which one that was no good may try again, at first */
 #define TRIAL_MAX 65536
@@ -28,6 +32,13 @@ static struct {
 	unsigned foreseen; /* touches in a row */
 } record[PREFETCHERS];
 static unsigned depth_max;
+/* What the program has asked for (emf_will_need), oldest first; lanes of its own. */
+static struct {
+	struct {
+		uint32_t next, last; /* numbers of blocks */
+	} range[WANTED];
+	unsigned n, outstanding;
+} wanted;
 static uint64_t touches;
 
 void prefetch_init(size_t blocks)
@@ -42,6 +53,7 @@ void prefetch_init(size_t blocks)
 void prefetch_reset(void)
 {
 	touches = 0;
+	memset(&wanted, 0, sizeof(wanted));
 	for (unsigned i = 0; i < PREFETCHERS; i++) {
 		record[i].issued = record[i].wasted = 0;
 		record[i].retry = 0;
@@ -128,6 +140,36 @@ void prefetch_touched(struct block *b, bool ahead)
 	}
 	if (ahead)
 		view_note(b)->wasted = 0;
+	if (ahead && lane / LANES == PREFETCHERS && wanted.outstanding)
+		wanted.outstanding--;
+}
+
+void prefetch_wanted(const struct block *first, const struct block *last)
+{
+	if (wanted.n == WANTED) {
+		wanted.n--;
+		memmove(wanted.range, wanted.range + 1, wanted.n * sizeof(*wanted.range));
+	}
+	wanted.range[wanted.n].next = view_number(first);
+	wanted.range[wanted.n++].last = view_number(last);
+}
+
+/* The next of what was asked for that is far; bounded, it goes on where it was. */
+static struct block *next_wanted(void)
+{
+	for (unsigned k = 0; wanted.n && wanted.outstanding < 4 * depth_max && k < WALK; k++) {
+		struct block *b = view_find(wanted.range[0].next);
+		if (wanted.range[0].next++ == wanted.range[0].last) {
+			wanted.n--;
+			memmove(wanted.range, wanted.range + 1, wanted.n * sizeof(*wanted.range));
+		}
+		if (b && view_far(b)) {
+			wanted.outstanding++;
+			*view_lane(b) = (uint8_t)(PREFETCHERS * LANES);
+			return b;
+		}
+	}
+	return NULL;
 }
 
 struct block *prefetch_next(void)
@@ -135,6 +177,8 @@ struct block *prefetch_next(void)
 	struct block *b;
 	unsigned lane;
 
+	if ((b = next_wanted()))
+		return b;
 	for (unsigned i = 0; i < PREFETCHERS; i++) {
 		if (!is_good(i) || !(b = table[i]->next(&lane)))
 			continue;
@@ -152,6 +196,8 @@ void prefetch_wasted(struct block *b)
 {
 	unsigned lane = *view_lane(b), i = lane / LANES;
 
+	if (i == PREFETCHERS && wanted.outstanding)
+		wanted.outstanding--;
 	if (i >= PREFETCHERS)
 		return;
 	record[i].wasted++;
