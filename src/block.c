@@ -505,7 +505,8 @@ static int take_move(struct block *b, uint32_t f)
 	m->bytes = (uint32_t)len;
 	hold_frame(b, f);
 	/* Pages can come with their protection, and who of us fills the frame would wait for itself. */
-	uffd_protect(&engine.uffd, frame_addr(f, b), len, false);
+	if (uffd_protect(&engine.uffd, frame_addr(f, b), len, false))
+		m->holes = true; /* not now: it is not used again */
 
 	struct presence found = { .bytes = len };
 	if (torn) {

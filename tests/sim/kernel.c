@@ -826,6 +826,8 @@ int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 	co_point();
 	if (changing)
 		return -EAGAIN;
+	if (is_frame(at))
+		return 0;
 	for (size_t i = 0; i < len; i += K_PAGE) {
 		struct page *p = page_at(at + i);
 		if (!(p->flags & P_REGISTERED))
