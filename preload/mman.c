@@ -11,8 +11,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "emfatier.h"
 #include "engine.h"
+#include "hint.h"
 #include "kernel.h"
+#include "mapped.h"
 #include "preload.h"
 #include "region.h"
 
@@ -86,9 +89,44 @@ long map_over(void *addr, size_t len, int prot, int flags, int fd, long off)
 	return r;
 }
 
+/*
+ * A file that is to be managed. Where the program leaves the place open it is one where blocks are
+ * whole. What does not fit is not populated, but fetched ahead as far as there is room.
+ */
+static long map_file(void *addr, size_t len, int prot, int flags, int fd, off_t off,
+		     struct mapping *m, const void *caller)
+{
+	bool populate = flags & MAP_POPULATE || populate_future;
+	void *place = addr || len < BLOCK_SIZE ? NULL : k_map_aligned(pages(len), BLOCK_SIZE, 0);
+
+	flags &= ~MAP_POPULATE;
+	long r = place ? k_mmap(place, len, prot, flags | MAP_FIXED, fd, off)
+		       : map_over(addr, len, prot, flags, fd, off);
+	if (r < 0) {
+		if (place)
+			k_unmap(place, pages(len));
+		mapped_forget(m);
+		return r;
+	}
+	mapped_adopt(m, (void *)r, caller);
+	if (populate && engine_active())
+		hint_give(EMF_HINT_WILL_NEED, (void *)r, len, NULL);
+	else if (populate)
+		k_madvise((void *)r, pages(len), MADV_POPULATE_READ);
+	return r;
+}
+
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
 	int saved = errno;
+	struct mapping *m = fd >= 0 && len >= managed_min && !lock_future && engine_wants(len)
+				    ? mapped_look(len, prot, flags, fd, (uint64_t)off)
+				    : NULL;
+	if (m) {
+		long at = map_file(addr, len, prot, flags, fd, off, m, __builtin_return_address(0));
+		errno = saved;
+		return (void *)edge(at);
+	}
 	/* Populated by the kernel, it would be all there at once: only once it is managed. */
 	bool manage = eligible(len, prot, flags), populate = manage && flags & MAP_POPULATE;
 	long r = map_over(addr, len, prot, populate ? flags & ~MAP_POPULATE : flags, fd, off);
@@ -153,6 +191,8 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 	void *place = NULL;
 	long r;
 
+	if (mapped_in(addr, old_len))
+		mapped_give_back(addr, old_len);
 	if (!managed(addr, old_len) && !((flags & MREMAP_FIXED) && managed(to, new_len)))
 		return k_mremap(addr, old_len, new_len, flags, to);
 	if (new && new < old && !(flags & ~MREMAP_MAYMOVE)) {
@@ -213,10 +253,40 @@ static int discard(void *addr, size_t len, int advice)
 	return r;
 }
 
+/* What it says of a file's memory, which to the kernel is none. True: that is all there is to it. */
+static bool advise_mapped(void *addr, size_t len, int advice, int *result)
+{
+	*result = 0;
+	switch (advice) {
+	case MADV_NORMAL:
+	case MADV_SEQUENTIAL:
+	case MADV_RANDOM:
+		mapped_advise(addr, len, advice);
+		return true;
+	case MADV_WILLNEED:
+		hint_give(EMF_HINT_WILL_NEED, addr, len, NULL);
+		return true;
+	case MADV_COLD:
+	case MADV_PAGEOUT:
+		hint_give(EMF_HINT_WONT_NEED, addr, len, NULL);
+		return true;
+	case MADV_FREE:
+	case MADV_WIPEONFORK:
+		*result = -EINVAL;
+		return true;
+	default:
+		return false;
+	}
+}
+
 int advise(void *addr, size_t len, int advice)
 {
+	int result;
+
 	if (!managed(addr, len))
 		return k_madvise(addr, len, advice);
+	if (mapped_in(addr, len) && engine_active() && advise_mapped(addr, len, advice, &result))
+		return result;
 	switch (advice) {
 	case MADV_DONTNEED:
 	case MADV_DONTNEED_LOCKED:
@@ -255,12 +325,20 @@ EXPORT int madvise(void *addr, size_t len, int advice)
 	return (int)edge(advise(addr, len, advice));
 }
 
+/* libc's makes the system call itself, and nothing of POSIX_MADV_DONTNEED. */
+EXPORT int posix_madvise(void *addr, size_t len, int advice)
+{
+	return advice == POSIX_MADV_DONTNEED ? 0 : -advise(addr, len, advice);
+}
+
 /*
  * Code and keyed memory are left alone. Else the kernel minds what the program may do; far
  * blocks come back however they are protected.
  */
 static int protect(void *addr, size_t len, int prot, int key)
 {
+	if (managed(addr, len) && mapped_in(addr, len))
+		mapped_give_back(addr, len);
 	if ((prot & PROT_EXEC || key >= 0) && managed(addr, len))
 		engine_keep(addr, len, KEPT_ALWAYS);
 	else if (prot == PROT_READ && managed(addr, len))

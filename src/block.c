@@ -15,6 +15,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -350,6 +351,7 @@ bool block_fetch(struct block *b, bool force)
 /* Nobody can have its content any more: who touches it must not see anything else. */
 static void lose(struct block *b, int status)
 {
+	const struct source *source = b->region->source;
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
@@ -362,11 +364,12 @@ static void lose(struct block *b, int status)
 	set_state(b, LOST);
 	atomic_fetch_add(&engine.stats->lost_bytes, len);
 	int err = uffd_poison(&engine.uffd, p, len);
-	log_error("%zu bytes at %p are lost: the store %s; touching them raises SIGBUS", len,
-		  (void *)p,
-		  status == -EBADMSG	 ? "returned other data than was written"
-		  : status == -ETIMEDOUT ? "did not answer within store.timeout"
-					 : "could not be read");
+	log_at(status == -ENODATA ? LOG_INFO : LOG_ERROR, "%zu bytes at %p are lost: the %s; touching them raises SIGBUS", len, (void *)p,
+		  status == -EBADMSG	 ? "store returned other data than was written"
+		  : status == -ETIMEDOUT ? "store did not answer within store.timeout"
+		  : status == -ENODATA	 ? "file that was mapped there has been truncated"
+		  : source		 ? "file that was mapped there could not be read"
+					 : "store could not be read");
 	/* Pages that are there are newer than what is lost; others are poisoned when they fault. */
 	if (err && err != -EAGAIN && err != -EEXIST) {
 		/* Without poison the thread would wait for ever. */
@@ -390,6 +393,12 @@ static void give_or_leave(struct block *b, enum arrival how, bool writing)
 
 void block_fetched(struct block *b, int status, bool map)
 {
+	if (status == -ESTALE) {
+		/* The file is shorter than it was: what is left of it may be had. */
+		mapped_shortened();
+		block_refetch(b);
+		return;
+	}
 	if (status) {
 		lose(b, status);
 		return;
@@ -411,7 +420,8 @@ void block_fetched(struct block *b, int status, bool map)
 int block_give(struct block *b, enum arrival how, bool writing)
 {
 	struct transfer *t = b->state == WRITING ? frame_meta(b->frame)->transfer : NULL;
-	bool protect = !(b->flags & B_DIRTY) && !writing && b->slot != NO_SLOT && !t;
+	bool of_file = b->region->source;
+	bool protect = of_file || (!(b->flags & B_DIRTY) && !writing && b->slot != NO_SLOT && !t);
 	bool vacated;
 
 	/* What is being written must not change below the transfer. */
@@ -447,6 +457,8 @@ int block_give(struct block *b, enum arrival how, bool writing)
 	b->flags &= B_DIRTY | B_UNSURE;
 	if (!protect)
 		b->flags = B_DIRTY;
+	if (of_file)
+		b->flags = 0;
 	set_state(b, LOCAL);
 	arrived(b, how);
 	return 0;
@@ -578,6 +590,13 @@ int block_take(struct block **at)
 	b = *at;
 	atomic_fetch_add(&engine.stats->evicted_blocks, 1);
 	b->evicted_at = engine.fetches;
+	if (b->region->source && (b->state == NONE || b->flags & (B_DIRTY | B_TORN))) {
+		/* Some of it was not in place: discarded, or left there by the kernel. */
+		block_refetch(b);
+		return 0;
+	}
+	if (b->region->source)
+		b->flags &= (uint8_t)~B_UNSURE;
 	if (b->state == NONE)
 		return 0;
 	list_remove(b);
@@ -681,6 +700,10 @@ void block_lose(struct block *b)
 
 void block_unslot(struct block *b)
 {
+	if (b->region->source) {
+		uffd_protect(&engine.uffd, block_start(b), block_len(b), true);
+		return;
+	}
 	put_slot(b);
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 }
@@ -895,6 +918,44 @@ void block_part(struct block *low, struct block *high)
 	}
 }
 
+void block_in_file(struct block *b)
+{
+	b->slot = SLOT_FILE;
+	set_state(b, FAR);
+}
+
+void block_refetch(struct block *b)
+{
+	bool wanted = b->flags & B_WANTED;
+
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
+	list_remove(b);
+	if (b->state == LOCAL && b->frame == NO_FRAME)
+		engine_account(-(int64_t)block_len(b));
+	if (b->frame != NO_FRAME)
+		put_frame(b, false);
+	put_slot(b);
+	close_holes(b);
+	b->slot = SLOT_FILE;
+	b->flags = 0;
+	set_state(b, FAR);
+	if (wanted)
+		engine_wake(b, false);
+}
+
+void block_cut_off(struct block *b)
+{
+	lose(b, -ENODATA);
+}
+
+uint64_t block_file_offset(const struct block *b)
+{
+	const struct region *r = b->region;
+
+	return (uint64_t)(r->file_at + (int64_t)((uintptr_t)block_start(b) - r->base));
+}
+
 void block_widened(struct block *b, size_t had)
 {
 	size_t more = block_len(b) - had;
@@ -938,7 +999,7 @@ void block_inherit(struct block *b)
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
-	b->flags = state != LOCAL ? 0 : b->slot != NO_SLOT ? B_UNSURE : B_DIRTY;
+	b->flags = state != LOCAL || b->region->source ? 0 : b->slot != NO_SLOT ? B_UNSURE : B_DIRTY;
 	b->state = NONE;
 	if (b->slot != NO_SLOT)
 		slot_share(b->slot);

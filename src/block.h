@@ -34,6 +34,9 @@
  *  block_drop               STANDBY (clean) -> FAR              mover, fault thread, control (fork)
  *  block_forget             any -> NONE                         fault thread (events), control
  *  block_punch              any; a part of it is zero           fault thread (events)
+ *  block_in_file            NONE -> FAR                         control (mapped.c)
+ *  block_refetch            LOCAL|STANDBY -> FAR                fault thread, mover; of a file only
+ *  block_cut_off            FAR -> LOST                         mover; of a file only
  *  block_loosen, block_part in flight -> at rest, to be cut     fault thread (events), control
  *  block_inherit            LOCAL, FAR as the parent's were     the child of a fork
  *
@@ -93,6 +96,7 @@
 #define BLOCK_PAGES (1u << (BLOCK_SHIFT - 12))
 #define NO_FRAME UINT32_MAX
 #define NO_SLOT UINT32_MAX
+#define SLOT_FILE (UINT32_MAX - 1) /* not in the store: in the file of its region (mapped.h) */
 
 enum block_state {
 	NONE,
@@ -205,6 +209,17 @@ void block_punch(struct block *b, uintptr_t from, uintptr_t to);
  */
 void block_loosen(struct block *b);
 void block_part(struct block *low, struct block *high);
+
+/*
+ * Blocks of a file (mapped.h). They are never written to, so that what is in the file is always
+ * what they hold, and they may leave at any time: no state of theirs is DIRTY or UNSURE.
+ */
+void block_in_file(struct block *b);
+/* The rest of it, or all, comes from the file again; pages that are in place stay. */
+void block_refetch(struct block *b);
+/* The file has become too short for it. */
+void block_cut_off(struct block *b);
+uint64_t block_file_offset(const struct block *b);
 
 /* It is longer than it was (had), by zeros. */
 void block_widened(struct block *b, size_t had);

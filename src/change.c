@@ -37,6 +37,8 @@ int change_cut(uintptr_t at)
 	prefetch_region_gone(r);
 	if (inside)
 		block_loosen(b);
+	if (inside && r->source && b->state == STANDBY)
+		block_refetch(b);
 	struct region *high = region_split(r, at);
 	if (!high)
 		return -ENOMEM;
@@ -112,7 +114,8 @@ void change_grown(uintptr_t old, uintptr_t end)
 {
 	struct region *r = region_find(old - 1), *next = region_next(old);
 
-	if (!r || r->end != old || (next && next->start < end))
+	/* What a file has more of is not known: zeros would be wrong. It stays the kernel's. */
+	if (!r || r->end != old || (next && next->start < end) || r->source)
 		return;
 	size_t n = r->nblocks;
 	struct block *last = r->blocks + n - 1;
@@ -164,8 +167,9 @@ void change_discarded(uintptr_t start, uintptr_t end)
 	struct region *r;
 
 	hold_for_discard(start, end);
+	/* What was discarded of a file comes from there again, when it is found missing. */
 	for (r = region_next(start); r && r->start < end; r = region_next(r->end))
-		if (r->registered)
+		if (r->registered && !r->source)
 			discard_in(r, start > r->start ? start : r->start, end < r->end ? end : r->end);
 	engine_kick_mover();
 }
@@ -205,9 +209,12 @@ static void forget_empty(uintptr_t start, uintptr_t end)
 			     *last = region_block(r, (end < r->end ? end : r->end) - 1);
 		for (; r->registered && b <= last; b++) {
 			uintptr_t s = (uintptr_t)block_start(b);
-			if (s >= start && s + block_len(b) <= end && b->state == LOCAL &&
-			    !uffd_presence(&engine.uffd, (void *)s, block_len(b), &found) &&
-			    !found.bytes)
+			if (s < start || s + block_len(b) > end || b->state != LOCAL ||
+			    uffd_presence(&engine.uffd, (void *)s, block_len(b), &found) || found.bytes)
+				continue;
+			if (r->source)
+				block_refetch(b);
+			else
 				block_forget(b);
 		}
 	}

@@ -137,6 +137,21 @@ static bool wanted(const char *glob, const char *text)
 	return !glob[0] || config_glob(glob, text);
 }
 
+static bool is_file(const char *glob, const char *path)
+{
+	const char *last = strrchr(path, '/');
+
+	return config_glob(glob, strchr(glob, '/') || !last ? path : last + 1);
+}
+
+bool config_file_named(const struct emf_config *cfg, const char *path)
+{
+	for (unsigned i = 0; i < cfg->nclasses; i++)
+		if (cfg->classes[i].match_file[0] && is_file(cfg->classes[i].match_file, path))
+			return true;
+	return false;
+}
+
 uint32_t config_who(const struct emf_config *cfg, const char *thread, const char *library)
 {
 	uint32_t who = 0;
@@ -159,6 +174,8 @@ const struct emf_class *config_class(const struct emf_config *cfg, const struct 
 		if (t->order < cls->order_min || t->order > cls->order_max)
 			continue;
 		if ((t->does & cls->match_does) != cls->match_does || !(t->who >> i & 1))
+			continue;
+		if (cls->match_file[0] && (!t->file || !is_file(cls->match_file, t->file)))
 			continue;
 		if (wanted(cls->match_command, t->command) && wanted(cls->match_name, t->name))
 			return cls;

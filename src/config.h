@@ -24,6 +24,7 @@
 #define EMF_URI_MAX 232
 
 enum emf_heap { EMF_HEAP_LARGE, EMF_HEAP_ALL, EMF_HEAP_OFF };
+enum emf_files { EMF_FILES_WEIGHTS, EMF_FILES_MATCH, EMF_FILES_OFF };
 enum emf_prefetch {
 	EMF_PREFETCH_AUTO,
 	EMF_PREFETCH_SEQUENTIAL,
@@ -50,6 +51,7 @@ struct emf_class {
 	char match_thread[64];	       /* thread=GLOB on the name of the thread that made it */
 	char match_library[64];	       /* library=GLOB on the object that asked for it */
 	char match_name[64];	       /* name=GLOB on what emf_name calls it */
+	char match_file[64];	       /* file:GLOB on the file that is mapped; empty: any, or none */
 	uint64_t order_min, order_max; /* order=N, order>=N, order<=N: the how manieth it is */
 	unsigned match_does;	       /* does=WORD,...: EMF_DOES_*, all of them */
 	enum emf_evict evict;
@@ -72,6 +74,7 @@ enum {
 struct emf_traits {
 	uint64_t bytes;
 	const char *command, *name;
+	const char *file; /* that is mapped there, NULL: none */
 	uint32_t who;	/* config_who */
 	uint32_t order; /* 1: the first that was made */
 	unsigned does;	/* EMF_DOES_* */
@@ -95,6 +98,7 @@ struct emf_config {
 	char inject[256];    /* store.inject, see store/inject.h */
 	uint64_t min_region;			     /* engine.min_region */
 	enum emf_heap heap;
+	enum emf_files files;
 	bool move;	/* engine.move: auto (true) or off */
 	unsigned chaos; /* evictions a second, 0: off */
 	char trace[256]; /* engine.trace: the file, or empty */
@@ -150,6 +154,8 @@ uint64_t config_limit_bytes(const struct emf_config *cfg);
 uint32_t config_who(const struct emf_config *cfg, const char *thread, const char *library);
 /* The first class that matches, or NULL. */
 const struct emf_class *config_class(const struct emf_config *cfg, const struct emf_traits *t);
+/* Does a class ask for the file, by file:? A glob without a slash is for the last part of its path. */
+bool config_file_named(const struct emf_config *cfg, const char *path);
 /* `*` and `?`. */
 bool config_glob(const char *glob, const char *text);
 

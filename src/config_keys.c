@@ -16,6 +16,9 @@ static const struct config_choice moves[] = { { "auto", true }, { "off", false }
 static const struct config_choice heaps[] = {
 	{ "large", EMF_HEAP_LARGE }, { "all", EMF_HEAP_ALL }, { "off", EMF_HEAP_OFF }, { 0 }
 };
+static const struct config_choice files[] = {
+	{ "weights", EMF_FILES_WEIGHTS }, { "match", EMF_FILES_MATCH }, { "off", EMF_FILES_OFF }, { 0 }
+};
 static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "loop", EMF_EVICT_LOOP },
 						  { "lru", EMF_EVICT_LRU },
@@ -88,13 +91,16 @@ static const struct config_key keys[] = {
 	{ "engine", "heap", "large|all|off", "large",
 	  "which of malloc's memory is managed; all: small objects, too",
 	  value_choice, FIELD(heap), .choice = heaps },
+	{ "engine", "files", "weights|match|off", "weights",
+	  "which read-only file mappings are managed; match: those that a class names by file:",
+	  value_choice, FIELD(files), .choice = files },
 	{ "engine", "chaos", "NUMBER", "0", "random evictions a second, for tests",
 	  value_uint, FIELD(chaos), .max = 1000000 },
 	{ "engine", "trace", "FILE", "",
 	  "records which blocks are touched, for policysim; %p in the name is the PID; empty: off",
 	  value_trace, FIELD(trace) },
 
-	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE order=N does=WORD command|thread|library|name=GLOB", "",
+	{ CONFIG_CLASS, "match", "size>=SIZE size<=SIZE order=N does=WORD command|thread|library|name=GLOB file:GLOB", "",
 	  "which regions: all that is given must hold; the first class that matches is taken",
 	  value_match, NO_FIELD },
 	{ CONFIG_CLASS, "evict", "auto|loop|lru|lfu", "auto",

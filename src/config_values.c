@@ -341,7 +341,8 @@ static const struct {
 } globs[] = { { "command=", offsetof(struct emf_class, match_command) },
 	      { "thread=", offsetof(struct emf_class, match_thread) },
 	      { "library=", offsetof(struct emf_class, match_library) },
-	      { "name=", offsetof(struct emf_class, match_name) } };
+	      { "name=", offsetof(struct emf_class, match_name) },
+	      { "file:", offsetof(struct emf_class, match_file) } };
 
 static const struct {
 	const char *word;
@@ -403,7 +404,7 @@ static bool match_item(struct emf_class *cls, const char *item, char *why, size_
 			      "or constant");
 	return refuse(item, why, len,
 		      "is no match; write size>=SIZE, size<=SIZE, order=N, does=WORD, or GLOBs: "
-		      "command=, thread=, library=, name=");
+		      "command=, thread=, library=, name=, file:");
 }
 
 bool value_match(const struct config_key *key, void *class, const char *value, char *why,

@@ -22,11 +22,13 @@
 #include "frame.h"
 #include "keeper.h"
 #include "log.h"
+#include "mapped.h"
 #include "mover.h"
 #include "names.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "source.h"
 #include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
@@ -303,7 +305,7 @@ void engine_update_gauges(void)
 	atomic_store(&engine.stats->managed_bytes, region_bytes());
 	atomic_store(&engine.stats->regions, region_count());
 	policy_total(region_bytes() >> BLOCK_SHIFT);
-	if (!is_active() && engine.stats != stats_none()) {
+	if (!engine.counts && engine.stats != stats_none()) {
 		/* Not registered: how much of it is resident only the kernel knows; this is the
 		 * bound. */
 		engine.local = 0;
@@ -351,6 +353,7 @@ void engine_reclass(struct region *r)
 		.order = r->order,
 		.does = r->note.does,
 		.name = names_text(r->name),
+		.file = r->source ? r->source->path : NULL,
 	};
 	const struct emf_class *was = r->class;
 
@@ -361,30 +364,41 @@ void engine_reclass(struct region *r)
 		policy_reclassed(r->blocks + i);
 }
 
-static bool insert(uintptr_t start, uintptr_t end, uint32_t who, unsigned kept, bool no_fork)
+void engine_made(struct region *r, uint32_t who)
 {
 	static uint32_t made;
+
+	r->who = who;
+	r->order = ++made;
+	engine_reclass(r);
+}
+
+static bool insert(uintptr_t start, uintptr_t end, uint32_t who, unsigned kept, bool no_fork)
+{
 	struct region *r = region_insert(start, end);
 
 	if (!r)
 		return false;
-	r->who = who;
-	r->order = ++made;
 	r->kept = (uint8_t)kept;
 	r->no_fork = no_fork;
-	engine_reclass(r);
+	engine_made(r, who);
 	int err = is_active() ? register_region(r) : 0;
 	if (err)
 		refused(r, err);
 	return !err;
 }
 
-static long op_adopt(uintptr_t start, uintptr_t end, unsigned who)
+void engine_before_first(void)
 {
 	if (engine.stats == stats_none())
 		stats_open(engine.command, engine.budget);
 	if (!is_active())
 		watch_look();
+}
+
+static long op_adopt(uintptr_t start, uintptr_t end, unsigned who)
+{
+	engine_before_first();
 	lock_take(&engine.lock);
 	if (is_active())
 		fault_catch_up();
@@ -397,13 +411,15 @@ static long op_adopt(uintptr_t start, uintptr_t end, unsigned who)
 
 #define LEFT_MANAGED (1u << 8) /* beside the reasons KEPT_* */
 #define LEFT_NO_FORK (1u << 9)
+#define LEFT_MAPPED (1u << 10)
 
 /* What there is to be said of the regions of a range. */
 static long op_attributes(uintptr_t start, uintptr_t end, unsigned why)
 {
 	lock_take(&engine.lock);
 	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end))
-		why |= r->kept | LEFT_MANAGED | (r->no_fork ? LEFT_NO_FORK : 0);
+		why |= r->kept | LEFT_MANAGED | (r->no_fork ? LEFT_NO_FORK : 0) |
+		       (r->source ? LEFT_MAPPED : 0);
 	lock_give(&engine.lock);
 	return why;
 }
@@ -439,11 +455,7 @@ static bool taking(uintptr_t start, uintptr_t end)
 	return false;
 }
 
-/*
- * Nothing of the range is taken from now on (until change_release), nor being taken: what is
- * on its way out by copy can't be cut, as its content is neither here nor there.
- */
-static void hold_still(uintptr_t start, uintptr_t end)
+void engine_hold_still(uintptr_t start, uintptr_t end)
 {
 	while (change_hold(start, end))
 		engine_wait_settled();
@@ -453,7 +465,7 @@ static void hold_still(uintptr_t start, uintptr_t end)
 
 int engine_isolate(uintptr_t start, uintptr_t end)
 {
-	hold_still(start, end);
+	engine_hold_still(start, end);
 	int err = change_isolate(start, end);
 	change_release(start, end);
 	return err;
@@ -463,7 +475,7 @@ static long op_grown(uintptr_t start, uintptr_t end, unsigned why)
 {
 	(void)why;
 	lock_take(&engine.lock);
-	hold_still(start - 1, start);
+	engine_hold_still(start - 1, start);
 	if (is_active())
 		fault_catch_up();
 	struct region *r = region_find(start - 1);
@@ -484,6 +496,7 @@ static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 {
 	struct region *r;
 
+	mapped_give_back_now(start, end);
 	lock_take(&engine.lock);
 	if (is_active())
 		pull(start, end);
@@ -509,7 +522,7 @@ static long op_unkeep(uintptr_t start, uintptr_t end, unsigned why)
 	struct region *r;
 
 	lock_take(&engine.lock);
-	hold_still(start, end);
+	engine_hold_still(start, end);
 	int err = change_isolate(start, end);
 	for (uintptr_t at = start; !err && (r = region_next(at)) && r->start < end; at = r->end) {
 		if (!(r->kept & why))
@@ -529,7 +542,7 @@ static long op_no_fork(uintptr_t start, uintptr_t end, unsigned on)
 	struct region *r;
 
 	lock_take(&engine.lock);
-	hold_still(start, end);
+	engine_hold_still(start, end);
 	int err = change_isolate(start, end);
 	for (uintptr_t at = start; !err && (r = region_next(at)) && r->start < end; at = r->end) {
 		r->no_fork = on;
@@ -547,7 +560,7 @@ static long op_hold(uintptr_t start, uintptr_t end, unsigned on)
 {
 	lock_take(&engine.lock);
 	if (on)
-		hold_still(start, end);
+		engine_hold_still(start, end);
 	else
 		change_release(start, end);
 	lock_give(&engine.lock);
@@ -979,17 +992,21 @@ bool engine_boot(void)
 	lock_take(&engine.ops);
 	lock_take(&engine.lock);
 	engine.local = 0;
+	engine.counts = true;
 	atomic_store(&engine.stats->peak_local_bytes, 0);
 	atomic_store(&engine.stats->move, engine.uffd.move);
 	struct region *r;
 	for (size_t i = 0; (r = region_at(i));) {
-		err = register_region(r);
+		err = r->source ? 0 : register_region(r);
 		if (err)
 			refused(r, err);
 		else
 			i++;
 	}
 	atomic_store(&engine.stats->mode, EMF_MODE_THREAD);
+	lock_give(&engine.lock);
+	mapped_start();
+	lock_take(&engine.lock);
 	atomic_store(&engine.phase, PHASE_ACTIVE);
 	engine_update_gauges();
 	uint64_t local = engine.local;
@@ -1032,8 +1049,7 @@ void engine_consider_start(void)
 		engine_start();
 }
 
-/* Starts the runtime when what is managed could outgrow the budget. */
-static void maybe_start(void)
+void engine_maybe_start(void)
 {
 	if (atomic_load(&engine.phase) > PHASE_STARTING)
 		return;
@@ -1069,11 +1085,10 @@ void engine_await_start(void)
 void engine_prepare_start(void)
 {
 	if (engine.own_malloc && atomic_load(&engine.phase) == PHASE_IDLE && starter_make())
-		maybe_start();
+		engine_maybe_start();
 }
 
-/* A bit for each class that the calling thread, and the object that it came from, are right for. */
-static uint32_t who(const void *caller)
+uint32_t engine_who(const void *caller)
 {
 	char thread[16] = "", object[128] = "";
 
@@ -1088,9 +1103,9 @@ static long adopt(void *addr, size_t len, bool refusable, const void *caller)
 {
 	if (len >= BLOCK_SIZE)
 		k_madvise(addr, len, MADV_HUGEPAGE);
-	long r = ask(op_adopt, addr, len, who(caller), refusable);
+	long r = ask(op_adopt, addr, len, engine_who(caller), refusable);
 	if (r > 0)
-		maybe_start();
+		engine_maybe_start();
 	return r;
 }
 
@@ -1136,13 +1151,13 @@ void engine_left(void *addr, size_t len, const void *to)
 
 	if (was & LEFT_MANAGED)
 		call(op_left, addr, len, was);
-	maybe_start();
+	engine_maybe_start();
 }
 
 void engine_grown(void *addr, size_t len)
 {
 	call(op_grown, addr, len, 0);
-	maybe_start();
+	engine_maybe_start();
 }
 
 void engine_keep(const void *addr, size_t len, unsigned why)
@@ -1160,6 +1175,11 @@ void engine_unkeep(const void *addr, size_t len, unsigned why)
 unsigned engine_kept(const void *addr, size_t len)
 {
 	return engine.keeps ? (unsigned)call(op_attributes, addr, len, 0) & (LEFT_MANAGED - 1) : 0;
+}
+
+bool engine_has_mapped(const void *addr, size_t len)
+{
+	return call(op_attributes, addr, len, 0) & LEFT_MAPPED;
 }
 
 void engine_no_fork(void *addr, size_t len, bool on)

@@ -57,6 +57,7 @@ struct engine {
 	size_t reserve_low, reserve_high; /* FREE frames: refill below low, up to high */
 	int guard;	     /* the descriptor that keeps the guard waiting, or -1 */
 	size_t inflight; /* blocks with a transfer or a long operation under way */
+	bool counts;	 /* local is what blocks and frames have, not a bound */
 	bool hold;	 /* nothing may leave local memory (a fork is prepared) */
 	_Atomic bool forking; /* all of this stands still until the fork is done, see fault.c */
 	bool flagging;	 /* regions are being marked as not to be inherited */
@@ -143,6 +144,8 @@ void engine_unkeep(const void *addr, size_t len, unsigned why);
 unsigned engine_kept(const void *addr, size_t len);
 /* MADV_DONTFORK, MADV_DOFORK. */
 void engine_no_fork(void *addr, size_t len, bool on);
+/* Is a part of it a file's (mapped.h)? */
+bool engine_has_mapped(const void *addr, size_t len);
 
 /*
  * Around a call of the program's that changes the range: once the engine is ACTIVE the kernel's
@@ -207,6 +210,13 @@ void engine_update_gauges(void);
  * for what is on its way there: look regions up again. 0 or -ENOMEM.
  */
 int engine_isolate(uintptr_t start, uintptr_t end);
+/*
+ * Nothing of the range is taken from now on (until change_release), nor being taken: what is
+ * on its way out by copy can't be cut. The lock is given up while it waits.
+ */
+void engine_hold_still(uintptr_t start, uintptr_t end);
+/* A region has just been made, by who is right for the classes of `who` (engine_who). */
+void engine_made(struct region *r, uint32_t who);
 /* Its class is looked for anew: it does other things than before, or has a name now. */
 void engine_reclass(struct region *r);
 /* Does a child get the region? */
@@ -231,6 +241,12 @@ void engine_start(void);
 /* The queues of the store and what wakes the mover. 0 or -errno. */
 int engine_open_queues(void);
 
+/* Before the first region is made: who looks from outside is to see it. */
+void engine_before_first(void);
+/* A bit for each class that the calling thread, and the object that it came from, are right for. */
+uint32_t engine_who(const void *caller);
+/* By a program thread: starts the runtime when what is managed could outgrow the budget. */
+void engine_maybe_start(void);
 /* Starts the engine if it is IDLE and what is managed does not fit. Does not wait for it. */
 void engine_consider_start(void);
 

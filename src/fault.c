@@ -11,8 +11,10 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "source.h"
 #include "stats.h"
 #include "thrash.h"
 #include "transfer.h"
@@ -197,6 +199,19 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 	lock_take(&engine.lock);
 }
 
+/* The same in what comes from a file. Two threads may have faulted, and one was served. */
+static void fault_discarded(struct block *b, uintptr_t addr, uint64_t now)
+{
+	struct presence found;
+
+	if (!uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) && found.bytes) {
+		resolved(b, now);
+		return;
+	}
+	block_refetch(b);
+	fault_far(b, false, now);
+}
+
 static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t now)
 {
 	switch (b->state) {
@@ -204,7 +219,10 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 		fault_none(b, now);
 		break;
 	case LOCAL:
-		fault_hole(b, addr);
+		if (b->region->source)
+			fault_discarded(b, addr, now);
+		else
+			fault_hole(b, addr);
 		break;
 	case STANDBY:
 	case WRITING:
@@ -247,6 +265,13 @@ static void fault_unknown(uintptr_t addr)
 	static unsigned refused;
 	uintptr_t start, end;
 	struct region *r = region_before(addr);
+
+	/* Of a file that would be its content, of which we know nothing: never zeros for that. */
+	if (r && r->source && !k_mapping(addr, &start, &end) && r->end > start) {
+		uffd_poison(&engine.uffd, (void *)addr, K_PAGE);
+		uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
+		return;
+	}
 	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, K_PAGE);
 
 	/* A region may be about to arrive there: then this is refused until its event was read. */
@@ -290,6 +315,11 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 	struct block *b = region_block(r, addr);
 	if (r->kept) {
 		fault_kept(b, f, addr);
+		return;
+	}
+	if (r->source && (f->write || f->write_protect)) {
+		mapped_written(r->start, r->end - r->start);
+		uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 		return;
 	}
 	if (!f->write_protect) {
@@ -371,7 +401,8 @@ static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
 {
 	uintptr_t grid = region_block_start(b->region, (size_t)(b - b->region->blocks));
 	size_t cluster = (addr - grid) / STORE_CLUSTER, pages = STORE_CLUSTER / K_PAGE;
-	struct slot_extent e = slot_extent(b->slot);
+	bool of_file = b->slot == SLOT_FILE;
+	struct slot_extent e = of_file ? transfer_extent(b) : slot_extent(b->slot);
 	size_t first = cluster * pages, last = first + pages;
 
 	if (rescue.busy) {
@@ -390,7 +421,7 @@ static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
 	rescue.to = (char *)grid + cluster * STORE_CLUSTER;
 	rescue.io = (struct emf_io){
 		.op = EMF_READ,
-		.offset = ((uint64_t)b->slot << BLOCK_SHIFT) + first * K_PAGE,
+		.offset = transfer_address(b, first),
 		.length = last > first ? (last - first) * K_PAGE : 0,
 		.buf = rescue.buf + (first - cluster * pages) * K_PAGE,
 		.done = rescued,
@@ -413,12 +444,14 @@ static void resolve_forking(const struct uffd_message *f)
 	struct region *r = region_find(was);
 	struct block *b = r && r->registered && !gone ? region_block(r, was) : NULL;
 
-	if (f->write_protect) {
+	if (b && b->region->source && (f->write || f->write_protect)) {
+		mapped_written(addr, K_PAGE);
+	} else if (f->write_protect) {
 		/* The page alone: the block may lie elsewhere. */
 		if (b && !r->kept && b->state == LOCAL)
 			b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
-	} else if (b && b->state == FAR) {
+	} else if (b && (b->state == FAR || (b->region->source && b->state == LOCAL))) {
 		rescue_far(b, was, addr);
 		return;
 	} else if (b && b->state == LOST) {

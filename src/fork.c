@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "source.h"
 #include "starter.h"
 #include "stats.h"
 #include "trace.h"
@@ -132,7 +134,11 @@ static int send_to_child(int to)
 			close(fds[0]);
 		return fds[0] < 0 ? fds[0] : pagemap;
 	}
-	n = store_descriptors(&engine.store, fds + fixed, K_MAX_FDS - fixed);
+	int sources = source_descriptors(fds + fixed, (int)(K_MAX_FDS - fixed));
+	if (sources > 0)
+		fixed += (unsigned)sources;
+	n = sources < 0 ? sources
+			: store_descriptors(&engine.store, fds + fixed, K_MAX_FDS - fixed);
 	/* Where this fails the child's membership ends with the descriptor of its life. */
 	int err = n < 0 ? n : k_send_fds(to, fds, fixed + (unsigned)n);
 	close(fds[0]);
@@ -289,6 +295,17 @@ static void inherit(struct region *r)
 			block_inherit(r->blocks + i);
 		else
 			block_reset(r->blocks + i);
+	/* All of it is there, in memory like any other, but the program may not write to it. */
+	if (!inherited && r->source && r->registered)
+		k_syscall(SYS_mprotect, (long)r->start, (long)(r->end - r->start), PROT_READ, 0, 0, 0);
+}
+
+/* Protection by userfaultfd is not inherited. */
+static void protect_again(struct region *r)
+{
+	for (size_t i = 0; r->source && i < r->nblocks; i++)
+		if (r->blocks[i].state == LOCAL)
+			uffd_protect(&engine.uffd, block_start(r->blocks + i), block_len(r->blocks + i), true);
 }
 
 static void inherit_regions(void)
@@ -297,10 +314,10 @@ static void inherit_regions(void)
 
 	for (size_t i = 0; (r = region_at(i));) {
 		bool registered = r->registered;
-		if (!inherited)
-			r->registered = false;
 		if (registered || !inherited)
 			inherit(r);
+		if (!inherited)
+			r->registered = false;
 		if (!r->no_fork) {
 			i++;
 			continue;
@@ -323,6 +340,7 @@ static void reset(void)
 	change_after_fork();
 	engine.local = engine.fetches = engine.inflight = 0;
 	engine.hold = engine.forking = false;
+	engine.counts = inherited;
 	engine.forked = true;
 	engine.store_retry_at = engine.grants = 0;
 	engine.settled = engine.waiters = engine.changes = 0;
@@ -365,6 +383,7 @@ void fork_child(void)
 		budget_reserve();
 	} else {
 		slot_forget();
+		source_forget();
 		store_forget(&engine.store);
 	}
 	inherit_regions();
@@ -414,8 +433,10 @@ static void register_all(void)
 							r->end - r->start, true)
 					: 0;
 		if (!err) {
-			if (r->registered)
+			if (r->registered) {
 				engine_inheritable(r, false);
+				protect_again(r);
+			}
 			i++;
 			continue;
 		}
@@ -463,6 +484,7 @@ bool fork_boot(void)
 	unsigned fixed = engine.guard < 0 ? 2 : 3;
 	if (engine.guard >= 0)
 		engine.guard = fds[2];
+	fixed += (unsigned)source_forked(fds + fixed);
 	err = store_forked(&engine.store, fds + fixed, engine.stats->store);
 	if (!err)
 		err = engine_open_queues();

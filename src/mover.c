@@ -16,6 +16,7 @@
 #include "frame.h"
 #include "keeper.h"
 #include "log.h"
+#include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -285,6 +286,10 @@ static bool clean(void)
 
 	if (!b)
 		return false;
+	if (b->region->source) { /* it could not be mapped */
+		block_refetch(b);
+		return true;
+	}
 	if (store_blocked() || engine.hold || b->flags & B_TORN) {
 		/* Nowhere to go: back to the program. */
 		return !block_give(b, ARRIVE_STANDBY, false);
@@ -533,6 +538,7 @@ static bool work(void)
 	transfer_expire(&pool);
 	lose_hopeless();
 	held = change_settle();
+	mapped_check();
 	budget_follow();
 	retry_stuck();
 	chaos();

@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "kernel.h"
+#include "source.h"
 #include "trace.h"
 
 /*
@@ -177,6 +178,7 @@ void region_erase(struct region *r)
 	near_add(r->start, r->end, -1);
 	bytes -= r->end - r->start;
 	trace_range(TRACE_GONE, r->start, r->end);
+	source_put(r->source);
 	destroy(r);
 }
 
@@ -247,6 +249,11 @@ struct region *region_split(struct region *r, uintptr_t at)
 	high->registered = r->registered;
 	high->no_fork = r->no_fork;
 	high->kept = r->kept;
+	high->source = r->source;
+	source_hold(high->source);
+	high->file_at = r->file_at + (int64_t)(high->base - r->base);
+	high->shared = r->shared;
+	high->random = r->random;
 	near_add(high->start, high->end, 1);
 	near_add(r->start, at, 1);
 	near_add(r->start, r->end, -1);

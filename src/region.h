@@ -39,6 +39,14 @@ struct region {
 	 * for what was one mapping would be two for the program (mremap) for ever after.
 	 */
 	uint8_t kept;
+	/*
+	 * mapped.h: the file that all of it is filled from, NULL: none; and the offset in that of
+	 * base, which may lie before the file's begin.
+	 */
+	struct source *source;
+	int64_t file_at;
+	bool shared; /* the program had mapped it MAP_SHARED */
+	bool random; /* MADV_RANDOM */
 	struct policy_region note;
 };
 

@@ -39,8 +39,8 @@ int slot_init(uint64_t store_bytes)
 {
 	uint64_t n = store_bytes >> BLOCK_SHIFT;
 
-	if (n >= NO_SLOT)
-		n = NO_SLOT - 1;
+	if (n >= SLOT_FILE)
+		n = SLOT_FILE - 1;
 	if (!n)
 		return -ENOSPC;
 	size_t len = STORE_SLOTS_HEADER + n * sizeof(*sl.owners);
@@ -116,7 +116,7 @@ uint32_t slot_alloc(void)
 
 void slot_share(uint32_t s)
 {
-	if (!sl.refs[s]++)
+	if (s != SLOT_FILE && !sl.refs[s]++)
 		sl.nused++;
 }
 
@@ -136,7 +136,7 @@ static void push_freed(uint32_t s)
 
 void slot_free(uint32_t s)
 {
-	if (--sl.refs[s])
+	if (s == SLOT_FILE || --sl.refs[s])
 		return;
 	if (slot_is_mine(s)) {
 		push_freed(s);
@@ -154,7 +154,7 @@ void slot_free(uint32_t s)
 
 bool slot_is_mine(uint32_t s)
 {
-	return sl.refs[s] <= 1 && atomic_load(sl.owners + s) == bit(sl.me);
+	return s != SLOT_FILE && sl.refs[s] <= 1 && atomic_load(sl.owners + s) == bit(sl.me);
 }
 
 void slot_set_extent(uint32_t s, struct slot_extent e)
@@ -164,7 +164,7 @@ void slot_set_extent(uint32_t s, struct slot_extent e)
 
 struct slot_extent slot_extent(uint32_t s)
 {
-	return sl.extent[s];
+	return s == SLOT_FILE ? (struct slot_extent){ 0, BLOCK_PAGES } : sl.extent[s];
 }
 
 uint32_t slot_to_trim(void)

@@ -12,6 +12,9 @@
  * after the last one (store/guard.h) reads the same masks.
  *
  * Slots that were given back wait to be trimmed, and are reused first.
+ *
+ * SLOT_FILE stands for the file of the block's region (mapped.h): it is shared by all, written by
+ * none and costs nothing.
  */
 #ifndef EMF_SLOT_H
 #define EMF_SLOT_H

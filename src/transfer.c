@@ -9,7 +9,10 @@
 #include "engine.h"
 #include "frame.h"
 #include "kernel.h"
+#include "region.h"
 #include "slot.h"
+#include "source.h"
+#include "source_queue.h"
 
 int transfer_pool_init(struct transfer_pool *p, enum emf_queue_kind kind, unsigned depth)
 {
@@ -24,7 +27,8 @@ int transfer_pool_init(struct transfer_pool *p, enum emf_queue_kind kind, unsign
 		t[i].next = p->free;
 		p->free = t + i;
 	}
-	return engine.store.top->ops->queue_open(engine.store.top, kind, depth, &p->queue);
+	int err = engine.store.top->ops->queue_open(engine.store.top, kind, depth, &p->queue);
+	return err ? err : source_queue_wrap(&p->queue, depth);
 }
 
 static void put(struct transfer *t)
@@ -40,9 +44,18 @@ struct block *transfer_block(const struct transfer *t)
 	return t->frame == NO_FRAME ? NULL : frame_meta(t->frame)->owner;
 }
 
+static struct slot_extent own_extent(const struct block *b)
+{
+	return (struct slot_extent){ (uint16_t)(block_offset(b) / K_PAGE),
+				     (uint16_t)(block_len(b) / K_PAGE) };
+}
+
 struct slot_extent transfer_extent(const struct block *b)
 {
 	const unsigned cluster = STORE_CLUSTER / K_PAGE;
+
+	if (b->slot == SLOT_FILE)
+		return own_extent(b);
 	struct slot_extent written = slot_extent(b->slot);
 	unsigned first = (unsigned)(block_offset(b) / K_PAGE),
 		 end = first + (unsigned)(block_len(b) / K_PAGE),
@@ -150,6 +163,14 @@ static struct transfer *get(struct transfer_pool *p)
 	return t;
 }
 
+uint64_t transfer_address(const struct block *b, size_t first)
+{
+	if (b->slot != SLOT_FILE)
+		return ((uint64_t)b->slot << BLOCK_SHIFT) + first * K_PAGE;
+	return source_address(b->region->source,
+			      block_file_offset(b) + first * K_PAGE - block_offset(b));
+}
+
 static struct transfer *for_block(struct transfer_pool *p, struct block *b, enum emf_op op,
 				  struct slot_extent e, void (*done)(struct emf_io *io))
 {
@@ -162,7 +183,7 @@ static struct transfer *for_block(struct transfer_pool *p, struct block *b, enum
 	t->addr = frame_start(b->frame) + (size_t)e.first * K_PAGE;
 	t->io = (struct emf_io){
 		.op = op,
-		.offset = ((uint64_t)b->slot << BLOCK_SHIFT) + (uint64_t)e.first * K_PAGE,
+		.offset = transfer_address(b, e.first),
 		.length = (size_t)e.pages * K_PAGE,
 		.buf = t->addr,
 		.done = done,
@@ -175,12 +196,6 @@ static struct transfer *for_block(struct transfer_pool *p, struct block *b, enum
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 {
 	return for_block(p, b, EMF_READ, transfer_extent(b), read_done);
-}
-
-static struct slot_extent own_extent(const struct block *b)
-{
-	return (struct slot_extent){ (uint16_t)(block_offset(b) / K_PAGE),
-				     (uint16_t)(block_len(b) / K_PAGE) };
 }
 
 struct transfer *transfer_write(struct transfer_pool *p, struct block *b)
@@ -250,8 +265,8 @@ void transfer_expire(struct transfer_pool *p)
 
 	for (struct transfer *t = p->all; t < p->all + p->depth; t++) {
 		struct block *b = t->begin ? transfer_block(t) : NULL;
-		if (!b || now - t->begin <= timeout)
-			continue;
+		if (!b || now - t->begin <= timeout || source_is_address(t->io.offset))
+			continue; /* for a file the kernel waits, too, as long as it takes */
 		if (t->io.op == EMF_WRITE)
 			engine_store_failed(-ETIMEDOUT);
 		block_expired(b);

@@ -39,6 +39,9 @@ int transfer_pool_init(struct transfer_pool *p, enum emf_queue_kind kind, unsign
  */
 struct slot_extent transfer_extent(const struct block *b);
 
+/* Where page `first` of the block's 2 MiB is: in the store, or in its file. */
+uint64_t transfer_address(const struct block *b, size_t first);
+
 /* NULL: it has lost its block, or never had one. Under engine.lock. */
 struct block *transfer_block(const struct transfer *t);
 

@@ -75,6 +75,11 @@ const struct emf_class *view_region_class(const struct region *r)
 	return r->class;
 }
 
+bool view_random(const struct region *r)
+{
+	return r->random;
+}
+
 const struct emf_class *view_class(const struct block *b)
 {
 	return b->region->class;

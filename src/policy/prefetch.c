@@ -111,6 +111,8 @@ static const struct prefetcher *chosen(struct region *r)
 	case EMF_PREFETCH_AUTO:
 		break;
 	}
+	if (view_random(r))
+		return NULL;
 	for (unsigned i = 0; i < PREFETCHERS; i++)
 		if (worth(n, i) > worth(n, n->prefetcher) + AHEAD)
 			n->prefetcher = (uint8_t)i;

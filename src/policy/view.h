@@ -38,6 +38,8 @@ uint64_t view_left(const struct block *b);
 /* The class of its region, or NULL. */
 const struct emf_class *view_class(const struct block *b);
 const struct emf_class *view_region_class(const struct region *r);
+/* Has the program said that it jumps about in it? */
+bool view_random(const struct region *r);
 struct policy_region *view_note_of(struct region *r);
 /* Of the prefetcher that has asked for it. */
 uint8_t *view_lane(struct block *b);

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# What programs rely on (tests/prog: syscalls, processes, mappings, heap, threads, found, window, allocator),
+# What programs rely on (tests/prog: syscalls, processes, mappings, heap, threads, found, window, allocator, weights),
 # row by row: without us, with a quarter of the memory local, and under chaos with
 # the smallest regions. A row that uses cold memory must have had some.
 # ROWS="fork mremap-grow" runs only these, PROGRAMS="processes" only those.
@@ -45,7 +45,7 @@ all() {
 	local prog row cold
 
 	mkdir "$T/$1"
-	for prog in ${PROGRAMS:-syscalls processes mappings heap threads found window allocator}; do
+	for prog in ${PROGRAMS:-syscalls processes mappings heap threads found window allocator weights}; do
 		while read -r row cold; do
 			[ -z "${ROWS:-}" ] || [[ " $ROWS " == *" $row "* ]] || continue
 			one "$T/$1" "$prog $row $1" "$2" "$cold" "$prog" "$row"

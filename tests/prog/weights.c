@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Read-only mappings of a file that is named like a model's weights, larger than the budget: what
+ * a program sees must be what the kernel's page cache would show it. See rows.h.
+ */
+#include "rows.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#define MADV_PAGEOUT 21
+#endif
+
+static char path[512];
+static sigjmp_buf back;
+static volatile sig_atomic_t expecting;
+
+static void on_signal(int sig)
+{
+	if (!expecting)
+		_exit(128 + sig);
+	expecting = 0;
+	siglongjmp(back, sig);
+}
+
+/* The signal that the access raises, 0: none. */
+static int touch(volatile char *p, bool write)
+{
+	int sig = sigsetjmp(back, 1);
+
+	if (!sig) {
+		expecting = 1;
+		if (write)
+			*p = 1;
+		else
+			(void)*p;
+	}
+	expecting = 0;
+	return sig;
+}
+
+static void write_version(int fd, size_t first, size_t end, unsigned version)
+{
+	char page[PAGE];
+
+	for (size_t i = first; i < end; i++) {
+		page_fill(page, i, version, SEED);
+		CHECK(pwrite(fd, page, PAGE, (off_t)(i * PAGE)) == PAGE, "pwrite: %s", strerror(errno));
+	}
+}
+
+/* Pages of version 1, open for reading only. */
+static int weights(size_t size)
+{
+	const char *dir = getenv("TEST_DIR");
+
+	signal(SIGSEGV, on_signal);
+	signal(SIGBUS, on_signal);
+	snprintf(path, sizeof(path), "%s/weights-XXXXXX.gguf", dir ? dir : "/var/tmp");
+	int fd = SYS(mkostemps(path, 5, O_CLOEXEC));
+	write_version(fd, 0, size / PAGE, 1);
+	SYS(close(fd));
+	return SYS(open(path, O_RDONLY | O_CLOEXEC));
+}
+
+static char *map(int fd, size_t size, int flags, size_t off)
+{
+	return SYS(mmap(NULL, size, PROT_READ, flags, fd, (off_t)off));
+}
+
+static void finish(void)
+{
+	unlink(path);
+}
+
+static void sweep(size_t size)
+{
+	int fd = weights(size);
+
+	for (int shared = 0; shared < 2; shared++) {
+		char *p = map(fd, size, shared ? MAP_SHARED : MAP_PRIVATE, 0);
+		for (int round = 0; round < 3; round++)
+			check_pages(p, 0, size / PAGE, 1, "sweep");
+		SYS(msync(p, size, MS_SYNC));
+		SYS(munmap(p, size));
+	}
+	finish();
+}
+
+/* The descriptor and the name need not outlive the mapping. */
+static void closed(size_t size)
+{
+	int fd = weights(size);
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	SYS(close(fd));
+	finish();
+	for (int i = 3; i < 64; i++)
+		close(i);
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, size / PAGE, 1, "closed");
+}
+
+static void offset(size_t size)
+{
+	int fd = weights(size);
+	size_t first = 301, n = size / PAGE - first - 77;
+	char *p = map(fd, n * PAGE - 100, MAP_SHARED, first * PAGE);
+
+	for (int round = 0; round < 2; round++)
+		for (size_t i = 0; i < n; i++)
+			page_check(p + i * PAGE, first + i, 1, SEED, "offset");
+	finish();
+}
+
+/* Zeros after the end of the file in its last page, SIGBUS in the next. */
+static void tail(size_t size)
+{
+	int fd = weights(size);
+	size_t last = size / PAGE - 3;
+	char want[PAGE];
+
+	SYS(truncate(path, (off_t)(last * PAGE + 1000)));
+	page_fill(want, last, 1, SEED);
+	memset(want + 1000, 0, PAGE - 1000);
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, last, 1, "before the tail");
+		CHECK(!memcmp(p + last * PAGE, want, PAGE), "the last page");
+		CHECK(touch(p + (last + 1) * PAGE, false) == SIGBUS, "beyond the end");
+	}
+	finish();
+}
+
+static void discard_by(size_t size, bool raw)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	for (size_t at = 5; at + 700 < n; at += 1900) {
+		check_pages(p, at, at + 700, 1, "just before");
+		if (raw)
+			SYS(syscall(SYS_madvise, p + (at + 3) * PAGE, 600 * PAGE, MADV_DONTNEED));
+		else
+			SYS(madvise(p + (at + 3) * PAGE, 600 * PAGE, MADV_DONTNEED));
+		check_pages(p, at, at + 700, 1, "discarded");
+	}
+	SYS(madvise(p, size, MADV_DONTNEED));
+	check_pages(p, 0, n, 1, "all discarded");
+	finish();
+}
+
+static void discard(size_t size)
+{
+	discard_by(size, false);
+}
+
+static void discard_raw(size_t size)
+{
+	discard_by(size, true);
+}
+
+static void written(size_t size)
+{
+	int fd = weights(size), zero = SYS(open("/dev/zero", O_RDONLY));
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	for (size_t i = 0; i < n; i += 997) {
+		if (i % 2)
+			check_pages(p, i, i + 1, 1, "before");
+		CHECK(touch(p + i * PAGE, true) == SIGSEGV, "a write to page %zu", i);
+	}
+	CHECK(read(zero, p + 3 * PAGE, 10) < 0 && errno == EFAULT, "read(2) into it");
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, n, 1, "after");
+	finish();
+}
+
+static void private_write(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE, a = n / 4 + 3, b = n / 2 - 5;
+	char *p = map(fd, size, MAP_PRIVATE, 0), page[PAGE];
+
+	check_pages(p, 0, n, 1, "before");
+	SYS(mprotect(p + a * PAGE, (b - a) * PAGE, PROT_READ | PROT_WRITE));
+	fill_pages(p, a, b, 2);
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, a, 1, "below");
+		check_pages(p, a, b, 2, "written");
+		check_pages(p, b, n, 1, "above");
+	}
+	CHECK(pread(fd, page, PAGE, (off_t)(a * PAGE)) == PAGE, "pread");
+	page_check(page, a, 1, SEED, "the file");
+	SYS(madvise(p + a * PAGE, (b - a) * PAGE, MADV_DONTNEED));
+	check_pages(p, 0, n, 1, "given up");
+	CHECK(touch(p, true) == SIGSEGV, "a write to the rest");
+	finish();
+}
+
+static void shared_protect(size_t size)
+{
+	int fd = weights(size);
+	char *p = map(fd, size, MAP_SHARED, 0);
+
+	check_pages(p, 0, size / PAGE, 1, "before");
+	CHECK(mprotect(p, size, PROT_READ | PROT_WRITE) && errno == EACCES, "mprotect");
+	SYS(mprotect(p, size, PROT_READ));
+	check_pages(p, 0, size / PAGE, 1, "after");
+	finish();
+}
+
+/* Open for writing it is shared memory: what is written must be seen at once. */
+static void shared_writable(size_t size)
+{
+	size_t n = size / PAGE;
+
+	SYS(close(weights(size)));
+	int fd = SYS(open(path, O_RDWR | O_CLOEXEC));
+	char *p = map(fd, size, MAP_SHARED, 0);
+	check_pages(p, 0, n, 1, "before");
+	write_version(fd, n / 3, n / 2, 2);
+	check_pages(p, n / 3, n / 2, 2, "just written");
+	SYS(mprotect(p, PAGE, PROT_READ | PROT_WRITE));
+	finish();
+}
+
+static void forks(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	for (int i = 0; i < 3; i++) {
+		pid_t pid = SYS(fork());
+		if (!pid) {
+			check_pages(p, 0, n, 1, "child");
+			CHECK(touch(p + (n - 2) * PAGE, true) == SIGSEGV, "the child writes");
+			check_pages(p, 0, n, 1, "child again");
+			_exit(0);
+		}
+		check_pages(p, n / 3, n, 1, "parent");
+		expect_child(pid, "child");
+	}
+	check_pages(p, 0, n, 1, "after");
+	finish();
+}
+
+static void unmap_parts(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE, a = n / 4 + 3, b = n / 2 - 5;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	SYS(munmap(p + a * PAGE, (b - a) * PAGE));
+	CHECK(touch(p + a * PAGE, false) == SIGSEGV, "the hole");
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, a, 1, "below");
+		check_pages(p, b, n, 1, "above");
+	}
+	SYS(munmap(p, size));
+	CHECK(touch(p, false) == SIGSEGV, "all");
+	finish();
+}
+
+static void remaps(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size / 2, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n / 2, 1, "before");
+	p = SYS(mremap(p, size / 2, size, MREMAP_MAYMOVE));
+	check_pages(p, 0, n, 1, "grown");
+	p = SYS(mremap(p, size, size / 4, 0));
+	check_pages(p, 0, n / 4, 1, "shrunk");
+	char *to = map_anon(size);
+	p = SYS(mremap(p, size / 4, size / 4, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+	check_pages(p, 0, n / 4, 1, "moved");
+	finish();
+}
+
+static void locked(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	if (mlock(p + 5 * PAGE, 3 * PAGE))
+		skip("mlock is not permitted");
+	check_pages(p, 0, n, 1, "locked");
+	SYS(munlock(p + 5 * PAGE, 3 * PAGE));
+	check_pages(p, 0, n, 1, "unlocked");
+	finish();
+}
+
+static void twice(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0), *q = map(fd, size, MAP_PRIVATE, 0);
+
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, n, 1, "one");
+		check_pages(q, 0, n, 1, "the other");
+	}
+	SYS(munmap(p, size));
+	check_pages(q, 0, n, 1, "the other alone");
+	finish();
+}
+
+static void fixed(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *at = filled(size);
+
+	SYS(mmap(at + 3 * PAGE, size - 7 * PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)PAGE));
+	for (int round = 0; round < 2; round++) {
+		check_pages(at, 0, 3, 1, "below");
+		for (size_t i = 3; i < n - 4; i++)
+			page_check(at + i * PAGE, i - 2, 1, SEED, "mapped");
+		check_pages(at, n - 4, n, 1, "above");
+	}
+	finish();
+}
+
+static void advice(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED | MAP_POPULATE, 0);
+
+	SYS(madvise(p, size, MADV_RANDOM));
+	for (size_t i = 0; i < 2000; i++)
+		check_pages(p, i * 7919 % n, i * 7919 % n + 1, 1, "random");
+	CHECK(!posix_madvise(p, size, POSIX_MADV_WILLNEED), "posix_madvise");
+	SYS(madvise(p, size, MADV_SEQUENTIAL));
+	check_pages(p, 0, n, 1, "sequential");
+	SYS(madvise(p, size, MADV_COLD));
+	CHECK(!posix_madvise(p, size, POSIX_MADV_DONTNEED), "posix_madvise");
+	CHECK(madvise(p, size, MADV_FREE) && errno == EINVAL, "MADV_FREE");
+	check_pages(p, 0, n, 1, "cold");
+	finish();
+}
+
+/* The kernel reads what is away. */
+static void system_calls(size_t size)
+{
+	int fd = weights(size), out = SYS(temp_file(O_CLOEXEC));
+	char *p = map(fd, size, MAP_PRIVATE, 0), page[PAGE];
+
+	for (size_t at = 0; at < size;) {
+		ssize_t n = SYS(write(out, p + at, size - at));
+		at += (size_t)n;
+	}
+	for (size_t i = 0; i < size / PAGE; i++) {
+		CHECK(pread(out, page, PAGE, (off_t)(i * PAGE)) == PAGE, "pread");
+		page_check(page, i, 1, SEED, "written");
+	}
+	finish();
+}
+
+static bool within_seconds(bool (*is)(char *), char *p)
+{
+	for (int i = 0; i < 500; i++) {
+		if (is(p))
+			return true;
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	}
+	return false;
+}
+
+static char *other;
+static bool is_new(char *p)
+{
+	return !memcmp(p, other, PAGE);
+}
+
+static void changed(size_t size)
+{
+	int fd = weights(size), rw = SYS(open(path, O_RDWR | O_CLOEXEC));
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0), page[PAGE];
+
+	check_pages(p, 0, n, 1, "before");
+	write_version(rw, 0, n, 2);
+	page_fill(other = page, n - 1, 2, SEED);
+	CHECK(within_seconds(is_new, p + (n - 1) * PAGE), "what was written to the file is not seen");
+	/* What was in flight when that was noticed is gone with the next look. */
+	nanosleep(&(struct timespec){ .tv_sec = 2, .tv_nsec = 500000000 }, NULL);
+	check_pages(p, 0, n, 2, "changed");
+	finish();
+}
+
+static bool is_gone(char *p)
+{
+	return touch(p, false) == SIGBUS;
+}
+
+static void truncated(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE, left = n / 2 + 7;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	SYS(truncate(path, (off_t)(left * PAGE)));
+	CHECK(within_seconds(is_gone, p + (n - 1) * PAGE), "what was cut off is still there");
+	CHECK(within_seconds(is_gone, p + left * PAGE), "the first page that was cut off");
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, left, 1, "what is left");
+	finish();
+}
+
+struct reader {
+	pthread_t thread;
+	char *p;
+	size_t n, first;
+};
+
+static void *read_all(void *arg)
+{
+	struct reader *r = arg;
+
+	for (size_t i = 0; i < r->n; i++)
+		check_pages(r->p, (r->first + i) % r->n, (r->first + i) % r->n + 1, 1, "thread");
+	return NULL;
+}
+
+static void readers(size_t size)
+{
+	int fd = weights(size);
+	struct reader r[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		r[i] = (struct reader){ .p = i ? r[0].p : map(fd, size, MAP_SHARED, 0),
+					.n = size / PAGE,
+					.first = i % 2 ? i * 3000 : 0 };
+		CHECK(!pthread_create(&r[i].thread, NULL, read_all, r + i), "pthread_create");
+	}
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(r[i].thread, NULL);
+	finish();
+}
+
+/* It is mapped while everything fits; what comes then makes it too much. */
+static void fitted(size_t size)
+{
+	int fd = weights(size / 8);
+	size_t n = size / 8 / PAGE;
+	char *p = map(fd, size / 8, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	char *q = filled(size);
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, n, 1, "the file");
+		check_pages(q, 0, size / PAGE, 1, "memory");
+	}
+	finish();
+}
+
+static const struct row rows[] = {
+	{ "weights-sweep", sweep, true },
+	{ "weights-closed", closed, true },
+	{ "weights-offset", offset, true },
+	{ "weights-tail", tail, true },
+	{ "weights-discard", discard, true },
+	{ "weights-discard-raw", discard_raw, true },
+	{ "weights-written", written, true },
+	{ "weights-private-write", private_write, true },
+	{ "weights-shared-protect", shared_protect, true },
+	{ "weights-shared-writable", shared_writable, false },
+	{ "weights-fork", forks, true },
+	{ "weights-unmap", unmap_parts, true },
+	{ "weights-remap", remaps, false },
+	{ "weights-locked", locked, true },
+	{ "weights-twice", twice, true },
+	{ "weights-fixed", fixed, true },
+	{ "weights-advice", advice, true },
+	{ "weights-system-calls", system_calls, true },
+	{ "weights-changed", changed, true },
+	{ "weights-truncated", truncated, true },
+	{ "weights-readers", readers, true },
+	{ "weights-fitted", fitted, true },
+};
+
+ROWS_MAIN(rows)
