@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Loads a model with node-llama-cpp into anonymous memory and decodes greedily from
+// Loads a model with node-llama-cpp into memory (or maps its file) and decodes greedily from
 // a fixed prompt. It knows nothing of emfatier: it is the unmodified program.
 
 import {createHash} from "node:crypto";
@@ -11,6 +11,7 @@ const OPTIONS = {
 	prompt: {default: 16, help: "tokens of the prompt"},
 	context: {default: 512, help: "tokens of the context"},
 	threads: {default: 2, help: "compute threads"},
+	mapped: {flag: true, help: "map the model's file instead of reading it"},
 	progress: {flag: true, help: "report on stderr, one JSON object a line"},
 	wait: {flag: true, help: "when done, stay until standard input ends"}
 };
@@ -70,7 +71,7 @@ async function main() {
 	report("load", 0, 100);
 	const model = await llama.loadModel({
 		modelPath: options.model,
-		useMmap: false,
+		useMmap: options.mapped ?? false,
 		gpuLayers: 0,
 		// it judges by free memory, which says little about far memory
 		ignoreMemorySafetyChecks: true,

@@ -61,9 +61,11 @@ async function model(settings) {
 	return made;
 }
 
-function title({share, store}, servers) {
+function title({share, store, mapped}, servers) {
 	if (!share)
 		return "all-local";
+	if (mapped)
+		return `${share * 100}% local, weights mapped`;
 	return `${share * 100}% local, ${store === "nbd" ? `${servers} memory servers` : "file"}`;
 }
 

@@ -59,6 +59,8 @@ function command(run, settings, model, uris) {
 	const decode = [process.execPath, join(HERE, "decode.mjs"), "--model", model, "--progress", "--wait"];
 	for (const name of ["tokens", "prompt", "context", "threads"])
 		decode.push(`--${name}`, String(settings[name]));
+	if (run.mapped)
+		decode.push("--mapped");
 	if (!run.budget)
 		return [...run.wrap ?? [], ...decode];
 

@@ -15,13 +15,13 @@ const count = (text) => {
 	return Number.isSafeInteger(n) && n >= 1 ? n : undefined;
 };
 
-// "all-local", "50" (percent of the model, default file store), "50-nbd" (on memory servers)
+// "all-local", "50" (percent of the model, default file store), "50-nbd" (on memory servers), "50-mapped" (its file mapped)
 function parseRuns(text) {
 	const runs = text.split(",").map((name) => {
 		if (name === "all-local")
 			return {name, store: null};
-		const [, percent, store] = /^([1-9]\d?)(-nbd)?$/.exec(name) ?? [];
-		return percent && {name, share: percent / 100, store: store ? "nbd" : "file"};
+		const [, percent, how] = /^([1-9]\d?)(-nbd|-mapped)?$/.exec(name) ?? [];
+		return percent && {name, share: percent / 100, store: how === "-nbd" ? "nbd" : "file", mapped: how === "-mapped"};
 	});
 
 	// the others are compared with it
@@ -34,7 +34,7 @@ const TABLE = {
 	prompt: {default: "16", parse: count, help: "tokens of the prompt"},
 	context: {default: "512", parse: count, help: "tokens of the context"},
 	threads: {default: String(Math.min(cpus().length, 2)), parse: count, help: "compute threads"},
-	runs: {default: "all-local,50,25,50-nbd", parse: parseRuns, help: "which runs: all-local first, then PERCENT or PERCENT-nbd"},
+	runs: {default: "all-local,50,25,50-nbd,50-mapped", parse: parseRuns, help: "which runs: all-local first, then PERCENT, PERCENT-nbd or PERCENT-mapped"},
 	servers: {default: "2", parse: count, help: "nbdkit memory servers of an nbd run"},
 	policy: {default: "", parse: String, help: "policy for emfatier run; none: its default"},
 	timeout: {default: "180", parse: count, help: "seconds that one run may take"},

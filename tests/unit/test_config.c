@@ -166,7 +166,7 @@ static void defaults(void **state)
 	assert_defaults();
 	described = 0;
 	config_describe(describe);
-	assert_int_equal(described, 22);
+	assert_int_equal(described, 23);
 	assert_int_equal(cfg.nclasses, 1);
 	cfg.nclasses = 0;
 	assert_defaults();
@@ -606,6 +606,22 @@ static void traits(void **state)
 	t.does = 0;
 	t.name = "kv-cache";
 	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[3]);
+	/* A glob without a slash is for the name alone; what is no mapping has none. */
+	assert_int_equal(read_inline("class.e.match=file:*.gguf;class.f.match=file:/m/*"), 0);
+	t.name = "";
+	assert_null(config_class(&cfg, &t));
+	t.file = "/models/a.gguf";
+	t.who = UINT32_MAX;
+	t.order = 9;
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[4]);
+	t.file = "/m/b/a.data";
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[5]);
+	assert_true(config_file_named(&cfg, "/x/y.gguf"));
+	assert_false(config_file_named(&cfg, "/x/y.gguf/z"));
+	t.file = NULL;
+	assert_int_equal(cfg.files, EMF_FILES_WEIGHTS);
+	assert_int_equal(read_inline("engine.files=off"), 0);
+	assert_int_equal(cfg.files, EMF_FILES_OFF);
 	assert_int_equal(read_inline("class.a.match=order=2"), 0);
 	t.order = 2;
 	t.who = 1;
