@@ -613,9 +613,9 @@ static void traits(void **state)
 	t.file = "/models/a.gguf";
 	t.who = UINT32_MAX;
 	t.order = 9;
-	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[4]);
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[0]);
 	t.file = "/m/b/a.data";
-	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[5]);
+	assert_ptr_equal(config_class(&cfg, &t), &cfg.classes[1]);
 	assert_true(config_file_named(&cfg, "/x/y.gguf"));
 	assert_false(config_file_named(&cfg, "/x/y.gguf/z"));
 	t.file = NULL;
