@@ -97,7 +97,7 @@ static long map_file(void *addr, size_t len, int prot, int flags, int fd, off_t 
 		     struct mapping *m, const void *caller)
 {
 	bool populate = flags & MAP_POPULATE || populate_future;
-	void *place = addr || len < BLOCK_SIZE ? NULL : k_map_aligned(pages(len), BLOCK_SIZE, 0);
+	void *place = addr || len < BLOCK_SIZE ? NULL : k_map_aligned(pages(len), BLOCK_SIZE, MAP_NORESERVE);
 
 	flags &= ~MAP_POPULATE;
 	long r = place ? k_mmap(place, len, prot, flags | MAP_FIXED, fd, off)

@@ -28,7 +28,7 @@ struct mapping {
 	bool shared;
 };
 
-static _Atomic bool any;	/* is, or was, anything managed so? */
+static _Atomic bool any;	    /* is, or was, anything managed so? */
 static _Atomic uint64_t next_check; /* ns */
 
 static uint64_t round_up(uint64_t n)
@@ -255,7 +255,8 @@ void mapped_adopt(struct mapping *m, void *addr, const void *caller)
 /* Puts a mapping of the file where the region is. */
 static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)
 {
-	long at = k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
+	long at =
+	    k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
 
 	if (at < 0)
 		return (int)at;

@@ -50,7 +50,8 @@ void mapped_start(void);
 
 /* A read of a file came out shorter than it was. */
 void mapped_shortened(void);
-/* A thread writes to [addr, addr + len) of it: from now on that is read-only for the kernel, too. */
+/* A thread writes to [addr, addr + len) of it: from now on that is read-only for the kernel, too.
+ */
 void mapped_written(uintptr_t addr, size_t len);
 /* By the mover, in each round: looks now and then whether files have changed. */
 void mapped_check(void);

@@ -73,8 +73,9 @@ int source_look(int fd, struct source *out, const char **why)
 
 bool source_is_weights_name(const char *path)
 {
-	static const char *const globs[] = { "*.gguf", "*.safetensors", "*.onnx", "*.onnx_data",
-					     "*.onnx.data", "*.pt", "*.pth", "*.bin" };
+	static const char *const globs[] = { "*.gguf",	    "*.safetensors", "*.onnx",
+					     "*.onnx_data", "*.onnx.data",   "*.pt",
+					     "*.pth",	    "*.bin" };
 
 	for (size_t i = 0; i < sizeof(globs) / sizeof(globs[0]); i++)
 		if (config_glob(globs[i], path))

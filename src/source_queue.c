@@ -47,7 +47,8 @@ static size_t *progress(struct emf_io *io)
 
 static void *map_ring(int fd, size_t len, uint64_t what)
 {
-	long r = k_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)what);
+	long r =
+	    k_mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)what);
 
 	return r < 0 ? NULL : (void *)r;
 }
@@ -59,7 +60,8 @@ static int ring_open(struct ring *r, unsigned depth)
 	r->fd = (int)k_syscall(SYS_io_uring_setup, depth, (long)&p, 0, 0, 0, 0);
 	if (r->fd < 0)
 		return r->fd;
-	char *sq = map_ring(r->fd, p.sq_off.array + p.sq_entries * sizeof(unsigned), IORING_OFF_SQ_RING);
+	char *sq =
+	    map_ring(r->fd, p.sq_off.array + p.sq_entries * sizeof(unsigned), IORING_OFF_SQ_RING);
 	char *cq = map_ring(r->fd, p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe),
 			    IORING_OFF_CQ_RING);
 	r->sqes = map_ring(r->fd, p.sq_entries * sizeof(struct io_uring_sqe), IORING_OFF_SQES);
@@ -82,7 +84,8 @@ static int ring_open(struct ring *r, unsigned depth)
 /* There is always room: as many entries as there may be reads in flight. */
 static void ring_add(struct ring *r, struct emf_io *io)
 {
-	unsigned tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed), i = tail & r->sq_mask;
+	unsigned tail = atomic_load_explicit(r->sq_tail, memory_order_relaxed),
+		 i = tail & r->sq_mask;
 	size_t at = *progress(io);
 	uint64_t offset;
 
