@@ -97,7 +97,8 @@ static long map_file(void *addr, size_t len, int prot, int flags, int fd, off_t 
 		     struct mapping *m, const void *caller)
 {
 	bool populate = flags & MAP_POPULATE || populate_future;
-	void *place = addr || len < BLOCK_SIZE ? NULL : k_map_aligned(pages(len), BLOCK_SIZE, MAP_NORESERVE);
+	void *place =
+	    addr || len < BLOCK_SIZE ? NULL : k_map_aligned(pages(len), BLOCK_SIZE, MAP_NORESERVE);
 
 	flags &= ~MAP_POPULATE;
 	long r = place ? k_mmap(place, len, prot, flags | MAP_FIXED, fd, off)
@@ -120,8 +121,8 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 {
 	int saved = errno;
 	struct mapping *m = fd >= 0 && len >= managed_min && !lock_future && engine_wants(len)
-				    ? mapped_look(len, prot, flags, fd, (uint64_t)off)
-				    : NULL;
+				? mapped_look(len, prot, flags, fd, (uint64_t)off)
+				: NULL;
 	if (m) {
 		long at = map_file(addr, len, prot, flags, fd, off, m, __builtin_return_address(0));
 		errno = saved;
@@ -253,7 +254,8 @@ static int discard(void *addr, size_t len, int advice)
 	return r;
 }
 
-/* What it says of a file's memory, which to the kernel is none. True: that is all there is to it. */
+/* What it says of a file's memory, which to the kernel is none. True: that is all there is to it.
+ */
 static bool advise_mapped(void *addr, size_t len, int advice, int *result)
 {
 	*result = 0;

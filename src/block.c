@@ -364,12 +364,13 @@ static void lose(struct block *b, int status)
 	set_state(b, LOST);
 	atomic_fetch_add(&engine.stats->lost_bytes, len);
 	int err = uffd_poison(&engine.uffd, p, len);
-	log_at(status == -ENODATA ? LOG_INFO : LOG_ERROR, "%zu bytes at %p are lost: the %s; touching them raises SIGBUS", len, (void *)p,
-		  status == -EBADMSG	 ? "store returned other data than was written"
-		  : status == -ETIMEDOUT ? "store did not answer within store.timeout"
-		  : status == -ENODATA	 ? "file that was mapped there has been truncated"
-		  : source		 ? "file that was mapped there could not be read"
-					 : "store could not be read");
+	log_at(status == -ENODATA ? LOG_INFO : LOG_ERROR,
+	       "%zu bytes at %p are lost: the %s; touching them raises SIGBUS", len, (void *)p,
+	       status == -EBADMSG     ? "store returned other data than was written"
+	       : status == -ETIMEDOUT ? "store did not answer within store.timeout"
+	       : status == -ENODATA   ? "file that was mapped there has been truncated"
+	       : source		      ? "file that was mapped there could not be read"
+				      : "store could not be read");
 	/* Pages that are there are newer than what is lost; others are poisoned when they fault. */
 	if (err && err != -EAGAIN && err != -EEXIST) {
 		/* Without poison the thread would wait for ever. */
@@ -999,7 +1000,9 @@ void block_inherit(struct block *b)
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
-	b->flags = state != LOCAL || b->region->source ? 0 : b->slot != NO_SLOT ? B_UNSURE : B_DIRTY;
+	b->flags = state != LOCAL || b->region->source ? 0
+		   : b->slot != NO_SLOT		       ? B_UNSURE
+						       : B_DIRTY;
 	b->state = NONE;
 	if (b->slot != NO_SLOT)
 		slot_share(b->slot);

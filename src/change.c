@@ -210,7 +210,8 @@ static void forget_empty(uintptr_t start, uintptr_t end)
 		for (; r->registered && b <= last; b++) {
 			uintptr_t s = (uintptr_t)block_start(b);
 			if (s < start || s + block_len(b) > end || b->state != LOCAL ||
-			    uffd_presence(&engine.uffd, (void *)s, block_len(b), &found) || found.bytes)
+			    uffd_presence(&engine.uffd, (void *)s, block_len(b), &found) ||
+			    found.bytes)
 				continue;
 			if (r->source)
 				block_refetch(b);

@@ -297,7 +297,8 @@ static void inherit(struct region *r)
 			block_reset(r->blocks + i);
 	/* All of it is there, in memory like any other, but the program may not write to it. */
 	if (!inherited && r->source && r->registered)
-		k_syscall(SYS_mprotect, (long)r->start, (long)(r->end - r->start), PROT_READ, 0, 0, 0);
+		k_syscall(SYS_mprotect, (long)r->start, (long)(r->end - r->start), PROT_READ, 0, 0,
+			  0);
 }
 
 /* Protection by userfaultfd is not inherited. */
@@ -305,7 +306,8 @@ static void protect_again(struct region *r)
 {
 	for (size_t i = 0; r->source && i < r->nblocks; i++)
 		if (r->blocks[i].state == LOCAL)
-			uffd_protect(&engine.uffd, block_start(r->blocks + i), block_len(r->blocks + i), true);
+			uffd_protect(&engine.uffd, block_start(r->blocks + i),
+				     block_len(r->blocks + i), true);
 }
 
 static void inherit_regions(void)
