@@ -13,17 +13,16 @@
  *   others    -> FREE       the owner closes
  */
 #include "reconnect.h"
-#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "../log.h"
-#include "../provider/io.h"
+#include "queue.h"
 #include "ready.h"
-#include "timer.h"
 
 #define REQUESTS 16u /* queues open at once */
 #define FIRST_BACKOFF_NS 20000000ull
@@ -265,9 +264,7 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	struct reconnect_queue *rq;
 	int rc;
 
-	if (!depth)
-		depth = 1;
-	rq = store_alloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
+	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth, offsetof(struct reconnect_queue, idle));
 	if (!rq)
 		return -ENOMEM;
 	rq->request = take_request(r);
@@ -278,10 +275,8 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	rq->q.ops = &queue_ops;
 	rq->link = r;
 	rq->request->kind = kind;
-	rq->request->depth = depth;
-	for (unsigned i = 0; i < depth; i++)
-		io_push(&rq->idle, &rq->io[i].low);
-	rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
+	rq->request->depth = depth ? depth : 1;
+	rc = queue_open_below(r->next, kind, depth, &rq->next);
 	if (rc) {
 		atomic_store(&rq->request->state, FREE);
 		store_free(rq);
@@ -416,12 +411,7 @@ int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int 
 	r->next = next;
 	r->stats = stats;
 	r->wake_fd = wake_fd;
-	r->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps,
-		.max_length = next->max_length,
-	};
+	r->be = backend_like(next, &backend_ops);
 	r->ready_fd = ready_open();
 	if (r->ready_fd < 0) {
 		rc = r->ready_fd;
