@@ -361,7 +361,7 @@ static int crypt_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 			break;
 	}
 	if (!rc)
-		rc = queue_open_below(c->next, kind, depth, &cq->next);
+		rc = c->next->ops->queue_open(c->next, kind, depth, &cq->next);
 	if (rc) {
 		free_queue(cq);
 		return rc;

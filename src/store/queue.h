@@ -7,7 +7,6 @@
 #ifndef EMF_STORE_QUEUE_H
 #define EMF_STORE_QUEUE_H
 
-#include <errno.h>
 #include <unistd.h>
 
 #include "../provider/io.h"
@@ -29,13 +28,7 @@ static inline void *queue_alloc(size_t head, size_t each, unsigned depth, size_t
 	return q;
 }
 
-static inline int queue_open_below(struct emf_backend *next, enum emf_queue_kind kind, unsigned depth,
-				   struct emf_queue **out)
-{
-	return next->ops->queue_open(next, kind, depth ? depth : 1, out);
-}
-
-/* The same, with a timer for the queue above; both or none. */
+/* The queue below, with a timer for the one above; both or none. */
 static inline int queue_open_timed(struct emf_backend *next, enum emf_queue_kind kind, unsigned depth,
 				   struct timer *timer, struct emf_queue **out)
 {
@@ -43,13 +36,13 @@ static inline int queue_open_timed(struct emf_backend *next, enum emf_queue_kind
 
 	if (rc)
 		return rc;
-	rc = queue_open_below(next, kind, depth, out);
+	rc = next->ops->queue_open(next, kind, depth, out);
 	if (rc)
 		close(timer->fd);
 	return rc;
 }
 
-/* What a link says of itself that is as the backend below. */
+/* What a link says of itself that is as the backend below (link.h's, too). */
 static inline struct emf_backend backend_like(const struct emf_backend *next,
 					      const struct emf_backend_ops *ops)
 {

@@ -275,8 +275,8 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	rq->q.ops = &queue_ops;
 	rq->link = r;
 	rq->request->kind = kind;
-	rq->request->depth = depth ? depth : 1;
-	rc = queue_open_below(r->next, kind, depth, &rq->next);
+	rq->request->depth = depth;
+	rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
 	if (rc) {
 		atomic_store(&rq->request->state, FREE);
 		store_free(rq);
