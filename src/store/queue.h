@@ -24,13 +24,14 @@ static inline void *queue_alloc(size_t head, size_t each, unsigned depth, size_t
 	char *q = store_alloc(1, head + n * each);
 
 	for (unsigned i = 0; q && i < n; i++)
-		io_push((struct io_list *)(void *)(q + idle), (struct emf_io *)(void *)(q + head + i * each));
+		io_push((struct io_list *)(void *)(q + idle),
+			(struct emf_io *)(void *)(q + head + i * each));
 	return q;
 }
 
 /* The queue below, with a timer for the one above; both or none. */
-static inline int queue_open_timed(struct emf_backend *next, enum emf_queue_kind kind, unsigned depth,
-				   struct timer *timer, struct emf_queue **out)
+static inline int queue_open_timed(struct emf_backend *next, enum emf_queue_kind kind,
+				   unsigned depth, struct timer *timer, struct emf_queue **out)
 {
 	int rc = timer_open(timer);
 
