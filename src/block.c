@@ -687,6 +687,14 @@ void block_unslot(struct block *b)
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 }
 
+void block_distrust_slot(struct block *b)
+{
+	if (b->state == LOCAL || b->state == STANDBY)
+		block_unslot(b);
+	else if (b->state == TAKING || b->state == FETCHING)
+		b->flags |= B_DIRTY;
+}
+
 void block_dirty(struct block *b)
 {
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
@@ -950,7 +958,7 @@ void block_inherit(struct block *b)
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
-	b->flags = state != LOCAL ? 0 : b->slot != NO_SLOT ? B_UNSURE : B_DIRTY;
+	b->flags = state != LOCAL ? 0 : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY : B_UNSURE;
 	b->state = NONE;
 	if (b->slot != NO_SLOT)
 		slot_share(b->slot);

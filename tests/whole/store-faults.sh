@@ -135,10 +135,11 @@ else
 	not_ok "back in time" "$(gist "$T/back.out") $(gist "$T/back.err")"
 fi
 
-# ... one that comes back empty, what was there and nothing else.
+# ... one that comes back empty, what was there alone and nothing else.
 words empty "store.uri=${uri_of[b]};store.timeout=5s"
 wait_for 10 is_far 30
-far=$(far_mib)
+far=
+wait_for 10 far_rests
 kill_server b
 server b 256M
 touch "$T/empty.go"
