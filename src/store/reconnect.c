@@ -44,6 +44,7 @@ struct reconnect {
 	int wake_fd;
 	int ready_fd;
 	_Atomic uint32_t losses;
+	_Atomic bool failing;
 	struct request request[REQUESTS];
 	/* the thread's */
 	uint64_t retry_at, backoff;
@@ -306,6 +307,11 @@ uint32_t reconnect_losses(const struct emf_backend *be)
 	return atomic_load(&((const struct reconnect *)be)->losses);
 }
 
+bool reconnect_is_failing(const struct emf_backend *be)
+{
+	return atomic_load(&((const struct reconnect *)be)->failing);
+}
+
 static void serve(struct reconnect *r, struct request *q)
 {
 	uint32_t state = WANTED;
@@ -319,11 +325,13 @@ static void serve(struct reconnect *r, struct request *q)
 			     : r->backoff < LAST_BACKOFF_NS / 2 ? r->backoff * 2
 								: LAST_BACKOFF_NS;
 		r->retry_at = timer_now() + r->backoff;
+		atomic_store(&r->failing, true);
 	} else {
 		/* It was away: also where we had cut the connection, it may be another by now. */
 		if (r->backoff)
 			atomic_fetch_add(&r->losses, 1);
 		r->backoff = 0;
+		atomic_store(&r->failing, false);
 	}
 	state = OPENING;
 	if (atomic_compare_exchange_strong(&q->state, &state, rc ? WANTED : READY))
@@ -381,7 +389,7 @@ static int reconnect_link_forked(struct emf_backend *be, const int *fds)
 	for (unsigned i = 0; i < REQUESTS; i++)
 		r->request[i].state = FREE;
 	r->retry_at = r->backoff = 0;
-	r->told = false;
+	r->told = r->failing = false;
 	r->ready_fd = ready_open();
 	return r->ready_fd < 0 ? r->ready_fd : 0;
 }
