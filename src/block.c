@@ -22,6 +22,8 @@
 #include "trace.h"
 #include "transfer.h"
 
+#define PART_PIECE (128ul << 10) /* of a frame, copied at a time when a block is cut */
+
 void list_append(struct block_list *l, struct block *b)
 {
 	b->list = l;
@@ -709,6 +711,14 @@ void block_unslot(struct block *b)
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 }
 
+void block_distrust_slot(struct block *b)
+{
+	if (b->state == LOCAL || b->state == STANDBY)
+		block_unslot(b);
+	else if (b->state == TAKING || b->state == FETCHING)
+		b->flags |= B_DIRTY;
+}
+
 void block_dirty(struct block *b)
 {
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
@@ -828,6 +838,7 @@ void block_loosen(struct block *b)
 			lose(b, -ENOMEM);
 			break;
 		}
+		engine_room_short(block_len(b));
 		memcpy(frame_addr(f, b), from, block_len(b));
 		frame_meta(f)->bytes = (uint32_t)block_len(b);
 		engine_account((int64_t)block_len(b));
@@ -852,9 +863,17 @@ static bool take_part(struct block *b, uint32_t whole)
 
 	if (f == NO_FRAME)
 		return false;
-	memcpy(frame_addr(f, b), frame_addr(whole, b), block_len(b));
-	frame_meta(f)->bytes = (uint32_t)block_len(b);
-	engine_account((int64_t)block_len(b));
+	char *to = frame_addr(f, b), *from = frame_addr(whole, b);
+	/* So that no more than a piece is there twice: there may be no room for it. */
+	for (size_t at = 0, n; at < block_len(b); at += n) {
+		n = block_len(b) - at < PART_PIECE ? block_len(b) - at : PART_PIECE;
+		memcpy(to + at, from + at, n);
+		frame_meta(f)->bytes += (uint32_t)n;
+		engine_account((int64_t)n);
+		frame_release_part(from + at, n);
+		frame_meta(whole)->bytes -= (uint32_t)n;
+		engine_account(-(int64_t)n);
+	}
 	hold_frame(b, f);
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~(B_UNSURE | B_PREFETCHED));
 	return true;
@@ -962,6 +981,7 @@ void block_widened(struct block *b, size_t had)
 	size_t more = block_len(b) - had;
 
 	if (b->state == LOCAL) {
+		engine_room_short(more);
 		engine_account((int64_t)more);
 		block_unslot(b);
 	} else if (b->state == FAR || b->state == FETCHING) {
@@ -1000,9 +1020,9 @@ void block_inherit(struct block *b)
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
-	b->flags = state != LOCAL || b->region->source ? 0
-		   : b->slot != NO_SLOT		       ? B_UNSURE
-						       : B_DIRTY;
+	b->flags = state != LOCAL || b->region->source		    ? 0
+		   : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY
+							      : B_UNSURE;
 	b->state = NONE;
 	if (b->slot != NO_SLOT)
 		slot_share(b->slot);

@@ -192,6 +192,9 @@ bool block_own_slot(struct block *b);
 enum block_verdict { BLOCK_ZERO, BLOCK_SAME, BLOCK_WRITTEN, BLOCK_FAILED };
 void block_written(struct block *b, enum block_verdict v);
 
+/* The slot may not have its content any more: where that is here, too, it stays or is written anew. */
+void block_distrust_slot(struct block *b);
+
 /* The program's write to a protected block: from now on it is dirty and writable. */
 void block_dirty(struct block *b);
 

@@ -98,6 +98,20 @@ void engine_audit(void)
 #endif
 }
 
+void engine_heed_losses(void)
+{
+	static uint32_t seen;
+	uint32_t losses = store_losses(&engine.store);
+	struct region *r;
+
+	if (losses == seen)
+		return;
+	seen = losses;
+	for (size_t i = 0; (r = region_at(i)); i++)
+		for (size_t k = 0; r->registered && !r->source && k < r->nblocks; k++)
+			block_distrust_slot(r->blocks + k);
+}
+
 /* Something fetched ahead, or a probe, whose frame can be had at once. */
 static bool reclaim(void)
 {
@@ -105,6 +119,7 @@ static bool reclaim(void)
 
 	if (engine.hold)
 		return false;
+	engine_heed_losses();
 	if (b && b->state == STANDBY && !(b->flags & (B_DIRTY | B_UNSURE))) {
 		atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_len(b));
 		block_drop(b);

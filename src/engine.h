@@ -190,6 +190,11 @@ void engine_kick_mover(void);
 void engine_discard_standby(struct block *b);
 /* A write-out failed: none for a second, and a warning once in a while. */
 void engine_store_failed(int why);
+/*
+ * Where contact to the store was lost since the last look: a server that comes back may be another,
+ * and empty, so what is here, too, is not dropped for the copy there.
+ */
+void engine_heed_losses(void);
 /* A thread waits for the block since `since` (ns). */
 void engine_wanted(struct block *b, uint64_t since);
 /* Wakes all that wait for it. resolved: they need not fault again. */

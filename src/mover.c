@@ -536,6 +536,7 @@ static void wait_for_work(void)
 static bool work(void)
 {
 	transfer_expire(&pool);
+	engine_heed_losses();
 	lose_hopeless();
 	held = change_settle();
 	mapped_check();

@@ -11,17 +11,17 @@
  */
 #define _GNU_SOURCE 1 /* syscall */
 #include "crypt.h"
-#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-#include "../provider/io.h"
+#include "queue.h"
 #include "ready.h"
 #include "store.h"
 
@@ -342,9 +342,7 @@ static int crypt_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 	struct crypt_queue *cq;
 	int rc;
 
-	if (!depth)
-		depth = 1;
-	cq = store_alloc(1, sizeof(*cq) + depth * sizeof(cq->io[0]));
+	cq = queue_alloc(sizeof(*cq), sizeof(cq->io[0]), depth, offsetof(struct crypt_queue, idle));
 	if (!cq)
 		return -ENOMEM;
 	cq->q.ops = &queue_ops;
@@ -368,8 +366,6 @@ static int crypt_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 		free_queue(cq);
 		return rc;
 	}
-	for (unsigned i = 0; i < depth; i++)
-		io_push(&cq->idle, &cq->io[i].low);
 	*out = &cq->q;
 	return 0;
 }
@@ -432,12 +428,8 @@ int crypt_open(struct emf_backend *next, const struct emf_aead *aead, struct emf
 	c->ready_fd = ready_open();
 	c->next = next;
 	c->aead = aead;
-	c->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps,
-		.max_length = CRYPT_LENGTH,
-	};
+	c->be = backend_like(next, &backend_ops);
+	c->be.max_length = CRYPT_LENGTH;
 	c->table_bytes = (size_t)(next->size / STORE_CLUSTER + 1) * sizeof(*c->version);
 	c->version = map(c->table_bytes, MAP_PRIVATE | MAP_NORESERVE);
 	c->epochs = map(PAGE, MAP_SHARED);

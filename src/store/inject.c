@@ -1,17 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "inject.h"
-#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../provider/io.h"
 #include "../provider/uri.h"
-#include "timer.h"
+#include "queue.h"
 
 struct inject_link {
 	struct emf_backend be;
@@ -253,25 +252,16 @@ static int inject_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 	struct inject_queue *iq;
 	int rc;
 
-	if (!depth)
-		depth = 1;
-	iq = store_alloc(1, sizeof(*iq) + depth * sizeof(iq->io[0]));
+	iq = queue_alloc(sizeof(*iq), sizeof(iq->io[0]), depth, offsetof(struct inject_queue, idle));
 	if (!iq)
 		return -ENOMEM;
-	rc = timer_open(&iq->timer);
-	if (!rc) {
-		rc = l->next->ops->queue_open(l->next, kind, depth, &iq->next);
-		if (rc)
-			close(iq->timer.fd);
-	}
+	rc = queue_open_timed(l->next, kind, depth, &iq->timer, &iq->next);
 	if (rc) {
 		store_free(iq);
 		return rc;
 	}
 	iq->q.ops = &queue_ops;
 	iq->link = l;
-	for (unsigned i = 0; i < depth; i++)
-		io_push(&iq->idle, &iq->io[i].low);
 	*out = &iq->q;
 	return 0;
 }
@@ -295,12 +285,8 @@ int inject_open(struct emf_backend *next, const struct inject *what, struct emf_
 	l->next = next;
 	l->what = *what;
 	l->random = what->seed * 0x2545f4914f6cdd1du;
-	l->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps & ~(uint32_t)EMF_CAP_SYNC,
-		.max_length = next->max_length,
-	};
+	l->be = backend_like(next, &backend_ops);
+	l->be.caps &= ~(uint32_t)EMF_CAP_SYNC;
 	*out = &l->be;
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "../arena.h"
 #include "link.h"
+#include "queue.h"
 
 struct link_queue {
 	struct emf_queue q;
@@ -144,10 +145,5 @@ static const struct emf_backend_ops backend_ops = {
 void link_init(struct link *l, struct emf_backend *next)
 {
 	l->next = next;
-	l->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps,
-		.max_length = next->max_length,
-	};
+	l->be = backend_like(next, &backend_ops);
 }

@@ -13,17 +13,16 @@
  *   others    -> FREE       the owner closes
  */
 #include "reconnect.h"
-#include "memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "../log.h"
-#include "../provider/io.h"
+#include "queue.h"
 #include "ready.h"
-#include "timer.h"
 
 #define REQUESTS 16u /* queues open at once */
 #define FIRST_BACKOFF_NS 20000000ull
@@ -45,6 +44,7 @@ struct reconnect {
 	int wake_fd;
 	int ready_fd;
 	_Atomic uint32_t losses;
+	_Atomic bool failing;
 	struct request request[REQUESTS];
 	/* the thread's */
 	uint64_t retry_at, backoff;
@@ -265,9 +265,7 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	struct reconnect_queue *rq;
 	int rc;
 
-	if (!depth)
-		depth = 1;
-	rq = store_alloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
+	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth, offsetof(struct reconnect_queue, idle));
 	if (!rq)
 		return -ENOMEM;
 	rq->request = take_request(r);
@@ -279,8 +277,6 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	rq->link = r;
 	rq->request->kind = kind;
 	rq->request->depth = depth;
-	for (unsigned i = 0; i < depth; i++)
-		io_push(&rq->idle, &rq->io[i].low);
 	rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
 	if (rc) {
 		atomic_store(&rq->request->state, FREE);
@@ -311,6 +307,11 @@ uint32_t reconnect_losses(const struct emf_backend *be)
 	return atomic_load(&((const struct reconnect *)be)->losses);
 }
 
+bool reconnect_is_failing(const struct emf_backend *be)
+{
+	return atomic_load(&((const struct reconnect *)be)->failing);
+}
+
 static void serve(struct reconnect *r, struct request *q)
 {
 	uint32_t state = WANTED;
@@ -324,11 +325,13 @@ static void serve(struct reconnect *r, struct request *q)
 			     : r->backoff < LAST_BACKOFF_NS / 2 ? r->backoff * 2
 								: LAST_BACKOFF_NS;
 		r->retry_at = timer_now() + r->backoff;
+		atomic_store(&r->failing, true);
 	} else {
 		/* It was away: also where we had cut the connection, it may be another by now. */
 		if (r->backoff)
 			atomic_fetch_add(&r->losses, 1);
 		r->backoff = 0;
+		atomic_store(&r->failing, false);
 	}
 	state = OPENING;
 	if (atomic_compare_exchange_strong(&q->state, &state, rc ? WANTED : READY))
@@ -386,7 +389,7 @@ static int reconnect_link_forked(struct emf_backend *be, const int *fds)
 	for (unsigned i = 0; i < REQUESTS; i++)
 		r->request[i].state = FREE;
 	r->retry_at = r->backoff = 0;
-	r->told = false;
+	r->told = r->failing = false;
 	r->ready_fd = ready_open();
 	return r->ready_fd < 0 ? r->ready_fd : 0;
 }
@@ -416,12 +419,7 @@ int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int 
 	r->next = next;
 	r->stats = stats;
 	r->wake_fd = wake_fd;
-	r->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps,
-		.max_length = next->max_length,
-	};
+	r->be = backend_like(next, &backend_ops);
 	r->ready_fd = ready_open();
 	if (r->ready_fd < 0) {
 		rc = r->ready_fd;

@@ -32,5 +32,7 @@ uint64_t reconnect_work(struct emf_backend *be, uint64_t now);
 uint32_t reconnect_losses(const struct emf_backend *be);
 /* Is a connection missing? */
 bool reconnect_is_down(const struct emf_backend *be);
+/* Has an attempt to make one failed since the last that did not? Any thread. */
+bool reconnect_is_failing(const struct emf_backend *be);
 
 #endif

@@ -33,6 +33,7 @@
 #define TICK_NS 10000000ull /* how often it is looked for what is late */
 /* Late is what takes so many times the 99th percentile, within bounds: scheduling is no fault. */
 #define LATE_DEMAND 16u
+#define GRACE_PART 8u /* of the timeout: how long a write waits for a new connection */
 #define LATE_DEMAND_NS 50000000ull
 #define LATE_BULK 64u
 #define LATE_BULK_NS 500000000ull
@@ -44,6 +45,8 @@ struct task {
 	struct range range; /* of the slot */
 	unsigned pending;   /* parts */
 	uint16_t bad;	    /* columns that failed: of a write, or to be rescued */
+	uint16_t cut;	    /* of a write: those of them that only lack a connection */
+	bool again;	    /* a write has waited for connections */
 	int status;	    /* why, the worst */
 	void *parity;	    /* a write's buffer */
 };
@@ -77,6 +80,8 @@ struct part_queue {
 	struct task *idle, *tasks;
 	struct task *waiting, **waiting_end; /* writes without a parity buffer */
 	struct task *to_rescue;		     /* read, but for their bad columns */
+	struct task *held;		     /* writes that wait for connections */
+	uint64_t away_since[STORE_LEAVES];   /* ns: the member has no connection; 0: it has */
 	struct io_list refused;
 	struct part *parts;
 	unsigned nparts;
@@ -251,6 +256,31 @@ static void task_end(struct part_queue *rq, struct task *t, int status)
 	io_end(&rq->q, up, status);
 }
 
+static bool is_cut(int status)
+{
+	return status == -ENOTCONN || status == -ETIMEDOUT;
+}
+
+/* Are these columns worth waiting for: has each member a connection, or will it at once? */
+static bool may_come(const struct part_queue *rq, const struct task *t, bool *all_up)
+{
+	const struct redundant *r = rq->r;
+	uint64_t grace = r->o.timeout_ms * 1000000ull / GRACE_PART;
+
+	*all_up = true;
+	for (unsigned c = 0; t->cut >> c; c++) {
+		unsigned m = member_of(r, t->slot, c);
+
+		if (!(t->cut >> c & 1) || reconnect_is_up(rq->member[m]))
+			continue;
+		*all_up = false;
+		if (reconnect_is_failing(r->member[m]) ||
+		    (rq->away_since[m] && timer_now() - rq->away_since[m] > grace))
+			return false;
+	}
+	return true;
+}
+
 static void write_end(struct part_queue *rq, struct task *t)
 {
 	struct redundant *r = rq->r;
@@ -274,7 +304,12 @@ static void rescue_next(struct part_queue *rq);
 
 static void task_settled(struct part_queue *rq, struct task *t)
 {
-	if (t->up->op == EMF_WRITE) {
+	bool all_up;
+
+	if (t->up->op == EMF_WRITE && t->cut && !rq->closing && may_come(rq, t, &all_up)) {
+		t->next = rq->held;
+		rq->held = t;
+	} else if (t->up->op == EMF_WRITE) {
 		write_end(rq, t);
 	} else if (t->up->op == EMF_TRIM) {
 		task_end(rq, t, 0); /* a failed trim costs space, no more */
@@ -348,6 +383,15 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 	return true;
 }
 
+static void write_failed(struct task *t, unsigned column, int status)
+{
+	note(t, status);
+	t->bad |= (uint16_t)(1u << column);
+	/* Once is enough: what is late again would be late for ever. */
+	if (is_cut(status) && !t->again)
+		t->cut |= (uint16_t)(1u << column);
+}
+
 static void part_done(struct emf_io *io)
 {
 	struct part *p = (struct part *)io;
@@ -362,8 +406,7 @@ static void part_done(struct emf_io *io)
 		if (!read_ended(rq, p, io->status))
 			return;
 	} else if (io->status) {
-		note(t, io->status);
-		t->bad |= (uint16_t)(1u << p->column);
+		write_failed(t, p->column, io->status);
 	}
 	p->busy = false;
 	io_push(&rq->spare, io);
@@ -656,29 +699,21 @@ static void encode(struct part_queue *rq, struct task *t)
 	}
 }
 
-static void start_write(struct part_queue *rq, struct task *t)
+/* Starts a write's transfers to these columns. */
+static void send_columns(struct part_queue *rq, struct task *t, unsigned columns)
 {
 	struct redundant *r = rq->r;
 	size_t column = (size_t)r->layout.column;
-	uint64_t high = atomic_load(&r->high);
 
-	atomic_fetch_add(&r->version[t->slot], 1);
-	while (high <= t->slot && !atomic_compare_exchange_weak(&r->high, &high, t->slot + 1))
-		;
-	r->extent[t->slot] = (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
-	redundant_clear_stale(r, t->slot, ~0u);
-	if (t->parity)
-		encode(rq, t);
 	t->pending = 1; /* this function */
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, t->range);
 		char *from = t->up->buf;
 
-		if (in.from >= in.to)
+		if (in.from >= in.to || !(columns >> c & 1))
 			continue;
 		if (!reconnect_is_up(rq->member[member_of(r, t->slot, c)])) {
-			note(t, -ENOTCONN);
-			t->bad |= (uint16_t)(1u << c);
+			write_failed(t, c, -ENOTCONN);
 			continue;
 		}
 		if (is_parity(r, c))
@@ -689,6 +724,45 @@ static void start_write(struct part_queue *rq, struct task *t)
 	}
 	if (!--t->pending)
 		task_settled(rq, t);
+}
+
+static void start_write(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	uint64_t high = atomic_load(&r->high);
+
+	atomic_fetch_add(&r->version[t->slot], 1);
+	while (high <= t->slot && !atomic_compare_exchange_weak(&r->high, &high, t->slot + 1))
+		;
+	r->extent[t->slot] = (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
+	redundant_clear_stale(r, t->slot, ~0u);
+	if (t->parity)
+		encode(rq, t);
+	send_columns(rq, t, ~0u);
+}
+
+static void resume_held(struct part_queue *rq)
+{
+	struct task *all = rq->held, *t;
+	bool all_up;
+
+	rq->held = NULL;
+	while ((t = all)) {
+		all = t->next;
+		if (!may_come(rq, t, &all_up)) {
+			write_end(rq, t);
+		} else if (all_up) {
+			unsigned columns = t->cut;
+
+			t->again = true;
+			t->bad &= (uint16_t)~columns;
+			t->cut = 0;
+			send_columns(rq, t, columns);
+		} else {
+			t->next = rq->held;
+			rq->held = t;
+		}
+	}
 }
 
 static void start_trim(struct part_queue *rq, struct task *t)
@@ -831,7 +905,12 @@ static int redundant_poll(struct emf_queue *q)
 		/* Also where nothing is in flight: a new connection may have come. */
 		rq->member[i]->ops->poll(rq->member[i]);
 		flush(rq, i);
+		if (reconnect_is_up(rq->member[i]))
+			rq->away_since[i] = 0;
+		else if (!rq->away_since[i])
+			rq->away_since[i] = timer_now();
 	}
+	resume_held(rq);
 	if (q->inflight) {
 		uint64_t now = timer_now();
 
@@ -913,6 +992,10 @@ static void redundant_queue_close(struct emf_queue *q)
 	while ((t = rq->to_rescue)) {
 		rq->to_rescue = t->next;
 		task_end(rq, t, -ECANCELED);
+	}
+	while ((t = rq->held)) {
+		rq->held = t->next;
+		write_end(rq, t);
 	}
 	io_end_all(q, &rq->refused, -ECANCELED);
 	free_queue(rq);

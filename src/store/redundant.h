@@ -8,7 +8,8 @@
  * *stale* from then on. A read takes columns that are up and not stale, verifies each piece
  * by the checksum link above, and makes up for what is bad, late or away from the
  * others. A member on which a transfer is late is cut off (reconnect.h) for as long as it
- * takes to get a new connection. What is stale is made good again in the background,
+ * takes to get a new connection; a write waits a moment for that, since without this
+ * column the slot would survive one loss less. What is stale is made good again in the background,
  * by the store's thread: rebuild.
  *
  * Checksums decide what is right; what is known of members only decides where to look

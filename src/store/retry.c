@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "retry.h"
-#include "memory.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "../provider/io.h"
-#include "timer.h"
+#include "queue.h"
 
 #define REREADS 3u
 #define FIRST_NS 1000000ull
@@ -168,25 +167,16 @@ static int retry_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 	struct retry_queue *rq;
 	int rc;
 
-	if (!depth)
-		depth = 1;
-	rq = store_alloc(1, sizeof(*rq) + depth * sizeof(rq->io[0]));
+	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth, offsetof(struct retry_queue, idle));
 	if (!rq)
 		return -ENOMEM;
-	rc = timer_open(&rq->timer);
-	if (!rc) {
-		rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
-		if (rc)
-			close(rq->timer.fd);
-	}
+	rc = queue_open_timed(r->next, kind, depth, &rq->timer, &rq->next);
 	if (rc) {
 		store_free(rq);
 		return rc;
 	}
 	rq->q.ops = &queue_ops;
 	rq->link = r;
-	for (unsigned i = 0; i < depth; i++)
-		io_push(&rq->idle, &rq->io[i].low);
 	*out = &rq->q;
 	return 0;
 }
@@ -209,12 +199,7 @@ int retry_open(struct emf_backend *next, unsigned timeout_ms, struct emf_backend
 		return -ENOMEM;
 	r->next = next;
 	r->timeout = timeout_ms * 1000000ull;
-	r->be = (struct emf_backend){
-		.ops = &backend_ops,
-		.size = next->size,
-		.caps = next->caps,
-		.max_length = next->max_length,
-	};
+	r->be = backend_like(next, &backend_ops);
 	*out = &r->be;
 	return 0;
 }

@@ -540,6 +540,15 @@ bool store_matches(struct store *st, uint64_t offset, size_t length, const void 
 	return checksum_matches(st->checksum, offset, length, buf);
 }
 
+uint32_t store_losses(const struct store *st)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < st->nleaves && !st->redundant; i++)
+		sum += reconnect_losses(st->reconnect[i]);
+	return sum;
+}
+
 /* --- in the background --- */
 
 #define IDLE_MS 60000u

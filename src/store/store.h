@@ -99,6 +99,12 @@ int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats
 /* In a child that does not go on with it: no key of the parent's stays behind. */
 void store_forget(struct store *st);
 
+/*
+ * How often a member was lost that nothing makes up for: when it comes back it may be empty,
+ * and what is known to be stored there may not be. 0 with redundancy. Any thread.
+ */
+uint32_t store_losses(const struct store *st);
+
 /* Is there anything to do for store_work? */
 bool store_needs_work(const struct store *st);
 /* One round of what goes on in the background, and the wait before it. By one thread, its own. */

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A random schedule of faults (FAULTS, 200 for each way) while integrity runs again and
-# again: servers are killed and come back empty, are frozen, and lie and fail all the time
-# by store.inject; one at a time, with parity:2+2 two. No wrong byte, no hang. SEED repeats one.
+# A random schedule of faults (FAULTS, 170 for each of three ways) while integrity runs again
+# and again: servers are killed and come back empty, are stopped, are full, and the way to
+# them corrupts, delays, or passes nothing; one at a time, with parity:2+2 two. No wrong byte,
+# no hang, and all is whole again afterwards. SEED repeats one; WAYS (mirror parity two) chooses.
 # shellcheck source-path=SCRIPTDIR source=../whole/lib.bash
 . "$(dirname "$0")/../whole/lib.bash"
 # shellcheck source=../whole/faults.bash
@@ -17,68 +18,119 @@ seed=$RANDOM
 RANDOM=$seed
 echo "seed $seed"
 names=(a b c d)
-for name in "${names[@]}"; do
-	server "$name" 256M
-done
 
-# fault NAME
+# start_server NAME: empty; it is full while $T/NAME.full exists
+start_server() {
+	rm -f "$T/$1.sock"
+	nbdkit -f -t 1 -U "$T/$1.sock" --filter=error memory 256M error=ENOSPC \
+		error-pwrite-rate=100% error-pwrite-file="$T/$1.full" >"$T/$1.log" 2>&1 &
+	pid_of[$1]=$!
+	disown $!
+	wait_for 10 test -S "$T/$1.sock"
+}
+
+# Those that a fault has killed.
+start_missing() {
+	local each
+	for each in "${names[@]}"; do
+		[ -e "$T/$each.killed" ] && rm "$T/$each.killed" && start_server "$each"
+	done
+}
+
+end_servers() {
+	kill -CONT "${pid_of[@]}"
+	kill "${pid_of[@]}"
+} 2>/dev/null
+
+for name in "${names[@]}"; do
+	start_server "$name"
+	"$PROG/relay" "$T/$name.relay" "$T/$name.sock" "$T/$name.mode" &
+	started+=($!)
+	uri_of[$name]="nbd+unix:///?socket=$T/$name.relay"
+done
+trap 'end_servers; cleanup' EXIT
+
+kinds=(kill stop hang corrupt delay fill partition)
+# fault KIND NAME SECONDS MS: does it for so long (a hang: longer than any patience)
 fault() {
-	case $((RANDOM % 3)) in
-	0)
-		kill_server "$1"
-		sleep 0.$((RANDOM % 9))
-		server "$1" 256M
+	local pid=${pid_of[$2]}
+	case $1 in
+	kill)
+		kill -KILL "$pid"
+		touch "$T/$2.killed"
+		sleep "$3"
 		;;
-	1)
-		kill -STOP "${pid_of[$1]}"
-		sleep 0.$((RANDOM % 9))
-		kill -CONT "${pid_of[$1]}"
+	stop)
+		kill -STOP "$pid"
+		sleep "$3"
+		kill -CONT "$pid"
 		;;
-	2)
-		kill -STOP "${pid_of[$1]}"
+	hang)
+		kill -STOP "$pid"
 		sleep 2
-		kill_server "$1"
-		server "$1" 256M
+		kill -KILL "$pid"
+		touch "$T/$2.killed"
+		;;
+	fill)
+		touch "$T/$2.full"
+		sleep "$3"
+		rm "$T/$2.full"
+		;;
+	*)
+		echo "$1 $4" >"$T/$2.mode"
+		sleep "$3"
+		rm "$T/$2.mode"
 		;;
 	esac
 }
 
+now_ms() {
+	echo $(($(date +%s%N) / 1000000))
+}
+
+# whole_again PID: within a minute, or PID has ended by itself
+whole_again() {
+	local end=$((SECONDS + 60))
+	until is_whole || ! kill -0 "$1" 2>/dev/null; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.05
+	done
+}
+
 # schedule NAME CONF N TOGETHER: over the first N servers
 schedule() {
-	local name=$1 conf=$2 n=$3 together=$4 done_so_far=0 pid='' why='' uris='' i runs=0 begin slow=0
+	local name=$1 conf=$2 n=$3 together=$4 faults=0 pid='' why='' uris='' i kind runs=0 begin
+	local jobs=()
 	for ((i = 0; i < n; i++)); do uris+=${uri_of[${names[i]}]},; done
-	while [ $done_so_far -lt "${FAULTS:-200}" ] && [ -z "$why" ]; do
+	: >"$T/times"
+	while [ $faults -lt "${FAULTS:-170}" ] && [ -z "$why" ]; do
 		if [ -z "$pid" ]; then
-			LIMIT=600 managed "local.limit=20M;store.uri=$uris;store.timeout=20s;$conf" \
-				"$PROG/integrity" 64M 4 10 "$RANDOM" mmap >"$T/out" 2>"$T/err" &
+			LIMIT=900 managed "local.limit=16M;store.uri=$uris;store.timeout=20s;$conf" \
+				"$PROG/integrity" 48M 2 40 "$RANDOM" mmap >"$T/out" 2>"$T/err" &
 			pid=$!
 			runs=$((runs + 1))
-			wait_for 30 is_far 20
+			wait_for 30 is_far 16
+			whole_again "$pid"
 		fi
 		i=$((RANDOM % n))
-		fault "${names[i]}" &
-		local one=$! two=''
-		# The array is the parent's: what the child starts is found again by its socket.
+		kind=${kinds[RANDOM % ${#kinds[@]}]}
+		jobs=()
+		fault "$kind" "${names[i]}" 0.$((RANDOM % 9 + 1)) $((RANDOM % 50 + 5)) &
+		jobs+=($!)
 		if [ "$together" -eq 2 ]; then
-			fault "${names[(i + 1) % n]}" &
-			two=$!
+			kind+=" with ${kinds[RANDOM % ${#kinds[@]}]}"
+			fault "${kind##* }" "${names[(i + 1) % n]}" 0.$((RANDOM % 9 + 1)) $((RANDOM % 50 + 5)) &
+			jobs+=($!)
 		fi
-		wait $one $two
-		local name_of
-		for name_of in "${names[@]}"; do
-			pid_of[$name_of]=$(cat "$T/$name_of.pid")
-			started+=("${pid_of[$name_of]}")
-		done
-		done_so_far=$((done_so_far + together))
-		begin=$SECONDS
-		while kill -0 "$pid" 2>/dev/null && ! is_whole; do
-			sleep 0.05
-			[ $((SECONDS - begin)) -lt 60 ] || why="not whole again after a minute"
-			[ -z "$why" ] || break
-		done
-		[ $((SECONDS - begin)) -gt $slow ] && slow=$((SECONDS - begin))
-		if ! kill -0 "$pid" 2>/dev/null; then
-			wait "$pid" || why="status $?: $(gist "$T/err")"
+		wait "${jobs[@]}"
+		start_missing
+		faults=$((faults + together))
+		begin=$(now_ms)
+		whole_again "$pid" || why="not whole again a minute after $kind: $(gist "$T/poll" 99)"
+		if kill -0 "$pid" 2>/dev/null; then
+			echo "${kind%% *} $(($(now_ms) - begin))" >>"$T/times"
+		else
+			wait "$pid" || why="status $? after $kind: $(gist "$T/err")"
 			pid=''
 		fi
 	done
@@ -86,13 +138,19 @@ schedule() {
 		[ -n "$why" ] && kill "$pid" 2>/dev/null
 		wait "$pid" || why=${why:-"status $?: $(gist "$T/err")"}
 	fi
-	echo "$name: $done_so_far faults, $runs runs, at most $slow s until whole again"
+	echo "$name: $faults faults, $runs runs; ms until whole again:"
+	for kind in "${kinds[@]}"; do
+		grep "^$kind " "$T/times" | sort -k2n | awk -v kind="$kind" '{ ms[NR] = $2 }
+			END { if (NR) printf "  %-10s %4d  median %5d  most %5d\n", kind, NR, ms[int((NR + 1) / 2)], ms[NR] }'
+	done
 	if [ -n "$why" ]; then not_ok "$name" "seed $seed: $why"; else ok "$name"; fi
 }
 
-schedule "mirror" "store.redundancy=mirror" 3 1
-schedule "mirror, encrypted" "store.redundancy=mirror;store.encrypt=on" 2 1
-schedule "parity" "store.redundancy=parity" 4 1
-schedule "parity that fails as well" "store.redundancy=parity:2+2;store.inject=1:corrupt=0.01,1:error=0.01" 4 1
-schedule "parity, two together" "store.redundancy=parity:2+2" 4 2
+for way in ${WAYS:-mirror parity two}; do
+	case $way in
+	mirror) schedule "mirror" "store.redundancy=mirror" 3 1 ;;
+	parity) schedule "parity" "store.redundancy=parity;store.encrypt=on" 4 1 ;;
+	two) schedule "parity, two together" "store.redundancy=parity:2+2" 4 2 ;;
+	esac
+done
 finish

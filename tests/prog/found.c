@@ -49,7 +49,9 @@ static void run_signal_write(size_t size)
 	signal(SIGALRM, on_alarm);
 	SYS(timer_create(CLOCK_MONOTONIC, &event, &timer));
 	SYS(timer_settime(timer, 0, &often, NULL));
-	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+	/* Each block is zero until it was chosen once, and then there is nothing to fetch. */
+	size_t steps = 0;
+	for (time_t end = time(NULL) + SECONDS; steps < 4 * blocks || time_left(end); steps++) {
 		x = x * 1664525u + 1013904223u;
 		size_t b = (x >> 8) % blocks, k = (x >> 3) % 8;
 		word[k] = (volatile unsigned *)(p + b * BLOCK + k * PAGE);

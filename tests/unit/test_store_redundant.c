@@ -279,6 +279,26 @@ static void test_redundant_stuck(void **state)
 	}
 }
 
+/* A member that is only late gets its column all the same: another may be lost next. */
+static void test_redundant_late_write(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	for (unsigned parity = 0; parity < 2; parity++) {
+		scene_options(&s, parity ? 3 : 2, parity ? 2 : 1, 1);
+		s.opt.inject = "1:stuck=0.2";
+		s.opt.timeout_ms = 20000;
+		scene_open(&s);
+		for (unsigned i = 0; i < SLOTS; i++) {
+			assert_int_equal(put(&s, i, i), 0);
+			if (s.stats[0].rebuild_bytes)
+				fail_msg("parity %u, slot %u: written without one column", parity, i);
+		}
+		scene_close(&s);
+	}
+}
+
 /* More than can be lost: an error in time, no wrong data, and what is well is served. */
 static void test_redundant_too_many(void **state)
 {
@@ -498,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_redundant_full),
 		cmocka_unit_test(test_redundant_cut),
 		cmocka_unit_test(test_redundant_stuck),
+		cmocka_unit_test(test_redundant_late_write),
 		cmocka_unit_test(test_redundant_too_many),
 		cmocka_unit_test(test_redundant_rebuild),
 		cmocka_unit_test(test_redundant_frozen),

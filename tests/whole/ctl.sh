@@ -83,6 +83,20 @@ fits() {
 		[ "$local" -le "$(bytes "$1")" ]
 }
 
+# --- a program with a malloc of its own: nobody in it takes changes up once memory moves ---
+
+LD_PRELOAD="$LIB" EMFATIER_CONF='local.limit=32M;store.uri=mem:' "$PROG/allocator" threads 512M \
+	>"$T/own.out" 2>&1 &
+hold_pid=$!
+started+=("$hold_pid")
+moves() {
+	[ "$(mode)" = thread ]
+}
+wait_for 30 moves
+refused "a malloc of its own" local.limit=64M 1 'a malloc of its own takes up no change'
+wait "$hold_pid" && ok "ctl: a malloc of its own, it goes on" ||
+	not_ok "ctl: a malloc of its own, it goes on" "$(gist "$T/own.out")"
+
 # --- idle, shrunk, grown, shrunk while it is swept, forked ---
 
 hold_start hold 'local.limit=1G;store.uri=mem:;class.big.match=size>=4M' 96

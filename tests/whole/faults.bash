@@ -31,6 +31,13 @@ is_far() {
 	[ "$(far_mib)" -ge "$1" ]
 }
 
+# As far as it goes: nothing has gone there since the last look.
+far_rests() {
+	local was=$far
+	far=$(far_mib)
+	[ "$far" = "$was" ]
+}
+
 # Every store answers, and nothing is left to be rebuilt.
 is_whole() {
 	far_mib >/dev/null

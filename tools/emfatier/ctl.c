@@ -282,6 +282,10 @@ int ctl_main(int argc, char **argv)
 	rc = ask(&t, argv[3], &later);
 	if (rc)
 		return rc;
+	if (later && t.stats.mode == EMF_MODE_THREAD)
+		return wrong(t.pid,
+			     "a program with a malloc of its own takes up no change once memory "
+			     "moves; start it with the setting");
 	if (later) {
 		printf("noted; PID %d manages little and takes it up when it next manages more\n",
 		       (int)t.pid);
