@@ -871,8 +871,10 @@ static bool take_part(struct block *b, uint32_t whole)
 		frame_meta(f)->bytes += (uint32_t)n;
 		engine_account((int64_t)n);
 		frame_release_part(from + at, n);
-		frame_meta(whole)->bytes -= (uint32_t)n;
-		engine_account(-(int64_t)n);
+		/* The block may have grown since it was put there. */
+		uint32_t had = frame_meta(whole)->bytes, gone = had < n ? had : (uint32_t)n;
+		frame_meta(whole)->bytes -= gone;
+		engine_account(-(int64_t)gone);
 	}
 	hold_frame(b, f);
 	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~(B_UNSURE | B_PREFETCHED));

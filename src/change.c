@@ -10,8 +10,11 @@
 #include "policy/policy.h"
 #include "region.h"
 
-/* That a discard by MADV_FREE, which leaves the pages there, is waited for. */
-#define DISCARD_NS 200000000ull
+/*
+ * That a discard is waited for where nobody says that it is done (system calls that we don't
+ * see) and pages are there: it was MADV_FREE, or they were touched anew.
+ */
+#define DISCARD_NS 1000000000ull
 #define RANGES 64
 
 /*
@@ -241,7 +244,8 @@ bool change_settle(void)
 		struct range *h = held + i;
 		bool there = h->until && !uffd_presence(&engine.uffd, (void *)h->witness, K_PAGE, &page) &&
 			     page.bytes;
-		if (!h->until || (there && k_now_ns() < h->until)) {
+		/* While a call of which we know is under way it may be this one. */
+		if (!h->until || (there && (engine.changes || k_now_ns() < h->until))) {
 			left |= h->until != 0;
 			i++;
 			continue;
