@@ -36,6 +36,8 @@ struct frame {
 };
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };
+/* A page, there or not, of which the kernel can be asked something without splitting a huge one. */
+void *frame_small_page(void);
 
 /*
  * big: positions for full blocks, small: for short ones. Those that are never used cost address
