@@ -144,6 +144,32 @@ static void put_slot(struct block *b)
 	b->slot = NO_SLOT;
 }
 
+/*
+ * MOVE splits a huge page whose target has a page table, be it empty, and leaves one where it took
+ * the page from (mm/userfaultfd.c, move_pages). So one split block would in time split all
+ * others, frame by frame: a frame that has a page table is released, and the table with it,
+ * before it is used again. found: of the block, in the frame or just moved out of it.
+ */
+static void look_for_split(const struct block *b, uint32_t f, const struct presence *found)
+{
+	static bool huge_seen; /* else there are none here, and nothing to save */
+
+	if (!block_is_full(b) || !found->bytes)
+		return;
+	huge_seen |= !found->split;
+	frame_meta(f)->split = found->split && huge_seen;
+}
+
+/* Nothing is in the frame any more. */
+static void vacate_frame(struct block *b)
+{
+	if (frame_meta(b->frame)->split)
+		frame_release(b->frame, frame_start(b->frame), BLOCK_SIZE);
+	else
+		frame_vacated(b->frame);
+	b->frame = NO_FRAME;
+}
+
 /* The frame's content is not needed any more. */
 static void put_frame(struct block *b, bool zeroed)
 {
@@ -151,7 +177,7 @@ static void put_frame(struct block *b, bool zeroed)
 	const struct frame *m = frame_meta(f);
 
 	/* Of a small frame only this block's range has pages. */
-	if (frame_kind(f) == FRAME_SMALL || m->holes || engine.local > engine.limit)
+	if (frame_kind(f) == FRAME_SMALL || m->holes || m->split || engine.local > engine.limit)
 		frame_release(f, frame_addr(f, b), block_len(b));
 	else
 		frame_recycle(f, zeroed);
@@ -268,10 +294,14 @@ static int install(struct block *b, bool protect, bool *vacated)
 	engine_account((int64_t)len - (int64_t)frame_meta(f)->bytes);
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
+	struct presence there;
+	if (!uffd_presence(&engine.uffd, dst, len, &there))
+		look_for_split(b, f, &there);
 	if (protect) {
-		/* Should this be refused, UNSURE is enough. */
-		uffd_protect(&engine.uffd, dst, len, true);
 		b->flags |= B_UNSURE;
+		/* Should this be refused, UNSURE is enough. */
+		if (!b->unwritten)
+			uffd_protect(&engine.uffd, dst, len, true);
 	}
 	return 0;
 }
@@ -303,10 +333,9 @@ void block_filled(struct block *b)
 		return;
 	}
 	if (vacated)
-		frame_vacated(b->frame);
+		vacate_frame(b);
 	else
 		put_frame(b, true);
-	b->frame = NO_FRAME;
 	b->flags = B_DIRTY;
 	b->evicted_at = engine.fetches;
 	set_state(b, LOCAL);
@@ -452,7 +481,7 @@ int block_give(struct block *b, enum arrival how, bool writing)
 		b->slot = NO_SLOT;
 		close_holes(b);
 	} else if (vacated) {
-		frame_vacated(b->frame);
+		vacate_frame(b);
 	} else {
 		put_frame(b, false);
 	}
@@ -519,20 +548,22 @@ static int take_move(struct block *b, uint32_t f)
 		return err;
 	m->bytes = (uint32_t)len;
 	hold_frame(b, f);
-	/* Pages can come with their protection, and who of us fills the frame would wait for itself. */
-	if (uffd_protect(&engine.uffd, frame_addr(f, b), len, false))
-		m->holes = true; /* not now: it is not used again */
 
-	struct presence found = { .bytes = len };
+	struct presence found;
+	if (torn || uffd_presence(&engine.uffd, frame_addr(f, b), len, &found))
+		found = (struct presence){ .bytes = len, .protected = true, .split = true };
+	look_for_split(b, f, &found);
 	if (torn) {
 		m->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
-	} else if (!uffd_presence(&engine.uffd, frame_addr(f, b), len, &found) &&
-		   found.bytes < len) {
+	} else if (found.bytes < len) {
 		/* Pages that the program gave back: it is not what the slot holds. */
 		m->holes = true;
 		b->flags |= B_DIRTY;
 	}
+	/* Pages can come with their protection, and who of us fills the frame would wait for itself. */
+	if (found.protected && uffd_protect(&engine.uffd, frame_addr(f, b), len, false))
+		m->holes = true; /* not now: it is not used again */
 	if (!found.bytes) {
 		put_frame(b, false);
 		put_slot(b);
@@ -571,7 +602,11 @@ static int take_by_move(struct block *b)
 		return -ENOMEM;
 	int err = take_move(b, f);
 	if (err) {
-		frame_vacated(f);
+		/* Page by page a page table was made for them first. */
+		if (err == -EBUSY && block_is_full(b))
+			frame_release(f, frame_start(f), BLOCK_SIZE);
+		else
+			frame_vacated(f);
 		/* Pages that moved and came back have lost their protection. */
 		block_unslot(b);
 	}
@@ -652,9 +687,15 @@ void block_written(struct block *b, enum block_verdict v)
 		return;
 	case BLOCK_SAME:
 		atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_len(b));
+		b->unwritten = true;
 		b->flags = 0;
 		break;
 	case BLOCK_WRITTEN:
+		b->unwritten = false;
+		if (!(b->flags & B_DIRTY)) { /* which shows only now */
+			trace_block(TRACE_WRITE, b);
+			policy_written(b);
+		}
 		b->flags = 0;
 		break;
 	case BLOCK_FAILED:

@@ -53,6 +53,9 @@
  *    thread may write in between, unseen, and so may the faulting one when a signal
  *    interrupts its wait. So the block is UNSURE: at eviction its content is
  *    compared with the checksum of its slot before it counts as clean. (found signal-write)
+ *    As it is compared in any case, one that was found unwritten when it left the last time is
+ *    not protected at all: reading a protected huge page costs half a millisecond more in a
+ *    virtual machine with shadow page tables.
  *  - fault against write-out: the frame is moved back at once and the transfer is
  *    left without a block (transfer.c); what it wrote is thrown away. Where the kernel refuses
  *    that half way, what was there for a moment may have been written to: the write-out
@@ -112,7 +115,7 @@ enum block_state {
 
 enum {
 	B_DIRTY = 1 << 0,      /* content differs from the slot, or there is no slot */
-	B_UNSURE = 1 << 1,     /* protected, but may have been written before that */
+	B_UNSURE = 1 << 1,     /* may have been written without our knowing */
 	B_PREFETCHED = 1 << 2, /* fetched ahead, not touched yet */
 	B_WANTED = 1 << 3,     /* a thread waits: map and wake when it settles */
 	B_WRITE = 1 << 4,      /* and that thread writes */
@@ -133,6 +136,8 @@ struct block {
 	uint64_t *holes;     /* a bit for each page that is zero whatever the slot says; or NULL */
 	uint32_t frame, slot;
 	uint8_t state, flags;
+	bool unwritten; /* when it last left it was as it had come */
+	bool mended;	/* it was tried to make a huge page of it since it last was one */
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
 	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
 	struct policy_note note;

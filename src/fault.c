@@ -534,7 +534,7 @@ void fault_catch_up(void)
 	 * The kernel queues an event a little after the change itself, but refuses to change pages
 	 * from before that until it was read.
 	 */
-	while (!engine.forking && uffd_changing(&engine.uffd, frame_start(0))) {
+	while (!engine.forking && uffd_changing(&engine.uffd, frame_small_page())) {
 		while ((n = uffd_read(&engine.uffd, m, 16)) > 0)
 			for (int i = 0; i < n; i++)
 				if (m[i].what == UFFD_FAULT)

@@ -71,6 +71,11 @@ char *frame_start(uint32_t f)
 	return fr.base + (size_t)f * BLOCK_SIZE;
 }
 
+void *frame_small_page(void)
+{
+	return frame_start((uint32_t)fr.nbig);
+}
+
 enum frame_kind frame_kind(uint32_t f)
 {
 	return f < fr.nbig ? FRAME_BIG : FRAME_SMALL;

@@ -33,9 +33,12 @@ struct frame {
 	uint32_t bytes;		   /* that its pages count for in engine.local */
 	bool zeroed;		   /* FREE and all zero */
 	bool holes;		   /* pages are missing: not worth recycling; populate before use */
+	bool split;		   /* has a page table, if an empty one: see look_for_split in block.c */
 };
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };
+/* A page, there or not, of which the kernel can be asked something without splitting a huge one. */
+void *frame_small_page(void);
 
 /*
  * big: positions for full blocks, small: for short ones. Those that are never used cost address

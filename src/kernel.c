@@ -56,8 +56,10 @@ struct pm_scan_arg {
 	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 #define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_WRITTEN (1 << 1) /* not write-protected */
 #define PAGE_IS_PRESENT (1 << 3)
 #define PAGE_IS_SWAPPED (1 << 4)
+#define PAGE_IS_HUGE (1 << 6)
 #endif
 
 /* -errno of a raw system call without errno's detour through TLS. */
@@ -813,10 +815,10 @@ static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 		.vec = (uintptr_t)found,
 		.vec_len = sizeof(found) / sizeof(found[0]),
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.return_mask = PAGE_IS_WRITTEN | PAGE_IS_HUGE,
 	};
 
-	out->bytes = 0;
+	*out = (struct presence){ 0 };
 	while (arg.start < arg.end) {
 		long n = ret(ioctl(fd, PAGEMAP_SCAN, &arg));
 		if (n < 0)
@@ -824,6 +826,8 @@ static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 		for (long i = 0; i < n; i++) {
 			out->bytes += found[i].end - found[i].start;
 			out->last = found[i].end - K_PAGE;
+			out->protected |= !(found[i].categories & PAGE_IS_WRITTEN);
+			out->split |= !(found[i].categories & PAGE_IS_HUGE);
 		}
 		arg.start = arg.walk_end;
 	}
@@ -836,7 +840,7 @@ static int presence_read(int fd, void *addr, size_t len, struct presence *out)
 	uint64_t entry[512];
 	uintptr_t page = (uintptr_t)addr / K_PAGE, end = ((uintptr_t)addr + len) / K_PAGE;
 
-	out->bytes = 0;
+	*out = (struct presence){ 0 };
 	while (page < end) {
 		size_t n = end - page < 512 ? end - page : 512;
 		ssize_t got = pread(fd, entry, n * 8, (off_t)(page * 8));
@@ -846,6 +850,7 @@ static int presence_read(int fd, void *addr, size_t len, struct presence *out)
 			if (entry[i] >> 62) { /* bit 63 present, 62 swapped */
 				out->bytes += K_PAGE;
 				out->last = (page + i) * K_PAGE;
+				out->protected |= entry[i] >> 57 & 1;
 			}
 		page += (size_t)got / 8;
 	}

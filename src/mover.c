@@ -29,6 +29,7 @@
 #define EVICT_BATCH 8		/* evictions before it looks at anything else */
 #define PATIENCE_NS 50000000ull /* that a fault starves while nothing can leave */
 #define STUCK_NS 200000000ull	/* pins and forks last from milliseconds to minutes */
+#define MEND_NS 20000000ull	/* that the kernel may take to make a huge page */
 #define UNSHARE_MS 50		/* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
 #define TRIM_KEEP 64		/* freed slots kept for reuse before any is trimmed */
@@ -115,18 +116,24 @@ static int take_shared(struct block **b)
 	return err == -EBUSY && block_is_full(*b) ? unshare_and_take(b, MADV_COLLAPSE) : err;
 }
 
+static void set_aside(struct block *b, uint64_t ns)
+{
+	list_remove(b);
+	b->retry_at = k_now_ns() + ns;
+	list_append(&engine.stuck, b);
+}
+
 /* It could not be taken: not soon again. */
 static void put_aside(struct block *b, int err)
 {
 	if (b->state != LOCAL)
 		return;
-	list_remove(b);
 	if (err == -EAGAIN) {
+		list_remove(b);
 		policy_arrived(b, ARRIVE_STANDBY, 0, false, engine.fetches);
 		return;
 	}
-	b->retry_at = k_now_ns() + STUCK_NS;
-	list_append(&engine.stuck, b);
+	set_aside(b, STUCK_NS);
 }
 
 /* What the policy gives up first and may go; what is spared is out of its hands until then. */
@@ -142,9 +149,33 @@ static struct block *victim(void)
 	return b;
 }
 
+/*
+ * A huge page that was split (by a fork, a mprotect of a part) would be moved page by page from now
+ * on, and leave page tables wherever it goes. The kernel makes one of it again while it is in
+ * its place. True: it was asked to.
+ */
+static bool mend(struct block *b)
+{
+	char *p = block_start(b);
+	struct presence found;
+
+	if (!block_is_full(b) || uffd_presence(&engine.uffd, p, BLOCK_SIZE, &found))
+		return false;
+	if (!found.split || found.bytes < BLOCK_SIZE || b->mended) {
+		b->mended &= found.split;
+		return false;
+	}
+	b->mended = control_post(op_unshare, (uintptr_t)p, (uintptr_t)p + BLOCK_SIZE, MADV_COLLAPSE);
+	if (b->mended)
+		set_aside(b, MEND_NS);
+	return b->mended;
+}
+
 static bool evict(struct block *b)
 {
 	if (b->state == LOCAL) {
+		if (mend(b))
+			return true;
 		int err = block_take(&b);
 		if (err == -EBUSY && engine.forked)
 			err = take_shared(&b);

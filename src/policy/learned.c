@@ -23,6 +23,7 @@
 #define GUIDES 8
 #define AHEAD 16  /* entries that a touch may be ahead of its guide, */
 #define BEHIND 16 /* or behind it */
+#define LOOKAHEAD 256 /* entries between a guide and its head */
 #define WALK 1024 /* entries looked at for one answer */
 
 struct guide {
@@ -99,7 +100,10 @@ static bool touched(struct block *b, bool waited, int lane)
 static struct block *walk(struct guide *g)
 {
 	for (unsigned i = 0; i < WALK && is_logged(g->head); i++, g->head++) {
-		if (g->head == end)
+		/* Half a tour ahead "far" is not yet said for the next round, and a head that is a
+		 * whole one ahead sees only what was just touched: it would never fetch again. */
+		uint32_t half = (end - g->pos) / 2;
+		if (g->head - g->pos > (half < LOOKAHEAD ? half : LOOKAHEAD))
 			return NULL;
 		struct block *b = view_find(log_number[g->head % LEARNED_LOG]);
 		if (!b || !view_far(b) || view_note(b)->wasted >= 2)

@@ -7,10 +7,11 @@
  * next touch costs one MOVE and proves their use. `cold` are those that something better has
  * taken the place of; they go before all others.
  *
- * What the watch costs is bounded twice: one look in 400 us, at 2 to 8 us each, is 2% of a
- * core at most, and four for a fetch, each of which costs far more. A policy says what share of
- * the resident blocks it wants to have under watch; it is more as long as blocks are found
- * there that nobody uses. When nothing of a region was touched for longer than a
+ * What the watch costs is bounded twice: one look in 400 us, and four for a fetch. That is for
+ * when something is found: a touch of a block under watch costs the program a fault, in a virtual
+ * machine up to 300 us, so as long as all of them turn out to be in use looks become rarer, down to
+ * one in 25 ms. A policy says what share of the resident blocks it wants to have under watch; it
+ * is more as long as blocks are found there that nobody uses. When nothing of a region was touched for longer than a
  * round of all that is far, the program has turned to something else (another model), and
  * all that is resident of it may go.
  */
@@ -21,6 +22,7 @@
 #define VISIT 4		/* fetches: a touch sooner after another is of the same visit */
 #define GAP_SAMPLES 4
 #define LOOK_NS 400000u
+#define LOOK_RARE 64 /* times as long between two looks when nothing is found */
 #define LOOKS 4	 /* for a fetch */
 #define SAVED 64 /* looks that were not made when they could have been */
 #define CALM 64
@@ -44,10 +46,11 @@ static size_t window; /* streaming blocks that stay mapped behind their stream *
 static uint64_t clock;
 static struct {
 	uint64_t at, at_ns; /* up to where looks were granted */
+	uint64_t interval;  /* ns, between two */
 	unsigned by_fetches, by_time; /* granted, and not made yet */
 	size_t extra;	    /* blocks under watch beyond the share */
 	bool for_shadow;    /* the block in hand is a sample */
-} look;
+} look = { .interval = LOOK_NS };
 static uint32_t forsaken_at; /* number of a block of a silent region */
 static uint64_t round_trip; /* fetches until what left comes back, as a rule */
 
@@ -74,6 +77,7 @@ void policy_reset(void)
 {
 	stream = probes = samples = cold = kept = (struct block_list){ 0 };
 	memset(&look, 0, sizeof(look));
+	look.interval = LOOK_NS;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
@@ -221,6 +225,8 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 	view_note(b)->when = (uint32_t)now;
 	if (watched) {
 		look.extra -= look.extra / 8;
+		if (look.interval < LOOK_RARE * LOOK_NS)
+			look.interval += look.interval / 32;
 	}
 	view_region_note(b)->touched = now;
 	view_region_note(b)->silent = false;
@@ -305,8 +311,10 @@ bool policy_exchange(uint64_t age, struct block *other)
 		b = aged(&samples, age);
 	if (b)
 		look.extra += 2;
-	if (!b)
+	else
 		b = forsaken();
+	if (b)
+		look.interval = look.interval > 2 * LOOK_NS ? look.interval / 2 : LOOK_NS;
 	if (!b)
 		b = other;
 	if (!b)
@@ -383,8 +391,8 @@ static bool look_granted(uint64_t now, uint64_t ns)
 
 	look.at = now;
 	look.by_fetches = n < SAVED ? (unsigned)n : SAVED;
-	n = (ns - look.at_ns) / LOOK_NS;
-	look.at_ns += n * LOOK_NS;
+	n = (ns - look.at_ns) / look.interval;
+	look.at_ns += n * look.interval;
 	n += look.by_time;
 	look.by_time = n < SAVED ? (unsigned)n : SAVED;
 	return look.by_fetches && look.by_time;

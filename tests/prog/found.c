@@ -297,6 +297,59 @@ static void run_protect_cuts(size_t size)
 	pthread_join(thread, NULL);
 }
 
+/* Percent of what is in memory of [p, p + size) that is in huge pages. */
+static unsigned huge_share(const char *p, size_t size)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long start, end, kib, rss = 0, huge = 0;
+	int inside = 0;
+	char line[512];
+
+	if (!f)
+		die("/proc/self/smaps");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = start < (uintptr_t)p + size && end > (uintptr_t)p;
+		else if (inside && sscanf(line, "Rss: %lu", &kib) == 1)
+			rss += kib;
+		else if (inside && sscanf(line, "AnonHugePages: %lu", &kib) == 1)
+			huge += kib;
+	}
+	fclose(f);
+	return rss ? (unsigned)(huge * 100 / rss) : 0;
+}
+
+/*
+ * A huge page that is moved to where a page table is gets split, and leaves a page table behind: one
+ * that was split in any way split all others in time.
+ */
+static void run_stays_huge(size_t size)
+{
+	char *p = block_aligned(size / 2), *other = map_anon(4 * BLOCK);
+	unsigned x = 1;
+
+	SYS(madvise(p, size / 2, MADV_HUGEPAGE));
+	fill_pages(p, 0, size / 2 / PAGE, 1);
+	if (huge_share(p, size / 2) < 50) {
+		printf("the kernel has no huge pages for us\n");
+		exit(77);
+	}
+	for (time_t end = time(NULL) + 2 * SECONDS; time_left(end);) {
+		x = x * 1664525u + 1013904223u;
+		size_t i = (x >> 8) % (size / 2 / PAGE);
+		if ((x >> 4) % 512 == 0) {
+			SYS(mprotect(p + i * PAGE, PAGE, PROT_READ));
+			SYS(mprotect(p + i * PAGE, PAGE, PROT_READ | PROT_WRITE));
+		}
+		*(volatile char *)other = 1;
+		SYS(madvise(other, 4 * BLOCK, MADV_DONTNEED));
+		check_pages(p, i, i + 1, 1, "huge");
+	}
+	/* By itself the kernel leaves split what mprotect has split. */
+	if (getenv("TIERSTAT_OUT") && huge_share(p, size / 2) < 75)
+		die("only %u%% of it is in huge pages", huge_share(p, size / 2));
+}
+
 static const struct row rows[] = {
 	{ "signal-write", run_signal_write, true },
 	{ "discard-edges", run_discard_edges, true },
@@ -308,6 +361,7 @@ static const struct row rows[] = {
 	{ "setuid-child", run_setuid_child, false },
 	{ "write-after-fork", run_write_after_fork, true },
 	{ "protect-cuts", run_protect_cuts, true },
+	{ "stays-huge", run_stays_huge, true },
 };
 
 ROWS_MAIN(rows)

@@ -673,7 +673,7 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 
 	(void)u;
 	co_point();
-	out->bytes = 0;
+	*out = (struct presence){ 0 };
 	if (is_frame(at))
 		frame_pages(at, n, there);
 	for (size_t i = 0; i < n; i++) {
