@@ -28,6 +28,7 @@
 #include "where.h"
 
 #define MAX_URI 4096
+#define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
 
 /* --- URIs --- */
 
@@ -176,6 +177,16 @@ static const void *load_codec(const char *setting, const char *name, const char 
 	return abi && *abi == EMF_CODEC_ABI ? abi : NULL;
 }
 
+static bool is_ours(const char *name)
+{
+	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd" };
+
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (!strcmp(name, ours[i]))
+			return true;
+	return false;
+}
+
 static int load(const char *uri, const char *dir, void **dl, const struct emf_provider **out,
 		char *err, size_t errlen)
 {
@@ -183,14 +194,13 @@ static int load(const char *uri, const char *dir, void **dl, const struct emf_pr
 	char name[32], path[PATH_MAX], why[PATH_MAX + 64];
 
 	if (!provider_name(uri, name, sizeof(name)))
-		return blame(uri, "not a URI; use file:, mem:, nbd:// or nbd+unix://", -EINVAL, err,
-			     errlen);
+		return blame(uri, "not a URI; use " SCHEMES, -EINVAL, err, errlen);
 	if (!find_provider(dir, name, path, sizeof(path))) {
-		bool ours = !strcmp(name, "file") || !strcmp(name, "mem") || !strcmp(name, "nbd");
+		bool ours = is_ours(name);
 
 		snprintf(why, sizeof(why),
 			 ours ? "provider '%s' is not installed (no %s.so)"
-			      : "no provider '%s'; use file:, mem:, nbd:// or nbd+unix://",
+			      : "no provider '%s'; use " SCHEMES,
 			 name, name);
 		return blame(uri, why, -EINVAL, err, errlen);
 	}
