@@ -24,7 +24,7 @@ PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
-	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev
+	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev libnuma-dev
 CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
@@ -65,6 +65,7 @@ $(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/l
 
 $(BUILD)/providers/file.so: PROVIDER_LIBS = -luring
 $(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
+$(BUILD)/providers/numa.so: PROVIDER_LIBS = -lnuma
 $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ $< -Wl,-z,now -Wl,-z,relro -Wl,--no-undefined $(PROVIDER_LIBS) -pthread
@@ -168,7 +169,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 PKGCONFIGDIR ?= $(PREFIX)/lib/pkgconfig
 filled = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g'
-MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-ctl:emfatier emfatier-doctor:emfatier \
+MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-ctl:emfatier emfatier-doctor:emfatier emfatier-topo:emfatier \
 	$(foreach c,top why regions stores hist heatmap plot record replay prom,tierstat-$(c):tierstat)
 
 install: all

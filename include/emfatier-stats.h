@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 2u
+#define EMF_STATS_VERSION 3u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
 #define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
@@ -65,7 +65,7 @@ enum emf_store_state {
 struct emf_store_stats {
 	char uri[232]; /* without secrets, 0-terminated */
 	_Atomic uint32_t state;
-	uint32_t pad;
+	uint32_t tier; /* from 1; 0: store.uri has no tiers */
 	emf_stat used_bytes;
 	emf_stat read_bytes;
 	emf_stat written_bytes;
@@ -74,6 +74,9 @@ struct emf_store_stats {
 	emf_stat busy_ns;    /* time in which there were any, but for the one that lasts */
 	emf_stat busy_since; /* CLOCK_MONOTONIC ns: when that began */
 	emf_stat rebuild_bytes; /* that it lacks still */
+	/* Of the tier, the same for all its stores: */
+	emf_stat hits;		    /* reads that it served */
+	emf_stat promoted, demoted; /* blocks that came into it from below, from above */
 	struct emf_hist read_latency;
 };
 

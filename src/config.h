@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "parse.h"
+#include "store/tier.h"
 
 #define EMF_MAX_STORES 16
 #define EMF_MAX_CLASSES 32
@@ -89,6 +90,8 @@ struct emf_config {
 	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
 	unsigned nstores;
 	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */
+	uint8_t store_tier[EMF_MAX_STORES];	     /* of each store, from 0 */
+	struct store_tier tiers[EMF_MAX_STORES];
 	uint64_t stripe;			     /* bytes: the unit of the stripe set */
 	unsigned timeout_ms;			     /* store.timeout */
 	bool encrypt;				     /* store.encrypt */

@@ -216,6 +216,20 @@ static bool is_uri(const char *text)
 	return true;
 }
 
+/* "a | | b", "| a", "a |" */
+static bool has_empty_tier(const char *text)
+{
+	bool empty = true, any = strchr(text, '|');
+
+	for (; *text; text++) {
+		if (*text == '|' && empty)
+			return true;
+		if (!strchr(", \t", *text))
+			empty = *text == '|';
+	}
+	return any && empty;
+}
+
 bool value_uris(const struct config_key *key, void *config, const char *value, char *why,
 		size_t len)
 {
@@ -227,7 +241,7 @@ bool value_uris(const struct config_key *key, void *config, const char *value, c
 
 	(void)key;
 	/* twice: a list that is wrong somewhere must not leave half of itself behind */
-	for (const char *p = value; (item = next_item(&p, ", \t", &n));) {
+	for (const char *p = value; (item = next_item(&p, "|, \t", &n));) {
 		if (n >= sizeof(uri))
 			return refuse(item, why, len,
 				      "is too long; a URI has at most %zu characters",
@@ -242,12 +256,75 @@ bool value_uris(const struct config_key *key, void *config, const char *value, c
 				      "is one too many; at most %d stores make a set",
 				      EMF_MAX_STORES);
 	}
+	if (has_empty_tier(value))
+		return refuse(value, why, len, "has a tier without a store; write URI | URI");
+	unsigned tier = 0;
+	const char *from = value;
 	cfg->nstores = 0;
-	for (const char *p = value; (item = next_item(&p, ", \t", &n)); cfg->nstores++) {
+	for (const char *p = value; (item = next_item(&p, "|, \t", &n)); cfg->nstores++) {
+		for (; from < item; from++)
+			tier += *from == '|';
+		cfg->store_tier[cfg->nstores] = (uint8_t)tier;
 		memset(cfg->store_uri[cfg->nstores], 0, EMF_URI_MAX);
 		memcpy(cfg->store_uri[cfg->nstores], item, n);
 	}
 	return true;
+}
+
+/* The next of "A|B|C" without blanks around it; false: it is too long. */
+static bool next_of_tiers(const char **text, char *out, size_t len)
+{
+	const char *p = *text + strspn(*text, " \t");
+	size_t n = strcspn(p, "|");
+
+	*text = p + n + (p[n] == '|');
+	while (n && (p[n - 1] == ' ' || p[n - 1] == '\t'))
+		n--;
+	if (n >= len)
+		return false;
+	memcpy(out, p, n);
+	out[n] = '\0';
+	return true;
+}
+
+/* Sets the same field of all tiers; the last percentage holds for those that follow. */
+static bool set_tiers(const struct config_key *key, void *field, const char *value, bool sizes,
+		      char *why, size_t len)
+{
+	char item[32] = "";
+	union {
+		uint64_t size;
+		unsigned percent;
+	} parsed[EMF_MAX_STORES] = { 0 };
+
+	for (unsigned i = 0; i < EMF_MAX_STORES; i++) {
+		bool given = *value || !i;
+
+		if (given && !next_of_tiers(&value, item, sizeof(item)))
+			return refuse(value, why, len, "is too long; write A|B");
+		if (sizes && (!given || !*item))
+			continue; /* all of it */
+		if (!(sizes ? value_size : value_percent)(key, &parsed[i], item, why, len))
+			return false;
+	}
+	if (*value)
+		return refuse(value, why, len, "is for one tier too many; at most %d are possible",
+			      EMF_MAX_STORES);
+	for (unsigned i = 0; i < EMF_MAX_STORES; i++)
+		memcpy((char *)field + i * sizeof(struct store_tier), &parsed[i], key->width);
+	return true;
+}
+
+bool value_tier_sizes(const struct config_key *key, void *field, const char *value, char *why,
+		      size_t len)
+{
+	return set_tiers(key, field, value, true, why, len);
+}
+
+bool value_tier_percents(const struct config_key *key, void *field, const char *value, char *why,
+			 size_t len)
+{
+	return set_tiers(key, field, value, false, why, len);
 }
 
 /* "K+M" */

@@ -45,9 +45,14 @@ bool value_duration(const struct config_key *key, void *field, const char *value
 		    size_t len);
 bool value_choice(const struct config_key *key, void *field, const char *value, char *why,
 		  size_t len);
-/* These take the whole struct: emf_config, and emf_class. */
+/* These, but for the two of tiers, take the whole struct: emf_config, and emf_class. */
 bool value_uris(const struct config_key *key, void *config, const char *value, char *why,
 		size_t len);
+/* field: of the first of config->tiers. */
+bool value_tier_sizes(const struct config_key *key, void *field, const char *value, char *why,
+		      size_t len);
+bool value_tier_percents(const struct config_key *key, void *field, const char *value, char *why,
+			 size_t len);
 bool value_redundancy(const struct config_key *key, void *config, const char *value, char *why,
 		      size_t len);
 bool value_inject(const struct config_key *key, void *config, const char *value, char *why,

@@ -891,6 +891,8 @@ static bool open_store(void)
 	struct store_options opt = {
 		.uri = uri,
 		.nuri = engine.config.nstores,
+		.tier = engine.config.store_tier,
+		.tiers = engine.config.tiers,
 		.stripe_unit = engine.config.stripe,
 		.timeout_ms = engine.config.timeout_ms,
 		.encrypt = engine.config.encrypt,

@@ -513,7 +513,7 @@ static void reap_family(void)
 	slot_reap();
 }
 
-/* Slots are spread evenly over the members, with what redundancy adds. */
+/* Slots are spread evenly over the members, with what redundancy adds; tiers count by themselves. */
 static void publish(void)
 {
 	uint64_t used = (slot_used() - slot_freed_count()) << BLOCK_SHIFT;
@@ -523,7 +523,7 @@ static void publish(void)
 	if (data)
 		used += used * more / data;
 
-	for (unsigned i = 0; i < engine.store.nleaves; i++)
+	for (unsigned i = 0; i < engine.store.nleaves && !engine.store.hierarchy; i++)
 		atomic_store_explicit(&engine.stats->store[i].used_bytes,
 				      used / engine.store.nleaves, memory_order_relaxed);
 	atomic_store_explicit(&engine.stats->free_frame_bytes, frame_free_count() * BLOCK_SIZE,

@@ -9,6 +9,7 @@
 #include "emfatier/doctor.h"
 #include "emfatier/help.h"
 #include "emfatier/run.h"
+#include "emfatier/topo.h"
 #if __has_include("store/guard.h")
 #include "store/guard.h"
 #endif
@@ -39,6 +40,7 @@ static const struct command {
 	{ "check", check_main },
 	{ "ctl", ctl_main },
 	{ "doctor", doctor_main },
+	{ "topo", topo_main },
 	{ "--help", show_help },
 	{ "-h", show_help },
 	{ "--version", show_version },
@@ -58,6 +60,6 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	}
-	return complain("unknown command %s; known are run, check, ctl, doctor (emfatier --help)",
+	return complain("unknown command %s; known are run, check, ctl, doctor, topo (emfatier --help)",
 			argv[1]);
 }

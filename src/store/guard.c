@@ -142,8 +142,8 @@ static int find_program(char *path, size_t length)
 	return -ENOENT;
 }
 
-static int start(struct spawn *s, const struct store_options *opt, uint64_t nslots,
-		 uint64_t slot_bytes)
+static int start(struct spawn *s, const struct store *st, const struct store_options *opt,
+		 uint64_t nslots, uint64_t slot_bytes)
 {
 	/* Of the environment only what libnbd finds its certificates by. */
 	const char *home = env_get("HOME");
@@ -169,6 +169,9 @@ static int start(struct spawn *s, const struct store_options *opt, uint64_t nslo
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];
+	/* Where slots lie on tiers died with the process. */
+	if (st->hierarchy)
+		argv[n++] = (char *)(uintptr_t) "--whole";
 	if (opt->provider_dir) {
 		argv[n++] = (char *)(uintptr_t) "--providers";
 		argv[n++] = (char *)(uintptr_t)opt->provider_dir;
@@ -199,7 +202,7 @@ int guard_start_program(const char *program, const struct store *st,
 	for (unsigned i = 0; i < st->nleaves; i++)
 		if (st->lock_fd[i] >= 0)
 			s.fd[s.nfds++] = st->lock_fd[i];
-	rc = start(&s, opt, nslots, slot_bytes);
+	rc = start(&s, st, opt, nslots, slot_bytes);
 	close(uris);
 close_life:
 	close(life[0]);

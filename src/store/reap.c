@@ -25,6 +25,7 @@
 struct reap {
 	int slots, life, uris;
 	uint64_t nslots, slot_bytes;
+	bool whole; /* each store by itself, all of it */
 	struct store_options opt;
 	char *uri[STORE_LEAVES];
 };
@@ -49,6 +50,7 @@ static int parse(struct reap *r, int argc, char **argv)
 		{ "timeout-ms", required_argument, NULL, 't' },
 		{ "data", required_argument, NULL, 'd' },
 		{ "more", required_argument, NULL, 'm' },
+		{ "whole", no_argument, NULL, 'w' },
 		{ "providers", required_argument, NULL, 'p' },
 		{ 0 },
 	};
@@ -57,7 +59,7 @@ static int parse(struct reap *r, int argc, char **argv)
 	*r = (struct reap){ .slots = -1, .life = -1, .uris = -1 };
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
-		uint64_t v = c != 'p' && c != '?' ? strtoull(optarg, NULL, 10) : 0;
+		uint64_t v = c != 'p' && c != 'w' && c != '?' ? strtoull(optarg, NULL, 10) : 0;
 
 		switch (c) {
 		case 's':
@@ -86,6 +88,9 @@ static int parse(struct reap *r, int argc, char **argv)
 			break;
 		case 'm':
 			r->opt.more = (unsigned)v;
+			break;
+		case 'w':
+			r->whole = true;
 			break;
 		case 'p':
 			r->opt.provider_dir = optarg;
@@ -163,7 +168,8 @@ static void turn(struct emf_queue *q)
 	q->ops->poll(q);
 }
 
-static int trim(struct reap *r, const uint64_t *used, struct store *st)
+/* used NULL: all. */
+static int trim(struct reap *r, const uint64_t *used, uint64_t nslots, struct store *st)
 {
 	struct emf_io io[DEPTH] = { 0 };
 	struct emf_queue *q;
@@ -172,10 +178,10 @@ static int trim(struct reap *r, const uint64_t *used, struct store *st)
 
 	if (rc)
 		return rc;
-	for (uint64_t slot = 0; slot < r->nslots; slot++) {
+	for (uint64_t slot = 0; slot < nslots; slot++) {
 		struct emf_io *t;
 
-		if (!used[slot])
+		if (used && !used[slot])
 			continue;
 		for (t = &io[at++ % DEPTH]; t->user; t = &io[at++ % DEPTH])
 			if (at % DEPTH == 0)
@@ -209,11 +215,37 @@ static bool any_used(const uint64_t *used, uint64_t n)
 	return false;
 }
 
+static int clean_store(struct reap *r, const uint64_t *used)
+{
+	struct store st;
+	char err[512];
+	int rc = store_open(&st, &r->opt, err, sizeof(err));
+
+	if (rc)
+		return rc;
+	if (!r->whole || st.outlives)
+		rc = trim(r, used, used ? r->nslots : st.top->size / r->slot_bytes, &st);
+	store_close(&st);
+	return rc;
+}
+
+static int clean_each(struct reap *r)
+{
+	int rc = 0;
+
+	r->opt.nuri = 1;
+	for (unsigned i = 0; i < STORE_LEAVES && r->uri[i]; i++) {
+		r->opt.uri = (const char *const *)r->uri + i;
+		int e = clean_store(r, NULL);
+		rc = e ? e : rc;
+	}
+	return rc;
+}
+
 static int clean_up(struct reap *r)
 {
 	const char *map = mmap(NULL, STORE_SLOTS_HEADER + (size_t)r->nslots * sizeof(uint64_t),
 			       PROT_READ, MAP_SHARED, r->slots, 0);
-	char err[512];
 	int rc = 0;
 
 	if (map == MAP_FAILED)
@@ -223,15 +255,9 @@ static int clean_up(struct reap *r)
 		return 0;
 	sleep_ms(SETTLE_MS);
 	for (int i = 0; i < ATTEMPTS; i++) {
-		struct store st;
-
 		if (i)
 			sleep_ms(1000u << i);
-		rc = store_open(&st, &r->opt, err, sizeof(err));
-		if (rc)
-			continue;
-		rc = trim(r, used, &st);
-		store_close(&st);
+		rc = r->whole ? clean_each(r) : clean_store(r, used);
 		if (!rc)
 			break;
 	}

@@ -17,6 +17,7 @@
 #include "crypt.h"
 #include "emfatier-stats.h"
 #include "env.h"
+#include "hierarchy.h"
 #include "inject.h"
 #include "lock.h"
 #include "ready.h"
@@ -27,6 +28,7 @@
 #include "where.h"
 
 #define MAX_URI 4096
+#define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
 
 /* --- URIs --- */
 
@@ -175,6 +177,16 @@ static const void *load_codec(const char *setting, const char *name, const char 
 	return abi && *abi == EMF_CODEC_ABI ? abi : NULL;
 }
 
+static bool is_ours(const char *name)
+{
+	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd" };
+
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (!strcmp(name, ours[i]))
+			return true;
+	return false;
+}
+
 static int load(const char *uri, const char *dir, void **dl, const struct emf_provider **out,
 		char *err, size_t errlen)
 {
@@ -182,14 +194,13 @@ static int load(const char *uri, const char *dir, void **dl, const struct emf_pr
 	char name[32], path[PATH_MAX], why[PATH_MAX + 64];
 
 	if (!provider_name(uri, name, sizeof(name)))
-		return blame(uri, "not a URI; use file:, mem:, nbd:// or nbd+unix://", -EINVAL, err,
-			     errlen);
+		return blame(uri, "not a URI; use " SCHEMES, -EINVAL, err, errlen);
 	if (!find_provider(dir, name, path, sizeof(path))) {
-		bool ours = !strcmp(name, "file") || !strcmp(name, "mem") || !strcmp(name, "nbd");
+		bool ours = is_ours(name);
 
 		snprintf(why, sizeof(why),
 			 ours ? "provider '%s' is not installed (no %s.so)"
-			      : "no provider '%s'; use file:, mem:, nbd:// or nbd+unix://",
+			      : "no provider '%s'; use " SCHEMES,
 			 name, name);
 		return blame(uri, why, -EINVAL, err, errlen);
 	}
@@ -345,19 +356,62 @@ static int add_redundant(struct store *st, const struct store_options *opt,
 	return rc;
 }
 
+/* n leaves from `first` on as one. */
+static int add_stripe(struct store *st, unsigned first, unsigned n, uint64_t unit,
+		      struct emf_backend **below)
+{
+	int rc = 0;
+
+	*below = st->reconnect[first];
+	if (n > 1) {
+		rc = stripe_open(st->reconnect + first, n, unit, &st->stripe[st->nstripes]);
+		*below = st->stripe[st->nstripes];
+		st->nstripes += !rc;
+	}
+	return rc;
+}
+
+static int add_hierarchy(struct store *st, const struct store_options *opt, struct emf_backend **below)
+{
+	struct hierarchy_tier tier[STORE_LEAVES];
+	unsigned n = 0, next;
+	int rc = 0;
+
+	for (unsigned i = 0; i < st->nleaves && !rc; i = next, n++) {
+		for (next = i + 1; next < st->nleaves && opt->tier[next] == opt->tier[i];)
+			next++;
+		tier[n] = (struct hierarchy_tier){
+			.capacity = opt->tiers[n].capacity,
+			.high = opt->tiers[n].high,
+			.low = opt->tiers[n].low,
+			.stats = opt->stats ? &opt->stats[i] : NULL,
+			.nstats = next - i,
+		};
+		rc = add_stripe(st, i, next - i, opt->stripe_unit, &tier[n].be);
+	}
+	if (!rc)
+		rc = hierarchy_open(tier, n, opt->timeout_ms, opt->rebuild_rate, &st->hierarchy);
+	*below = st->hierarchy;
+	return rc;
+}
+
+static bool has_tiers(const struct store_options *opt)
+{
+	return opt->tier && opt->nuri && opt->tier[opt->nuri - 1];
+}
+
 /* What spreads over the leaves. */
 static int add_spread(struct store *st, const struct store_options *opt, struct emf_backend **below,
 		      char *err, size_t errlen)
 {
-	int rc = 0;
+	int rc;
 
 	if (opt->data > 1 || opt->more)
 		return add_redundant(st, opt, below, err, errlen);
-	*below = st->reconnect[0];
-	if (st->nleaves > 1) {
-		rc = stripe_open(st->reconnect, st->nleaves, opt->stripe_unit, &st->stripe);
-		*below = st->stripe;
-	}
+	if (has_tiers(opt))
+		rc = add_hierarchy(st, opt, below);
+	else
+		rc = add_stripe(st, 0, st->nleaves, opt->stripe_unit, below);
 	if (rc)
 		snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
 	return rc;
@@ -368,11 +422,11 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 	struct emf_backend *below, *sums;
 	int rc = add_spread(st, opt, &below, err, errlen);
 
-	if (!rc && opt->encrypt && st->redundant) {
+	if (!rc && opt->encrypt && (st->redundant || st->hierarchy)) {
 		rc = checksum_open(below, &st->stored_checksum);
 		below = st->stored_checksum;
 		if (rc)
-			snprintf(err, errlen, "store.redundancy: %s", strerror(-rc));
+			snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
 	}
 	if (!rc && opt->encrypt)
 		rc = add_crypt(st, opt, &below, err, errlen);
@@ -385,8 +439,10 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 		snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
 		return rc;
 	}
+	sums = st->stored_checksum ? st->stored_checksum : st->checksum;
+	if (st->hierarchy)
+		hierarchy_set_sums(st->hierarchy, sums);
 	if (st->redundant) {
-		sums = st->stored_checksum ? st->stored_checksum : st->checksum;
 		redundant_set_sums(st->redundant, sums);
 		checksum_trust(sums);
 	}
@@ -452,7 +508,9 @@ void store_close(struct store *st)
 	close_one(&st->crypt);
 	close_one(&st->stored_checksum);
 	close_one(&st->redundant);
-	close_one(&st->stripe);
+	close_one(&st->hierarchy);
+	for (unsigned i = 0; i < st->nstripes; i++)
+		close_one(&st->stripe[i]);
 	unload(&st->crypt_dl);
 	unload(&st->parity_dl);
 	for (unsigned i = 0; i < st->nleaves; i++) {
@@ -476,6 +534,8 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 {
 	unsigned n = 0;
 
+	if (st->hierarchy) /* where slots lie is in this process's memory only */
+		return -ENOTSUP;
 	for (unsigned i = 0; i < st->nleaves; i++) {
 		const struct emf_backend *leaf = st->leaf[i];
 		int got = leaf->ops->descriptors(leaf, fds + n, (int)(max - n));
@@ -494,7 +554,7 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 
 static int fork_links(struct store *st, struct emf_store_stats *stats)
 {
-	struct emf_backend *const link[] = { st->stripe, st->redundant, st->crypt };
+	struct emf_backend *const link[] = { st->stripe[0], st->redundant, st->crypt };
 	int rc = 0;
 
 	st->wake_fd = signal_open();
@@ -555,7 +615,7 @@ uint32_t store_losses(const struct store *st)
 
 bool store_needs_work(const struct store *st)
 {
-	bool needs = st->redundant;
+	bool needs = st->redundant || st->hierarchy;
 
 	for (unsigned i = 0; i < st->nleaves; i++)
 		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_OUTLIVES;
@@ -574,6 +634,10 @@ void store_work(struct store *st)
 	}
 	if (st->redundant) {
 		at = redundant_work(st->redundant, now);
+		next = at < next ? at : next;
+	}
+	if (st->hierarchy) {
+		at = hierarchy_work(st->hierarchy, now);
 		next = at < next ? at : next;
 	}
 	now = timer_now();

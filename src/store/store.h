@@ -4,6 +4,7 @@
  *
  *   retry -> checksum [-> crypt] -> stripe    -> reconnect -> count [-> inject] -> leaf
  *                                or redundant    (these once a leaf)
+ *                                or hierarchy -> stripe, once a tier
  *
  * from a list of URIs and gives the engine one backend and its queues. (Between
  * crypt and redundant there is another checksum link: copies are told apart by what
@@ -27,6 +28,7 @@
 #include <stdint.h>
 
 #include "emfatier-provider.h"
+#include "tier.h"
 
 #define STORE_CLUSTER (64u << 10)
 #define STORE_LEAVES 16u
@@ -45,7 +47,8 @@ struct store {
 	struct emf_backend *count[STORE_LEAVES]; /* the counting links over the leaves */
 	struct emf_backend *reconnect[STORE_LEAVES];
 	void *dl[STORE_LEAVES];
-	struct emf_backend *stripe, *redundant;
+	struct emf_backend *stripe[STORE_LEAVES], *redundant, *hierarchy;
+	unsigned nstripes; /* without tiers at most one */
 	struct emf_backend *stored_checksum; /* below crypt */
 	struct emf_backend *crypt;
 	struct emf_backend *checksum;
@@ -58,6 +61,8 @@ struct store {
 struct store_options {
 	const char *const *uri; /* nuri entries; none: the default file store */
 	unsigned nuri;
+	const uint8_t *tier; /* of each URI, from 0, the fastest first; NULL: there are none */
+	const struct store_tier *tiers;
 	uint64_t stripe_unit; /* bytes, a power of two, >= 64 KiB */
 	unsigned timeout_ms;
 	bool encrypt;

@@ -4,8 +4,7 @@
  * different size count as large as the smallest.
  *
  * A read or write is cut at the borders of units (neighbouring units of one member
- * are not neighbours in the buffer), a trim into one range for each member. What a
- * member has no room for (-EAGAIN) waits in a list of that member.
+ * are not neighbours in the buffer), a trim into one range for each member.
  *
  * The link does not own its members: its close leaves them open.
  */
@@ -14,8 +13,7 @@
 #include <unistd.h>
 
 #include "../arena.h"
-#include "../provider/io.h"
-#include "store.h"
+#include "fan.h"
 
 #define MAX_MEMBERS 16
 #define MAX_LENGTH (64u << 20)
@@ -44,8 +42,7 @@ struct stripe_queue {
 	int ended; /* transfers, counted for the result of poll */
 	struct io_list refused;
 	struct io_list idle; /* parts to be used again */
-	struct emf_queue *member[MAX_MEMBERS];
-	struct io_list waiting[MAX_MEMBERS];
+	struct fan fan;
 };
 
 static void end_part(struct stripe_queue *sq, struct part *p, int status)
@@ -145,21 +142,6 @@ static bool cut_trim(struct stripe_queue *sq, struct emf_io *io, struct io_list 
 	return true;
 }
 
-/* Hands the member what waits for it, as far as it takes it. */
-static void flush(struct stripe_queue *sq, unsigned member)
-{
-	struct emf_queue *mq = sq->member[member];
-	struct io_list *waiting = &sq->waiting[member];
-	struct emf_io *io;
-
-	while ((io = io_pop(waiting))) {
-		if (mq->ops->submit(mq, io)) {
-			io_push_front(waiting, io);
-			return;
-		}
-	}
-}
-
 static int stripe_submit(struct emf_queue *q, struct emf_io *io)
 {
 	struct stripe_queue *sq = (struct stripe_queue *)q;
@@ -180,9 +162,9 @@ static int stripe_submit(struct emf_queue *q, struct emf_io *io)
 		return 0;
 	}
 	while ((part = io_pop(&parts)))
-		io_push(&sq->waiting[((struct part *)part)->member], part);
+		fan_add(&sq->fan, ((struct part *)part)->member, part);
 	for (unsigned i = 0; i < sq->stripe->n; i++)
-		flush(sq, i);
+		fan_flush(&sq->fan, i);
 	return 0;
 }
 
@@ -197,11 +179,7 @@ static int stripe_poll(struct emf_queue *q)
 		sq->ended++;
 		io_end(q, io, io->status);
 	}
-	for (unsigned i = 0; i < sq->stripe->n; i++) {
-		if (sq->member[i]->inflight)
-			sq->member[i]->ops->poll(sq->member[i]);
-		flush(sq, i);
-	}
+	fan_poll(&sq->fan);
 	return sq->ended;
 }
 
@@ -209,26 +187,10 @@ static int stripe_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 {
 	struct stripe_queue *sq = (struct stripe_queue *)q;
 	struct stripe *s = sq->stripe;
-	bool ready = sq->refused.head;
-	int n = 0;
 
-	if (!q->inflight || s->be.caps & EMF_CAP_SYNC || max < 1)
+	if (!q->inflight || s->be.caps & EMF_CAP_SYNC)
 		return 0;
-	for (unsigned i = 0; i < s->n && n < max; i++) {
-		struct emf_queue *mq = sq->member[i];
-		int got = 0;
-
-		if (mq->inflight)
-			got = mq->ops->pollfds(mq, fds + n, max - n);
-		/* One member that needs no waiting, and nobody waits for the others either. */
-		if (!got && (mq->inflight || sq->waiting[i].head))
-			ready = true;
-		n += got;
-	}
-	if (!ready && n)
-		return n;
-	fds[0] = (struct pollfd){ .fd = s->ready_fd, .events = POLLIN };
-	return 1;
+	return fan_pollfds(&sq->fan, fds, max, sq->refused.head, s->ready_fd);
 }
 
 static void stripe_queue_close(struct emf_queue *q)
@@ -237,12 +199,7 @@ static void stripe_queue_close(struct emf_queue *q)
 	struct emf_io *io;
 
 	sq->closing = true;
-	for (unsigned i = 0; i < sq->stripe->n; i++) {
-		if (sq->member[i])
-			sq->member[i]->ops->close(sq->member[i]);
-		while ((io = io_pop(&sq->waiting[i])))
-			end_part(sq, (struct part *)io, -ECANCELED);
-	}
+	fan_close(&sq->fan);
 	io_end_all(q, &sq->refused, -ECANCELED);
 	while ((io = io_pop(&sq->idle)))
 		arena_free(io, sizeof(struct part));
@@ -273,13 +230,10 @@ static int stripe_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 	member_depth = sq->depth * (parts + 1);
 	if (member_depth > MAX_MEMBER_DEPTH)
 		member_depth = MAX_MEMBER_DEPTH;
-	for (unsigned i = 0; i < s->n; i++) {
-		rc = s->member[i]->ops->queue_open(s->member[i], kind, (unsigned)member_depth,
-						   &sq->member[i]);
-		if (rc) {
-			stripe_queue_close(&sq->q);
-			return rc;
-		}
+	rc = fan_open(&sq->fan, s->member, s->n, kind, (unsigned)member_depth);
+	if (rc) {
+		stripe_queue_close(&sq->q);
+		return rc;
 	}
 	*out = &sq->q;
 	return 0;

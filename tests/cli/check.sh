@@ -63,7 +63,7 @@ call "$BUILD/emfatier"
 [ "$status" -eq 2 ] && grep -q 'usage: emfatier run' "$WORK/err" && [ ! -s "$WORK/out" ]
 verdict "without a command"
 
-for word in walk topo --fast; do
+for word in walk top --fast; do
 	call "$BUILD/emfatier" $word
 	says 2 "emfatier: unknown command $word"
 	verdict "unknown command $word"

@@ -244,10 +244,10 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 			return -ENOMEM;
 	}
 	struct emf_backend *below = st->count[0];
-	if (plan.leaves > 1 && stripe_open(st->count, plan.leaves, STORE_CLUSTER, &st->stripe))
+	if (plan.leaves > 1 && stripe_open(st->count, plan.leaves, STORE_CLUSTER, &st->stripe[0]))
 		return -ENOMEM;
-	if (st->stripe)
-		below = st->stripe;
+	if (st->stripe[0])
+		below = st->stripe[0];
 	if (checksum_open(below, &st->checksum))
 		return -ENOMEM;
 	st->top = st->checksum;

@@ -166,7 +166,7 @@ static void defaults(void **state)
 	assert_defaults();
 	described = 0;
 	config_describe(describe);
-	assert_int_equal(described, 23);
+	assert_int_equal(described, 26);
 	assert_int_equal(cfg.nclasses, 1);
 	cfg.nclasses = 0;
 	assert_defaults();
@@ -200,6 +200,24 @@ static void good_values(void **state)
 	assert_int_equal(cfg.nstores, 1);
 	assert_int_equal(read_inline("store.uri=mem:;store.uri="), 0);
 	assert_int_equal(cfg.nstores, 0);
+	assert_int_equal(read_inline("store.uri=mem: | nbd://a,nbd://b|file:/x;store.capacity=1G | |3G;"
+				     "store.high=90|80;store.low=70"),
+			 0);
+	assert_int_equal(cfg.nstores, 4);
+	assert_memory_equal(cfg.store_tier, ((uint8_t[]){ 0, 1, 1, 2 }), 4);
+	assert_string_equal(cfg.store_uri[3], "file:/x");
+	assert_true(cfg.tiers[0].capacity == 1ull << 30 && !cfg.tiers[1].capacity);
+	assert_true(cfg.tiers[2].capacity == 3ull << 30 && !cfg.tiers[3].capacity);
+	assert_true(cfg.tiers[0].high == 90 && cfg.tiers[1].high == 80 && cfg.tiers[2].high == 80);
+	assert_true(cfg.tiers[0].low == 70 && cfg.tiers[2].low == 70);
+	assert_int_equal(config_validate_stores(&cfg, err, sizeof(err)), 0);
+	assert_int_equal(read_inline("store.low=85"), 0);
+	cfg.tiers[1].high = 80;
+	assert_int_equal(config_validate_stores(&cfg, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "store.low: 85% of tier 2 is above store.high, 80%"));
+	assert_int_equal(read_inline("store.uri=mem:|mem:;store.redundancy=mirror"), 0);
+	assert_int_equal(config_validate_stores(&cfg, err, sizeof(err)), -EINVAL);
+	assert_non_null(strstr(err, "not with tiers"));
 	assert_int_equal(read_inline("engine.min_region=4K;engine.fault=thread;engine.move=off;"
 				     "engine.heap=off;engine.chaos=1000000"),
 			 0);
@@ -233,6 +251,15 @@ static void bad_values(void **state)
 		{ "local.low=99", "inline:1: local.low: 99 is above local.high, 98; lower it" },
 		{ "store.uri=mem1", "store.uri: 'mem1' is not a URI; write file:/path" },
 		{ "store.uri=mem:,:x", "':x' is not a URI" },
+		{ "store.uri=mem: |", "a tier without a store" },
+		{ "store.uri=|mem:", "a tier without a store" },
+		{ "store.uri=mem: | ,| mem:", "a tier without a store" },
+		{ "store.uri=mem:|x", "'x' is not a URI" },
+		{ "store.capacity=1G|x", "store.capacity: 'x'" },
+		{ "store.capacity=1K", "out of range" },
+		{ "store.high=90||80", "store.high: ''" },
+		{ "store.high=101", "store.high: '101'" },
+		{ "store.low=1|2|3|4|5|6|7|8|9|10|11|12|13|14|15|16|17", "one tier too many" },
 		{ "store.uri=MEM:", "not a URI" },
 		{ "store.uri=mem:\x01", "'mem:?' is not a URI" },
 		{ "store.uri=m:1,m:2,m:3,m:4,m:5,m:6,m:7,m:8,m:9,m:10,m:11,m:12,m:13,m:14,m:15,m:16,m:17", "'m:17' is one too many; at most 16" },
@@ -279,7 +306,7 @@ static void bad_values(void **state)
 		{ "class.a.b.evict=loop", "class name" },
 		{ "class.evict=loop", "write [class NAME]" },
 		{ "class.a123456789012345678901234567890123.evict=loop", "class name" },
-		{ "store.uir=mem:", "store.uir: unknown key; known are: uri, stripe, redundancy, "
+		{ "store.uir=mem:", "store.uir: unknown key; known are: uri, capacity, high, low, stripe, redundancy, "
 				    "rebuild, timeout, encrypt, inject (did you mean uri?)" },
 		{ "local.budget=1", "local.budget: unknown key; known are: limit, high, low" },
 		{ "local.limt=1", "(did you mean limit?)" },

@@ -425,6 +425,107 @@ static void test_file_without_io_uring(void **state)
 	assert_int_equal(rc, 0);
 }
 
+/* --- numa, dax --- */
+
+static bool node_exists(unsigned node)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/meminfo", node);
+	return !access(path, R_OK);
+}
+
+static void test_numa(void **state)
+{
+	struct emf_backend *be;
+	struct emf_queue *q;
+	char *buf;
+
+	(void)state;
+	if (!node_exists(0)) {
+		print_message("SKIPPED: a kernel without NUMA\n");
+		skip();
+	}
+	/* Where there is no node without CPUs, one with them does. */
+	be = open_ok("numa", "numa:0?cpus=on&size=64M", 0);
+	assert_int_equal(be->size, 64 * MIB);
+	run_all(be, 500);
+	run_threads(be);
+	/* Of node 0, said by the kernel. */
+	q = queue_ok(be, EMF_QUEUE_BULK, 1);
+	buf = pages(2 * MIB);
+	fill(buf, 2 * MIB, 7);
+	assert_int_equal(transfer(q, EMF_WRITE, 32 * MIB, 2 * MIB, buf), 0);
+	FILE *f = fopen("/proc/self/numa_maps", "r");
+	char line[512];
+	bool bound = false;
+	while (f && fgets(line, sizeof(line), f))
+		bound |= strstr(line, " bind:0 ") && strstr(line, "anon=");
+	assert_true(bound);
+	fclose(f);
+	munmap(buf, 2 * MIB);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+static void test_numa_bad_uri(void **state)
+{
+	(void)state;
+	open_fails("numa", "numa:", 0, -EINVAL, "write numa:N");
+	open_fails("numa", "numa:one", 0, -EINVAL, "write numa:N");
+	open_fails("numa", "numa:-1", 0, -EINVAL, "write numa:N");
+	open_fails("numa", "numa:99999", 0, -EINVAL, "write numa:N");
+	open_fails("numa", "numa:0?size=1", 0, -EINVAL, "'size=1'");
+	open_fails("numa", "numa:0?cpus=yes", 0, -EINVAL, "'cpus=yes'");
+	if (!node_exists(0)) {
+		print_message("SKIPPED: a kernel without NUMA\n");
+		skip();
+	}
+	open_fails("numa", "numa:1000", 0, -ENXIO, "there is no node 1000");
+	open_fails("numa", "numa:0", 0, -EINVAL, "node 0 has CPUs");
+}
+
+/* Without a file system with DAX it goes through the page cache; the code is the same. */
+static void test_dax(void **state)
+{
+	char dir[] = "/var/tmp/emf-test-XXXXXX", uri[128], path[96];
+	struct emf_backend *be;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(uri, sizeof(uri), "dax:%s?size=64M", dir);
+	be = open_ok("dax", uri, 0);
+	assert_int_equal(be->size, 64 * MIB);
+	assert_int_equal(entries(dir), 0);
+	run_all(be, 500);
+	run_threads(be);
+	be->ops->close(be);
+
+	snprintf(uri, sizeof(uri), "dax:%s/new?size=8M", dir);
+	be = open_ok("dax", uri, 0);
+	assert_int_equal(entries(dir), 0);
+	be->ops->close(be);
+
+	snprintf(path, sizeof(path), "%s/mine", dir);
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+	snprintf(uri, sizeof(uri), "dax:%s?size=8M", path);
+	open_fails("dax", uri, 0, -EEXIST, "might be somebody's");
+	unlink(path);
+	rmdir(dir);
+}
+
+static void test_dax_bad_uri(void **state)
+{
+	(void)state;
+	open_fails("dax", "dax:", 0, -EINVAL, "write dax:");
+	open_fails("dax", "dax:relative", 0, -EINVAL, "write dax:");
+	open_fails("dax", "dax:/tmp?align=2M", 0, -EINVAL, "'align=2M'");
+	open_fails("dax", "dax:/tmp", 0, -EINVAL, "?size=SIZE");
+	open_fails("dax", "dax:/no/such/dir/file?size=8M", 0, -ENOENT, "No such file");
+	open_fails("dax", "dax:/dev/dax99.9", 0, -ENOENT, "no such device");
+	open_fails("dax", "dax:/dev/null", 0, -ENODEV, "not a DAX device");
+}
+
 /* --- nbd --- */
 
 static void test_nbd(void **state)
@@ -629,6 +730,10 @@ int main(void)
 		cmocka_unit_test(test_file_size_limit),
 		cmocka_unit_test(test_file_disk_full),
 		cmocka_unit_test(test_file_without_io_uring),
+		cmocka_unit_test(test_numa),
+		cmocka_unit_test(test_numa_bad_uri),
+		cmocka_unit_test(test_dax),
+		cmocka_unit_test(test_dax_bad_uri),
 		cmocka_unit_test(test_nbd),
 		cmocka_unit_test(test_nbd_small_requests),
 		cmocka_unit_test(test_nbd_refused),

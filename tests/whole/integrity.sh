@@ -70,6 +70,9 @@ if have nbdkit; then
 else
 	skipped "nbd" "no nbdkit"
 fi
+tiers='store.uri=mem:?size=16M | mem:?size=24M&latency=3us&bandwidth=8G | mem:?latency=10us&bandwidth=4G'
+each_way "tiers" "$tiers" mmap
+one "tiers encrypted" "$tiers;store.encrypt=on" heap
 # Every transfer takes its time: what overlaps in time, overlaps here.
 one "mem slow" "store.uri=mem:?latency=300us&bandwidth=1G;engine.chaos=500" mmap 64M 16M
 finish

@@ -10,6 +10,7 @@ static const char usage[] =
     "       emfatier check FILE                              validates a policy file\n"
     "       emfatier ctl PID set SECTION.KEY=VALUE           changes a running process\n"
     "       emfatier doctor                                  what works on this machine\n"
+    "       emfatier topo [--json] [--measure]               the memory tiers of this host\n"
     "       emfatier --help | --version\n"
     "\n"
     "Options of run:\n"

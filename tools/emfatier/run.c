@@ -212,6 +212,8 @@ static int check_store(const struct emf_config *cfg)
 	struct store_options opt = {
 		.uri = uri,
 		.nuri = cfg->nstores,
+		.tier = cfg->store_tier,
+		.tiers = cfg->tiers,
 		.stripe_unit = cfg->stripe,
 		.timeout_ms = cfg->timeout_ms,
 	};

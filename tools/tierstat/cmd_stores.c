@@ -59,6 +59,32 @@ static double busy_share(const struct emf_store_stats *s, const struct emf_store
 	return share > 100 ? 100 : share;
 }
 
+/* Where store.uri has tiers: how much of what was read each served. */
+static void tiers(const struct options *opt, const struct emf_stats *s, const struct emf_stats *before)
+{
+	uint64_t all = 0, used = 0;
+
+	for (unsigned i = 0; i < s->nstores; i++)
+		if (s->store[i].tier && (!i || s->store[i].tier != s->store[i - 1].tier))
+			all += since(s->store[i].hits, before->store[i].hits);
+	for (unsigned i = 0; i < s->nstores; i++) {
+		const struct emf_store_stats *st = &s->store[i];
+		uint64_t hits = since(st->hits, before->store[i].hits);
+		char text[4][TEXT_NUMBER];
+
+		if (!st->tier)
+			continue;
+		used += st->used_bytes;
+		if (i + 1 < s->nstores && s->store[i + 1].tier == st->tier)
+			continue;
+		printf("%*stier %u: %s used, %s hits (%.1f%% of all), %s blocks came up, %s down\n",
+		       opt->times ? 9 : 0, "", st->tier, text_size(used, text[0]),
+		       text_count(hits, text[1]), all ? 100.0 * (double)hits / (double)all : 0.0,
+		       text_count(st->promoted, text[2]), text_count(st->demoted, text[3]));
+		used = 0;
+	}
+}
+
 static void stores(const struct options *opt, const struct emf_stats *s,
 		   const struct emf_stats *before, double interval)
 {
@@ -91,6 +117,7 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 			       st->state == EMF_STORE_DEGRADED ? "can't be made good now"
 							       : "are still to be made good");
 	}
+	tiers(opt, s, before);
 	if (!s->nstores)
 		puts("no store is open: all of it fits");
 }

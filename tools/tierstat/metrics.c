@@ -103,6 +103,9 @@ static const struct metric {
 static const struct metric store_metrics[] = {
 	{ "store_used_bytes", "gauge", "", "Space in use in the store.", AT(used_bytes), 1 },
 	{ "store_rebuild_bytes", "gauge", "", "What the store lacks still after it was away.", AT(rebuild_bytes), 1 },
+	{ "store_tier_hits_total", "counter", "", "Reads that the store's tier served.", AT(hits), 1 },
+	{ "store_tier_promoted_blocks_total", "counter", "", "Blocks that came into the tier from a slower one.", AT(promoted), 1 },
+	{ "store_tier_demoted_blocks_total", "counter", "", "Blocks that came into the tier from a faster one.", AT(demoted), 1 },
 	{ "store_inflight_transfers", "gauge", "", "Reads and writes under way.", AT(inflight), 1 },
 	{ "store_read_bytes_total", "counter", "", "Read from the store.", AT(read_bytes), 1 },
 	{ "store_written_bytes_total", "counter", "", "Written to the store.", AT(written_bytes), 1 },

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tiers: where slots come to lie, by use; that they stay there; tiers that are full or fail. */
+#include "test_store_util.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "../../include/emfatier-stats.h"
+#include "../../src/store/hierarchy.h"
+#include "../../src/store/store.h"
+
+#define SLOT (2u * MIB)
+#define TIERS 3u
+#define FIRST 16u /* slots of the first two tiers */
+#define SECOND 40u
+#define SLOTS 160u
+
+struct scene {
+	struct store st;
+	struct store_options opt;
+	struct store_tier tier[TIERS];
+	struct emf_store_stats stats[TIERS];
+	pthread_t thread;
+	_Atomic bool stop;
+	struct emf_queue *q;
+	unsigned char *buf, *back;
+	uint64_t seed;
+	uint64_t hits[TIERS]; /* reads of each tier, from some time on */
+};
+
+static const char *const three[] = { "mem:?size=1G", "mem:?size=1G&latency=3us&bandwidth=8G",
+				     "mem:?size=1G&latency=20us&bandwidth=4G" };
+static const uint8_t order[] = { 0, 1, 2 };
+
+/* What the engine's store thread does. */
+static void *work(void *arg)
+{
+	struct scene *s = arg;
+
+	while (!s->stop)
+		store_work(&s->st);
+	return NULL;
+}
+
+static void scene_open(struct scene *s, const char *inject)
+{
+	char err[512] = "";
+
+	*s = (struct scene){ .seed = 4711 };
+	s->tier[0] = (struct store_tier){ FIRST * SLOT, 100, 95 };
+	s->tier[1] = (struct store_tier){ SECOND * SLOT, 95, 90 };
+	s->tier[2] = (struct store_tier){ 0, 95, 90 };
+	s->opt = (struct store_options){
+		.uri = three,
+		.nuri = TIERS,
+		.tier = order,
+		.tiers = s->tier,
+		.stripe_unit = 512 * KIB,
+		.timeout_ms = 4000,
+		.rebuild_rate = 1ull << 40,
+		.inject = inject,
+		.provider_dir = providers_dir(),
+		.stats = s->stats,
+	};
+	if (store_open(&s->st, &s->opt, err, sizeof(err)))
+		fail_msg("%s", err);
+	s->buf = pages(SLOT);
+	s->back = pages(SLOT);
+	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
+	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
+}
+
+static void scene_close(struct scene *s)
+{
+	uint64_t one = 1;
+
+	s->q->ops->close(s->q);
+	s->stop = true;
+	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
+	pthread_join(s->thread, NULL);
+	store_close(&s->st);
+	munmap(s->buf, SLOT);
+	munmap(s->back, SLOT);
+}
+
+static void put(struct scene *s, unsigned slot)
+{
+	fill(s->buf, SLOT, slot);
+	assert_int_equal(transfer(s->q, EMF_WRITE, (uint64_t)slot * SLOT, SLOT, s->buf), 0);
+}
+
+/* Only its first cluster: that is enough to be counted, and quick. */
+static void read_once(struct scene *s, unsigned slot)
+{
+	int tier = hierarchy_tier_of(s->st.hierarchy, slot);
+
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, 64 * KIB, s->back), 0);
+	fill(s->buf, 64 * KIB, slot);
+	assert_memory_equal(s->buf, s->back, 64 * KIB);
+	s->hits[tier]++;
+}
+
+static void expect_all(struct scene *s)
+{
+	for (unsigned i = 0; i < SLOTS; i++) {
+		fill(s->buf, SLOT, i);
+		assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)i * SLOT, SLOT, s->back), 0);
+		assert_memory_equal(s->buf, s->back, SLOT);
+	}
+}
+
+/* By a distribution: weights of slots, and their sum. */
+static unsigned draw(struct scene *s, const double *weight, double sum)
+{
+	double at = (double)(random_next(&s->seed) >> 11) / 9007199254740992.0 * sum;
+	unsigned i = 0;
+
+	while (i + 1 < SLOTS && at >= weight[i])
+		at -= weight[i++];
+	return i;
+}
+
+static void rest(unsigned ms)
+{
+	usleep(ms * 1000);
+}
+
+static uint64_t changes(const struct scene *s)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < TIERS; i++)
+		n += s->stats[i].promoted + s->stats[i].demoted;
+	return n;
+}
+
+static void test_oracle(void **state)
+{
+	struct scene s;
+	double weight[SLOTS], sum = 0, oracle[TIERS] = { 0 }, sorted[SLOTS];
+	unsigned place[TIERS] = { 0 }, n = 0;
+
+	(void)state;
+	scene_open(&s, NULL);
+	/* Zipf, and which slot has which rank is no matter of order. */
+	for (unsigned i = 0; i < SLOTS; i++) {
+		sorted[i] = 1.0 / (i + 1);
+		weight[i * 77 % SLOTS] = sorted[i];
+		sum += sorted[i];
+	}
+	for (unsigned i = 0; i < SLOTS; i++)
+		put(&s, i);
+	for (unsigned round = 0; round < 100; round++) {
+		for (unsigned i = 0; i < 400; i++)
+			read_once(&s, draw(&s, weight, sum));
+		rest(25);
+	}
+	memset(s.hits, 0, sizeof(s.hits));
+	for (unsigned i = 0; i < 20000; i++)
+		read_once(&s, draw(&s, weight, sum));
+	for (unsigned i = 0; i < SLOTS; i++)
+		place[hierarchy_tier_of(s.st.hierarchy, i)]++;
+	for (unsigned t = 0; t < TIERS; t++)
+		for (unsigned i = 0; i < (t == 0   ? FIRST
+					  : t == 1 ? SECOND
+						   : SLOTS) &&
+				     n < SLOTS;
+		     i++)
+			oracle[t] += sorted[n++] / sum;
+	for (unsigned t = 0; t < TIERS; t++) {
+		double got = (double)s.hits[t] / 20000;
+
+		print_message("tier %u: %u slots, %.1f%% of the reads; oracle: %.1f%%\n", t + 1,
+			      place[t], 100 * got, 100 * oracle[t]);
+		assert_true(got > oracle[t] - 0.03 && got < oracle[t] + 0.03);
+	}
+	expect_all(&s);
+	assert_true(s.stats[0].hits >= s.hits[0] && s.stats[0].tier == 1 && s.stats[2].tier == 3);
+	scene_close(&s);
+}
+
+static void test_no_ping_pong(void **state)
+{
+	struct scene s;
+	uint64_t filled;
+
+	(void)state;
+	scene_open(&s, NULL);
+	for (unsigned i = 0; i < SLOTS; i++)
+		put(&s, i);
+	rest(600); /* what is over the marks goes down */
+	filled = changes(&s);
+	for (unsigned round = 0; round < 100; round++) {
+		for (unsigned i = 0; i < 400; i++)
+			read_once(&s, (unsigned)(random_next(&s.seed) % SLOTS));
+		rest(25);
+	}
+	print_message("%u reads at random of %u slots: %llu moves between tiers\n", 40000, SLOTS,
+		      (unsigned long long)(changes(&s) - filled));
+	/* Not more than two there and back for each slot, in 250 reads of it. */
+	assert_true(changes(&s) - filled < 2 * SLOTS);
+	expect_all(&s);
+	scene_close(&s);
+}
+
+/* The marks: what is above them goes down, the least used first. */
+static void test_watermarks(void **state)
+{
+	struct scene s;
+	uint64_t limit = now_ms() + 10000;
+
+	(void)state;
+	scene_open(&s, NULL);
+	for (unsigned i = 0; i < FIRST; i++)
+		put(&s, i);
+	for (unsigned i = 0; i < FIRST; i++)
+		assert_int_equal(hierarchy_tier_of(s.st.hierarchy, i), 0);
+	put(&s, FIRST); /* passes the full one over */
+	assert_int_equal(hierarchy_tier_of(s.st.hierarchy, FIRST), 1);
+	for (unsigned i = 0; i < SECOND; i++)
+		put(&s, FIRST + i);
+	/* It is full, and its mark is at 95%: two go to the third. */
+	while (s.stats[2].used_bytes < 2 * SLOT && now_ms() < limit)
+		rest(10);
+	assert_true(s.stats[2].used_bytes >= 2 * SLOT);
+	assert_true(s.stats[2].demoted >= 2);
+	/* A trim gives the place back. */
+	for (unsigned i = 0; i < FIRST; i++)
+		assert_int_equal(transfer(s.q, EMF_TRIM, (uint64_t)i * SLOT, SLOT, NULL), 0);
+	assert_int_equal(hierarchy_tier_of(s.st.hierarchy, 0), -1);
+	assert_int_not_equal(transfer(s.q, EMF_READ, 0, SLOT, s.back), 0);
+	put(&s, 0);
+	assert_int_equal(hierarchy_tier_of(s.st.hierarchy, 0), 0);
+	scene_close(&s);
+}
+
+static void test_failing(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	/* The first refuses all writes, the second some. */
+	scene_open(&s, "1:full=1,2:error=0.2");
+	for (unsigned i = 0; i < SLOTS; i++)
+		put(&s, i);
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_in_range(hierarchy_tier_of(s.st.hierarchy, i), 1, 2);
+	expect_all(&s);
+	assert_true(s.stats[0].used_bytes == 0);
+	scene_close(&s);
+}
+
+/* Random transfers while slots move, some transfers failing. */
+static void test_model(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 2; seed++) {
+		struct scene s;
+		struct model m = {
+			.lane_size = SLOT, .lanes = 8, .steps = 3000, .seed = seed, .slots = true
+		};
+
+		scene_open(&s, seed == 2 ? "corrupt=0.02" : NULL);
+		m.q = s.q;
+		for (unsigned i = 8; i < SLOTS; i++)
+			put(&s, i);
+		assert_int_equal(model_run(&m), 0);
+		scene_close(&s);
+	}
+}
+
+static void test_too_small(void **state)
+{
+	static const char *const uri[] = { "mem:?size=1M", "mem:?size=4M" };
+	struct store_tier tier[2] = { { 0, 95, 90 }, { 0, 95, 90 } };
+	struct store_options opt = { .uri = uri,
+				     .nuri = 2,
+				     .tier = order,
+				     .tiers = tier,
+				     .stripe_unit = 512 * KIB,
+				     .timeout_ms = 100,
+				     .provider_dir = providers_dir() };
+	struct store st;
+	char err[512] = "";
+
+	(void)state;
+	assert_int_equal(store_open(&st, &opt, err, sizeof(err)), -ENOSPC);
+	assert_non_null(strstr(err, "store.uri"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_watermarks),   cmocka_unit_test(test_failing),
+		cmocka_unit_test(test_model),	     cmocka_unit_test(test_oracle),
+		cmocka_unit_test(test_no_ping_pong), cmocka_unit_test(test_too_small),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

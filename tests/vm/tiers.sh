@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# tiers.sh BUILD: far memory on a CPU-less NUMA node and on emulated CXL memory, as a node and as
+# a DAX device, each in a machine of the lab (README.md). A few MiB: emulated CXL memory is slow.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+BUILD=$(cd "${1:?usage: tiers.sh BUILD}" && pwd)
+export BUILD
+bad=0
+
+# check NAME LAB-OPTION LISTED COMMAND...: a line that emfatier topo must print matches LISTED
+check() {
+	local name=$1 lab=$2 listed=$3 out status
+	shift 3
+	out=$(nice -n 5 "$here/vmlab" run --no-rdma "$lab" --timeout "${LIMIT:-420}" -- env BUILD="$BUILD" "$@" 2>&1)
+	status=$?
+	if [ $status -eq 0 ] && ! grep -qE "$listed" <<<"$out"; then
+		echo "not ok $name: emfatier topo does not list $listed"
+		bad=1
+	elif [ $status -eq 0 ]; then
+		echo "ok $name"
+	elif [ $status -eq 125 ]; then
+		echo "SKIPPED $name: the lab does not start: $(tail -n 1 <<<"$out")"
+	else
+		echo "not ok $name: status $status: $(tail -n 3 <<<"$out" | tr '\n' ' ')"
+		bad=1
+	fi
+}
+
+check "vm numa integrity" --numa '^node1 +no .*HMAT' "$here/tiers-guest.sh" numa:1 24M 12M 2 16
+check "vm CXL node integrity" --cxl '^memdev +mem0 +256M' "$here/tiers-guest.sh" numa:1 10M 8M 1 512
+check "vm CXL dax integrity" --cxl=dax '^dax +dax0.0 +256M .* devdax' "$here/tiers-guest.sh" dax:/dev/dax0.0 10M 8M 1 512
+exit $bad
