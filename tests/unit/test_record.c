@@ -49,6 +49,9 @@ static int setup(void **state)
 		reading[i].nstores = 2;
 		reading[i].history_count = 0;
 		strcpy(reading[i].command, i % 2 ? "odd" : "even");
+		/* as a reader has them in any case */
+		for (unsigned k = 0; k < EMF_STATS_STORES; k++)
+			reading[i].store[k].uri[sizeof(reading[i].store[k].uri) - 1] = '\0';
 	}
 	assert_int_equal(record_create(file, &r), 0);
 	for (unsigned i = 0; i < READINGS; i++)
