@@ -295,7 +295,7 @@ static int install(struct block *b, bool protect, bool *vacated)
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
 	struct presence there;
-	if (!uffd_presence(&engine.uffd, dst, len, &there))
+	if (block_is_full(b) && !uffd_presence(&engine.uffd, dst, len, &there))
 		look_for_split(b, f, &there);
 	if (protect) {
 		b->flags |= B_UNSURE;

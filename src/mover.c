@@ -156,18 +156,21 @@ static struct block *victim(void)
  */
 static bool mend(struct block *b)
 {
+	static uint64_t next; /* one at a time: where all is aside what is pinned would have to go */
 	char *p = block_start(b);
 	struct presence found;
 
-	if (!block_is_full(b) || uffd_presence(&engine.uffd, p, BLOCK_SIZE, &found))
+	if (!block_is_full(b) || k_now_ns() < next || uffd_presence(&engine.uffd, p, BLOCK_SIZE, &found))
 		return false;
 	if (!found.split || found.bytes < BLOCK_SIZE || b->mended) {
 		b->mended &= found.split;
 		return false;
 	}
 	b->mended = control_post(op_unshare, (uintptr_t)p, (uintptr_t)p + BLOCK_SIZE, MADV_COLLAPSE);
-	if (b->mended)
+	if (b->mended) {
+		next = k_now_ns() + MEND_NS;
 		set_aside(b, MEND_NS);
+	}
 	return b->mended;
 }
 
