@@ -295,8 +295,13 @@ static int install(struct block *b, bool protect, bool *vacated)
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
 	struct presence there;
-	if (block_is_full(b) && !uffd_presence(&engine.uffd, dst, len, &there))
+	if (block_is_full(b) && !uffd_presence(&engine.uffd, dst, len, &there)) {
 		look_for_split(b, f, &there);
+		if (frame_meta(f)->split)
+			engine.came_split = (uintptr_t)dst;
+		else
+			b->mended = false;
+	}
 	if (protect) {
 		b->flags |= B_UNSURE;
 		/* Should this be refused, UNSURE is enough. */

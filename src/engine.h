@@ -68,6 +68,7 @@ struct engine {
 	_Atomic uint32_t changes;    /* calls of the program's that change managed memory, under way */
 	_Atomic unsigned threads;    /* of the runtime's own, the keeper too */
 	pid_t pid;	 /* whose threads the runtime's are: a child that we know nothing of has none */
+	uintptr_t came_split; /* of blocks that were mapped page by page the last one; 0: none */
 	size_t grants; /* frames that may be had beyond the limit, one a fault that can't wait */
 	uint64_t store_retry_at; /* ns: no write-outs before that; 0: the store takes them */
 

@@ -29,7 +29,7 @@
 #define EVICT_BATCH 8		/* evictions before it looks at anything else */
 #define PATIENCE_NS 50000000ull /* that a fault starves while nothing can leave */
 #define STUCK_NS 200000000ull	/* pins and forks last from milliseconds to minutes */
-#define MEND_NS 20000000ull	/* that the kernel may take to make a huge page */
+#define MEND_NS 5000000ull	/* from one huge page that is made again to the next */
 #define UNSHARE_MS 50		/* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
 #define TRIM_KEEP 64		/* freed slots kept for reuse before any is trimmed */
@@ -116,13 +116,6 @@ static int take_shared(struct block **b)
 	return err == -EBUSY && block_is_full(*b) ? unshare_and_take(b, MADV_COLLAPSE) : err;
 }
 
-static void set_aside(struct block *b, uint64_t ns)
-{
-	list_remove(b);
-	b->retry_at = k_now_ns() + ns;
-	list_append(&engine.stuck, b);
-}
-
 /* It could not be taken: not soon again. */
 static void put_aside(struct block *b, int err)
 {
@@ -133,7 +126,9 @@ static void put_aside(struct block *b, int err)
 		policy_arrived(b, ARRIVE_STANDBY, 0, false, engine.fetches);
 		return;
 	}
-	set_aside(b, STUCK_NS);
+	list_remove(b);
+	b->retry_at = k_now_ns() + STUCK_NS;
+	list_append(&engine.stuck, b);
 }
 
 /* What the policy gives up first and may go; what is spared is out of its hands until then. */
@@ -149,36 +144,9 @@ static struct block *victim(void)
 	return b;
 }
 
-/*
- * A huge page that was split (by a fork, a mprotect of a part) would be moved page by page from now
- * on, and leave page tables wherever it goes. The kernel makes one of it again while it is in
- * its place. True: it was asked to.
- */
-static bool mend(struct block *b)
-{
-	static uint64_t next; /* one at a time: where all is aside what is pinned would have to go */
-	char *p = block_start(b);
-	struct presence found;
-
-	if (!block_is_full(b) || k_now_ns() < next || uffd_presence(&engine.uffd, p, BLOCK_SIZE, &found))
-		return false;
-	if (!found.split || found.bytes < BLOCK_SIZE || b->mended) {
-		b->mended &= found.split;
-		return false;
-	}
-	b->mended = control_post(op_unshare, (uintptr_t)p, (uintptr_t)p + BLOCK_SIZE, MADV_COLLAPSE);
-	if (b->mended) {
-		next = k_now_ns() + MEND_NS;
-		set_aside(b, MEND_NS);
-	}
-	return b->mended;
-}
-
 static bool evict(struct block *b)
 {
 	if (b->state == LOCAL) {
-		if (mend(b))
-			return true;
 		int err = block_take(&b);
 		if (err == -EBUSY && engine.forked)
 			err = take_shared(&b);
@@ -201,6 +169,27 @@ static bool evict(struct block *b)
 		block_drop(b);
 	}
 	return true;
+}
+
+/*
+ * A huge page that was split (by a fork, a mprotect of a part) would be moved page by page from now
+ * on: the kernel makes one of it again, when it has come. Once: it may refuse.
+ */
+static void mend(void)
+{
+	static uint64_t next;
+	uintptr_t at = engine.came_split;
+	struct region *r;
+
+	if (!at || k_now_ns() < next)
+		return;
+	engine.came_split = 0;
+	next = k_now_ns() + MEND_NS;
+	r = region_find(at);
+	struct block *b = r && r->registered ? region_block(r, at) : NULL;
+	if (b && b->state == LOCAL && block_is_full(b) && !b->mended)
+		b->mended = control_post(op_unshare, (uintptr_t)block_start(b),
+					 (uintptr_t)block_start(b) + BLOCK_SIZE, MADV_COLLAPSE);
 }
 
 static void retry_stuck(void)
@@ -576,6 +565,7 @@ static bool work(void)
 	mapped_check();
 	budget_follow();
 	retry_stuck();
+	mend();
 	chaos();
 	bool more = make_room();
 	feed_starving();
