@@ -14,7 +14,7 @@ not_reached() {
 
 	while read -r word state reached tried; do
 		[ "$word" = state ] || continue
-		[ $((reached * 4)) -ge $((tried * 3)) ] ||
+		[ $((reached * 2)) -ge "$tried" ] ||
 			echo "the state $state was reached in $reached of $tried cells"
 	done <"$1"
 }
