@@ -121,12 +121,11 @@ static void put_aside(struct block *b, int err)
 {
 	if (b->state != LOCAL)
 		return;
+	list_remove(b);
 	if (err == -EAGAIN) {
-		list_remove(b);
 		policy_arrived(b, ARRIVE_STANDBY, 0, false, engine.fetches);
 		return;
 	}
-	list_remove(b);
 	b->retry_at = k_now_ns() + STUCK_NS;
 	list_append(&engine.stuck, b);
 }

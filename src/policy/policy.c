@@ -11,9 +11,9 @@
  * when something is found: a touch of a block under watch costs the program a fault, in a virtual
  * machine up to 300 us, so as long as all of them turn out to be in use looks become rarer, down to
  * one in 25 ms. A policy says what share of the resident blocks it wants to have under watch; it
- * is more as long as blocks are found there that nobody uses. When nothing of a region was touched for longer than a
- * round of all that is far, the program has turned to something else (another model), and
- * all that is resident of it may go.
+ * is more as long as blocks are found there that nobody uses. When nothing of a region was
+ * touched for longer than a round of all that is far, the program has turned to something else
+ * (another model), and all that is resident of it may go.
  */
 #include "policy/view.h"
 
