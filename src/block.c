@@ -19,6 +19,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "sparse.h"
 #include "trace.h"
 #include "transfer.h"
 
@@ -225,6 +226,7 @@ static void used(struct block *b)
 static void arrived(struct block *b, enum arrival how)
 {
 	used(b);
+	b->whole = false;
 	trace_block(how == ARRIVE_NEW	     ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
@@ -283,6 +285,8 @@ static int install(struct block *b, bool protect, bool *vacated)
 	/* Pages went there and back, and what the program wrote to them is not what is written out. */
 	if (err && b->state == WRITING)
 		b->flags |= B_DIRTY | B_TORN;
+	else if (err && !b->region->source)
+		b->flags |= B_UNSURE; /* nor what is in the slot */
 	if (err == -EAGAIN)
 		return err;
 	if (err == -EBUSY && b->state == WRITING && !(b->flags & B_EXPIRED))
@@ -328,19 +332,23 @@ void block_filled(struct block *b)
 	bool vacated;
 
 	frame_meta(b->frame)->holes = false; /* frame_zero has seen to it */
+	/* Pages that went there and came back may have been written to meanwhile. */
+	bool still_zero = !engine.uffd.move;
 	int err = install(b, false, &vacated);
 	if (err) {
 		if (err != -EAGAIN)
 			log_error("cannot map %zu bytes at %p: error %d", block_len(b),
 				  (void *)block_start(b), -err);
-		put_frame(b, true);
-		set_state(b, NONE);
+		/* So it may have content by now. */
+		b->flags = B_DIRTY;
+		set_state(b, STANDBY);
+		list_append(&engine.leaving, b);
 		return;
 	}
 	if (vacated)
 		vacate_frame(b);
 	else
-		put_frame(b, true);
+		put_frame(b, still_zero);
 	b->flags = B_DIRTY;
 	b->evicted_at = engine.fetches;
 	set_state(b, LOCAL);
@@ -362,10 +370,112 @@ int block_fill_short(struct block *b)
 	return 0;
 }
 
+static void lose(struct block *b, int status);
+
+/* --- clusters --- */
+
+bool block_has_cluster(const struct block *b, uintptr_t addr)
+{
+	return b->clusters >> (addr - grid_start(b)) / STORE_CLUSTER & 1;
+}
+
+static void uncount_clusters(struct block *b)
+{
+	engine_account(-(int64_t)block_cluster_bytes(b));
+	engine.cluster_bytes -= block_cluster_bytes(b);
+	b->clusters = 0;
+	sparse_gone(b);
+}
+
+void block_forget_clusters(struct block *b)
+{
+	if (!b->clusters)
+		return;
+	uncount_clusters(b);
+	b->whole = true;
+}
+
+bool block_drop_clusters(struct block *b)
+{
+	uint32_t f = b->clusters ? frame_empty(FRAME_SMALL) : NO_FRAME;
+	bool torn, all = true;
+
+	if (f == NO_FRAME) {
+		all = !b->clusters;
+		block_forget_clusters(b);
+		return all;
+	}
+	for (unsigned i = 0; i < BLOCK_CLUSTERS; i++) {
+		size_t at = i * (size_t)STORE_CLUSTER;
+		if (!(b->clusters >> i & 1))
+			continue;
+		/* What has moved and come back has lost its protection. */
+		if (uffd_move(&engine.uffd, frame_start(f) + at, (void *)(grid_start(b) + at),
+			      STORE_CLUSTER, true, &torn)) {
+			b->whole = true;
+			all = false;
+		}
+	}
+	uncount_clusters(b);
+	frame_release(f, frame_start(f), BLOCK_SIZE);
+	return all;
+}
+
+bool block_fetch_cluster(struct block *b)
+{
+	uint32_t f = frame_empty(FRAME_SMALL);
+
+	if (f == NO_FRAME)
+		return false;
+	frame_meta(f)->bytes = STORE_CLUSTER;
+	engine_account(STORE_CLUSTER);
+	list_remove(b);
+	hold_frame(b, f);
+	b->flags = B_CLUSTER;
+	set_state(b, FETCHING);
+	return true;
+}
+
+void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf)
+{
+	uint32_t f = b->frame;
+	char *to = (char *)grid_start(b) + cluster * (size_t)STORE_CLUSTER;
+
+	b->flags &= (uint8_t)~B_CLUSTER;
+	if (status) {
+		lose(b, status);
+		return;
+	}
+	for (size_t i = 0; b->holes && i < STORE_CLUSTER / K_PAGE; i++) {
+		size_t page = cluster * (STORE_CLUSTER / K_PAGE) + i;
+		if (b->holes[page / 64] >> page % 64 & 1)
+			memset(buf + i * K_PAGE, 0, K_PAGE);
+	}
+	int err = uffd_copy(&engine.uffd, to, buf, STORE_CLUSTER, true);
+	if (!err && !(b->flags & B_DIRTY)) {
+		b->clusters |= 1u << cluster;
+		engine.cluster_bytes += STORE_CLUSTER;
+	} else {
+		engine_account(-(int64_t)STORE_CLUSTER);
+		/* Pages are there that we don't know of, or the slot can't be trusted any more. */
+		if (err != -EAGAIN)
+			b->whole = true;
+	}
+	frame_meta(f)->bytes = 0;
+	frame_vacated(f);
+	b->frame = NO_FRAME;
+	set_state(b, FAR);
+	sparse_rest(b);
+	engine_wake(b, !err);
+	b->flags = 0;
+}
+
 bool block_fetch(struct block *b, bool force)
 {
 	uint32_t f;
 
+	/* They are in the way of the whole. */
+	block_drop_clusters(b);
 	if (block_is_full(b)) {
 		f = engine_frame(false, force);
 	} else {
@@ -391,6 +501,7 @@ static void lose(struct block *b, int status)
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
+	block_forget_clusters(b);
 	if (b->frame != NO_FRAME)
 		put_frame(b, false);
 	put_slot(b);
@@ -736,10 +847,12 @@ void block_expired(struct block *b)
 		return;
 	}
 	transfer_keep_slot(t);
-	prefetch_wasted(b);
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
 	list_remove(b);
 	b->flags = 0;
 	set_state(b, FAR);
+	sparse_rest(b);
 }
 
 void block_lose(struct block *b)
@@ -763,6 +876,7 @@ void block_distrust_slot(struct block *b)
 		block_unslot(b);
 	else if (b->state == TAKING || b->state == FETCHING)
 		b->flags |= B_DIRTY;
+	block_forget_clusters(b);
 }
 
 void block_dirty(struct block *b)
@@ -794,6 +908,8 @@ void block_forget(struct block *b)
 
 	if (b->flags & B_PREFETCHED)
 		prefetch_wasted(b);
+	block_forget_clusters(b);
+	b->whole = false;
 	list_remove(b);
 	if (block_is_mapped(b))
 		engine_account(-(int64_t)block_len(b));
@@ -873,8 +989,12 @@ void block_loosen(struct block *b)
 		set_state(b, FAR);
 		engine_wake(b, false);
 		b->flags = 0;
+		block_drop_clusters(b);
 		break;
 	}
+	case FAR:
+		block_drop_clusters(b);
+		break;
 	case WRITING: {
 		/* A copy of it; the transfer keeps the rest. */
 		const char *from = frame_addr(b->frame, b);
@@ -1066,6 +1186,7 @@ void block_inherit(struct block *b)
 	b->prev = b->next = NULL;
 	b->list = NULL;
 	b->frame = NO_FRAME;
+	b->clusters = 0; /* none, when a fork was prepared */
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
 	b->flags = state != LOCAL || b->region->source		    ? 0

@@ -14,14 +14,17 @@
  *  WRITING   in a frame, being checked or     x    (x)  in flight, but can be
  *            written out                                taken back at once
  *  FAR       in the slot                      -    x
+ *            (some clusters in place, too)
  *  FETCHING  on its way into a frame          x    x    in flight
  *  LOST      could not be fetched: poisoned   -    -
  *
  *  step                     from -> to                          by
- *  block_fill/filled        NONE -> FILLING -> LOCAL            fault thread
+ *  block_fill/filled        NONE -> FILLING -> LOCAL|STANDBY    fault thread
  *  block_fill_short         NONE -> LOCAL                       fault thread
  *  block_fetch/fetched      FAR -> FETCHING -> LOCAL|STANDBY|LOST
  *                                                               fault thread (demand), mover (bulk)
+ *  block_fetch_cluster/cluster_fetched
+ *                           FAR -> FETCHING -> FAR|LOST         fault thread
  *  block_give               STANDBY|WRITING -> LOCAL            fault thread, mover, control (pull)
  *  block_expired            FETCHING -> FAR|LOST, WRITING -> LOCAL
  *                                                               fault thread, mover
@@ -43,6 +46,11 @@
  * What is present in the program's page table is always newer than frame and slot: where
  * a step finds a page there, that one stays. So a MOVE that was cut short, or pages
  * that came in while metadata stood still (fork), need no state of their own.
+ *
+ * Clusters (sparse.h): where a program jumps about, 64 KiB of a FAR block are copied in,
+ * protected, so that they always equal the slot and may go at any time. A write to one of them
+ * fetches the block. When it can't be said any more that they equal it (their protection may be
+ * gone, or the slot) they are forgotten and so become pages that are newer.
  *
  * The races, what settles each, and who tests it (a row of tests/prog, or of its matrix in the
  * states standby, far and flight). The simulation (tests/sim) tries orders of events for all
@@ -91,12 +99,14 @@
 
 #include "list.h"
 #include "policy/policy.h"
+#include "store/store.h"
 
 #ifndef BLOCK_SHIFT /* the simulation has smaller ones */
 #define BLOCK_SHIFT 21
 #endif
 #define BLOCK_SIZE (1ul << BLOCK_SHIFT)
 #define BLOCK_PAGES (1u << (BLOCK_SHIFT - 12))
+#define BLOCK_CLUSTERS ((unsigned)(BLOCK_SIZE / STORE_CLUSTER))
 #define NO_FRAME UINT32_MAX
 #define NO_SLOT UINT32_MAX
 #define SLOT_FILE (UINT32_MAX - 1) /* not in the store: in the file of its region (mapped.h) */
@@ -121,6 +131,7 @@ enum {
 	B_WRITE = 1 << 4,      /* and that thread writes */
 	B_EXPIRED = 1 << 5,    /* its write-out takes too long: don't wait for that */
 	B_TORN = 1 << 6,       /* a part of it is, or was, in place again: give it back */
+	B_CLUSTER = 1 << 7,    /* FETCHING: a cluster of it only, and its frame has nothing in it */
 };
 
 struct region;
@@ -135,7 +146,9 @@ struct block {
 	uint64_t spare_until; /* ns; not to be evicted before: thrash.h */
 	uint64_t *holes;     /* a bit for each page that is zero whatever the slot says; or NULL */
 	uint32_t frame, slot;
+	uint32_t clusters; /* FAR: a bit for each cluster that is in place, too, as in the slot */
 	uint8_t state, flags;
+	bool whole;	/* it has pages in place that may be newer: no clusters any more */
 	bool unwritten; /* when it last left it was as it had come */
 	bool mended;	/* it was tried to make a huge page of it since it last was one */
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
@@ -169,6 +182,22 @@ int block_fill_short(struct block *b);
 /* force: exceed the budget rather than fail. */
 bool block_fetch(struct block *b, bool force);
 void block_fetched(struct block *b, int status, bool map);
+
+/*
+ * The same for one cluster. False: no room; nothing changed. The room it needs is accounted for.
+ * fetched: buf has its content.
+ */
+bool block_fetch_cluster(struct block *b);
+void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf);
+bool block_has_cluster(const struct block *b, uintptr_t addr);
+/* Takes all its clusters out. False: not all would go, and those were forgotten. */
+bool block_drop_clusters(struct block *b);
+/* What is in place of it counts as newer from now on, or is gone. */
+void block_forget_clusters(struct block *b);
+static inline uint64_t block_cluster_bytes(const struct block *b)
+{
+	return (uint64_t)__builtin_popcount(b->clusters) * STORE_CLUSTER;
+}
 
 /*
  * Maps it. writing: the access that asks is a write. -EBUSY: a device still reads the frame;

@@ -105,6 +105,11 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 			struct block *b = r->blocks + i;
 			if (b->state == LOCAL && !(b->flags & B_DIRTY))
 				b->flags |= B_UNSURE; /* protection may not have moved */
+			if (b->clusters) {
+				block_forget_clusters(b);
+				if (b->state == FAR && !b->list)
+					list_append(&engine.pulls, b);
+			}
 		}
 		region_move(r, r->start - from + to);
 	}

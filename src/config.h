@@ -33,6 +33,8 @@ enum emf_prefetch {
 	EMF_PREFETCH_LEARNED,
 	EMF_PREFETCH_OFF
 };
+/* What is fetched when a far block is touched; auto: as it is seen (sparse.h). */
+enum emf_granule { EMF_GRANULE_AUTO, EMF_GRANULE_CLUSTER, EMF_GRANULE_BLOCK };
 enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
 enum emf_redundancy { EMF_REDUNDANCY_NONE, EMF_REDUNDANCY_MIRROR, EMF_REDUNDANCY_PARITY };
 
@@ -60,6 +62,7 @@ struct emf_class {
 	unsigned window;   /* blocks that prefetch runs ahead; 0: by the engine */
 	unsigned resident; /* percent of the region's blocks, spread evenly, that stay local; 0: by
 			      the engine */
+	enum emf_granule granule;
 };
 
 /* What a region was seen to do (policy.h: does). */

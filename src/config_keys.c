@@ -24,6 +24,10 @@ static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "lru", EMF_EVICT_LRU },
 						  { "lfu", EMF_EVICT_LFU },
 						  { 0 } };
+static const struct config_choice granules[] = { { "auto", EMF_GRANULE_AUTO },
+						 { "64K", EMF_GRANULE_CLUSTER },
+						 { "2M", EMF_GRANULE_BLOCK },
+						 { 0 } };
 static const struct config_choice prefetches[] = { { "auto", EMF_PREFETCH_AUTO },
 						   { "sequential", EMF_PREFETCH_SEQUENTIAL },
 						   { "trend", EMF_PREFETCH_TREND },
@@ -121,8 +125,9 @@ static const struct config_key keys[] = {
 	  value_uint, CLASS_FIELD(window), .max = 1024 },
 	{ CONFIG_CLASS, "resident", "PERCENT", "0", "of the region that stays local; 0: by itself",
 	  value_percent, CLASS_FIELD(resident), .max = 100 },
-	{ CONFIG_CLASS, "granule", "2M", "2M", "unit of tiering",
-	  value_size, .min = 2u << 20, .max = 2u << 20 },
+	{ CONFIG_CLASS, "granule", "auto|64K|2M", "auto",
+	  "what a fault fetches; 64K: for random access; auto: as it is seen",
+	  value_choice, CLASS_FIELD(granule), .choice = granules },
 };
 /* clang-format on */
 

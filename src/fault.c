@@ -15,6 +15,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "source.h"
+#include "sparse.h"
 #include "stats.h"
 #include "thrash.h"
 #include "transfer.h"
@@ -76,6 +77,7 @@ static void note_touch(const struct block *b)
 	for (unsigned i = 0; i < 4; i++)
 		close |= (at > recent[i] ? at - recent[i] : recent[i] - at) <= reach;
 	recent[next++ % 4] = at;
+	sparse_touched(b);
 	bump(&engine.stats->touches);
 	if (close)
 		bump(&engine.stats->touches_near);
@@ -199,6 +201,44 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 	lock_take(&engine.lock);
 }
 
+/* The same for the cluster that addr is in. */
+static void fault_cluster(struct block *b, uintptr_t addr, uint64_t since)
+{
+	if (!pool.free || !sparse_room() || !block_fetch_cluster(b)) {
+		starve(b, since);
+		return;
+	}
+	bump(&engine.stats->faults_demand);
+	note_touch(b);
+	engine_wanted(b, since);
+	unsigned cluster = (unsigned)((addr - (uintptr_t)block_start(b)) / STORE_CLUSTER);
+	struct transfer *t = transfer_read_cluster(&pool, b, cluster);
+	lock_give(&engine.lock);
+	transfer_start(t);
+	lock_take(&engine.lock);
+}
+
+/* A page of a FAR block. */
+static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t since)
+{
+	struct presence found;
+
+	if (b->list == &engine.pulls) {
+		engine_wanted(b, since);
+		return;
+	}
+	/* Two threads had faulted, and one was served; or the page was discarded since. */
+	if (block_has_cluster(b, addr) && !uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) &&
+	    found.bytes && !write) {
+		engine_wake(b, true);
+		return;
+	}
+	if (!write && !block_has_cluster(b, addr) && sparse_wants(b, addr) && transfer_has_buffers(&pool))
+		fault_cluster(b, addr, since);
+	else
+		fault_far(b, write, since);
+}
+
 /* The same in what comes from a file. Two threads may have faulted, and one was served. */
 static void fault_discarded(struct block *b, uintptr_t addr, uint64_t now)
 {
@@ -229,10 +269,7 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 		fault_standby(b, write, now);
 		break;
 	case FAR:
-		if (b->list == &engine.pulls)
-			engine_wanted(b, now);
-		else
-			fault_far(b, write, now);
+		fault_absent(b, addr, write, now);
 		break;
 	case FETCHING:
 		if (!(b->flags & B_WANTED)) {
@@ -329,6 +366,11 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 	}
 	if (b->state == TAKING) {
 		engine_wanted(b, now);
+		return;
+	}
+	if (block_has_cluster(b, addr)) {
+		/* To be written, it has to be here as a whole. */
+		fault_missing(b, addr, true, now);
 		return;
 	}
 	if (b->state == LOCAL) {

@@ -23,6 +23,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "sparse.h"
 #include "source.h"
 #include "starter.h"
 #include "stats.h"
@@ -72,6 +73,7 @@ bool fork_inherited(void)
 /* One step of a block towards where a child can take it over. */
 static bool rest(struct block *b, bool share)
 {
+	block_drop_clusters(b);
 	if (share && b->state == FAR)
 		return true;
 	if (share && b->state == STANDBY && !(b->flags & (B_DIRTY | B_UNSURE)) &&
@@ -350,7 +352,8 @@ static void reset(void)
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    (struct block_list){ 0 };
+	    engine.sparse = (struct block_list){ 0 };
+	engine.cluster_bytes = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;
@@ -359,6 +362,7 @@ static void reset(void)
 	trace_after_fork();
 	policy_reset();
 	prefetch_reset();
+	sparse_reset();
 }
 
 /* Never wrong data: a child whose far memory can't be had must not see zeros instead. */

@@ -20,6 +20,7 @@
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
+#include "sparse.h"
 #include "thrash.h"
 #include "transfer.h"
 #include "observe.h"
@@ -243,7 +244,11 @@ static bool make_room(void)
 			refilling = false;
 			return false;
 		}
+		if (sparse_over() && sparse_evict())
+			continue;
 		struct block *b = victim();
+		if (!b && sparse_evict())
+			continue;
 		if (!b || !evict(b))
 			return false;
 	}
@@ -403,6 +408,7 @@ static void feed_starving(void)
 	}
 	while (n-- && (b = engine.starving.head)) {
 		list_remove(b);
+		sparse_rest(b);
 		engine_wake(b, false);
 	}
 }
@@ -474,6 +480,8 @@ static void chaos_evict(void)
 	struct block *b = r->blocks + random64() % r->nblocks;
 	if (b->state == LOCAL && !thrash_spares(b))
 		evict(b);
+	else if (b->state == FAR && !thrash_spares(b))
+		sparse_drop(b);
 }
 
 /* Random evictions at the rate of the settings, a few at a time. */

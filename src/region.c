@@ -254,6 +254,8 @@ struct region *region_split(struct region *r, uintptr_t at)
 	high->file_at = r->file_at + (int64_t)(high->base - r->base);
 	high->shared = r->shared;
 	high->random = r->random;
+	high->sparse = r->sparse;
+	high->caution = r->caution;
 	near_add(high->start, high->end, 1);
 	near_add(r->start, at, 1);
 	near_add(r->start, r->end, -1);

@@ -47,6 +47,7 @@ struct region {
 	int64_t file_at;
 	bool shared; /* the program had mapped it MAP_SHARED */
 	bool random; /* MADV_RANDOM */
+	uint8_t sparse, asked, caution; /* sparse.h */
 	struct policy_region note;
 };
 

@@ -121,6 +121,24 @@ static void read_done(struct emf_io *io)
 	lock_give(&engine.lock);
 }
 
+static void cluster_done(struct emf_io *io)
+{
+	struct transfer *t = io->user;
+
+	lock_take(&engine.lock);
+	if (!io->status)
+		atomic_fetch_add(&engine.stats->fetched_bytes, io->length);
+	struct block *b = transfer_block(t);
+	if (b) {
+		frame_meta(t->frame)->transfer = NULL;
+		block_cluster_fetched(b, t->cluster, io->status, io->buf);
+	} else {
+		orphan_end(t);
+	}
+	put(t);
+	lock_give(&engine.lock);
+}
+
 static void write_done(struct emf_io *io)
 {
 	struct transfer *t = io->user;
@@ -196,6 +214,25 @@ static struct transfer *for_block(struct transfer_pool *p, struct block *b, enum
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 {
 	return for_block(p, b, EMF_READ, transfer_extent(b), read_done);
+}
+
+bool transfer_has_buffers(struct transfer_pool *p)
+{
+	if (!p->clusters)
+		p->clusters = arena_alloc((size_t)p->depth * STORE_CLUSTER);
+	return p->clusters;
+}
+
+struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster)
+{
+	struct slot_extent e = { (uint16_t)(cluster * (STORE_CLUSTER / K_PAGE)), STORE_CLUSTER / K_PAGE };
+	struct transfer *t = for_block(p, b, EMF_READ, e, cluster_done);
+
+	if (!t)
+		return NULL;
+	t->cluster = cluster;
+	t->io.buf = p->clusters + (size_t)(t - p->all) * STORE_CLUSTER;
+	return t;
 }
 
 struct transfer *transfer_write(struct transfer_pool *p, struct block *b)

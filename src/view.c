@@ -3,6 +3,7 @@
 #include "policy/view.h"
 
 #include "block.h"
+#include "engine.h"
 #include "region.h"
 
 struct region *view_region(const struct block *b)
@@ -57,7 +58,7 @@ bool view_away(const struct block *b)
 
 bool view_far(const struct block *b)
 {
-	return b->state == FAR && !b->list;
+	return b->state == FAR && (!b->list || b->list == &engine.sparse);
 }
 
 bool view_mapped(const struct block *b)

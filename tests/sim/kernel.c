@@ -776,8 +776,8 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 	}
 	if (!out && (!err || *torn) && n)
 		real_madvise(frame, n * K_PAGE, MADV_DONTNEED);
-	trace("move of %zu pages %s %#lx: %d%s", len / K_PAGE, out ? "from" : "to",
-	      (uintptr_t)(out ? src : dst), err, *torn ? ", torn" : "");
+	trace("move of %zu pages %s %#lx, frame %#lx: %d%s", len / K_PAGE, out ? "from" : "to",
+	      (uintptr_t)(out ? src : dst), frame, err, *torn ? ", torn" : "");
 	return err;
 }
 

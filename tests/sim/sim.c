@@ -613,6 +613,7 @@ static void make_plan(uint64_t seed)
 	plan.locks = !plan.raw && chance(2);
 	plan.remaps = !chance(3);
 	plan.resize = chance(3);
+	plan.clusters = chance(2);
 }
 
 static bool is_over(void)
@@ -628,7 +629,7 @@ static void on_signal(int sig)
 static void run(uint64_t seed)
 {
 	static char stack[64 << 10];
-	char conf[128];
+	char conf[256];
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 
 	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
@@ -640,8 +641,9 @@ static void run(uint64_t seed)
 	plan.seed = seed;
 	make_plan(seed);
 	snprintf(conf, sizeof(conf),
-		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u",
-		 plan.chaos);
+		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
+		 "class.all.match=size>=4K;class.all.granule=%s",
+		 plan.chaos, plan.clusters ? "64K" : "auto");
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sparse.h"
+
+#include <string.h>
+
+#include "config.h"
+#include "engine.h"
+#include "frame.h"
+#include "policy/view.h"
+#include "region.h"
+#include "slot.h"
+#include "thrash.h"
+
+#define ASK 4		/* jumps in a region that is not known to be sparse, for one question; */
+#define CAUTION 6	/* so often doubled where the answer was that it is dense */
+#define SPARSE 8	/* answers more of that kind than of the other */
+#define SURE 32		/* more are not counted */
+#define DENSE_WEIGHT 4	/* a neighbour that followed is the better evidence */
+#define RECENT 8	/* questions that wait for their answer */
+#define SHARE 4		/* of the budget: one in so many */
+#define NEAR (BLOCK_CLUSTERS / 16)
+#define SPARED 8 /* blocks that are passed over */
+
+static struct question {
+	uint32_t block; /* number; 0: none */
+	unsigned cluster;
+} recent[RECENT];
+static unsigned next;
+
+static uint32_t touched[RECENT]; /* numbers of the last blocks that were waited for, or fetched ahead */
+static unsigned next_touched;
+
+void sparse_reset(void)
+{
+	memset(recent, 0, sizeof(recent));
+	memset(touched, 0, sizeof(touched));
+}
+
+void sparse_touched(const struct block *b)
+{
+	touched[next_touched++ % RECENT] = view_number(b);
+}
+
+/* Does a sweep lead there? */
+static bool is_on_the_way(const struct block *b)
+{
+	uint32_t number = view_number(b), reach = (uint32_t)(b->region->nblocks / 64) + 1;
+
+	for (unsigned i = 0; i < RECENT; i++)
+		if (number + reach >= touched[i] && number <= touched[i] + reach)
+			return true;
+	return false;
+}
+
+/* Whether a neighbour of what was asked for follows; that answers the question. */
+static bool follows(const struct block *b, unsigned cluster)
+{
+	uint32_t number = view_number(b);
+
+	for (unsigned i = 0; i < RECENT; i++) {
+		unsigned was = recent[i].cluster, off = cluster > was ? cluster - was : was - cluster;
+		if (recent[i].block != number || off > NEAR)
+			continue;
+		recent[i].block = 0;
+		return true;
+	}
+	return false;
+}
+
+/* The oldest question goes; nobody came for a neighbour. */
+static void ask(const struct block *b, unsigned cluster)
+{
+	struct question *q = recent + next++ % RECENT;
+	const struct block *was = q->block ? view_find(q->block) : NULL;
+
+	if (was && was->state == FAR && was->clusters) {
+		struct region *r = was->region;
+		if (r->sparse < SURE)
+			r->sparse++;
+		if (r->caution)
+			r->caution--;
+	}
+	*q = (struct question){ view_number(b), cluster };
+}
+
+/* As far as it was written there are sums for whole clusters only. */
+static bool is_readable(const struct block *b, unsigned cluster)
+{
+	struct slot_extent e = slot_extent(b->slot);
+	unsigned first = cluster * (STORE_CLUSTER / K_PAGE);
+
+	return e.first <= first && first + STORE_CLUSTER / K_PAGE <= (unsigned)e.first + e.pages;
+}
+
+bool sparse_wants(struct block *b, uintptr_t addr)
+{
+	struct region *r = b->region;
+	enum emf_granule granule = r->class ? r->class->granule : EMF_GRANULE_AUTO;
+	unsigned cluster = (unsigned)((addr - (uintptr_t)block_start(b)) / STORE_CLUSTER);
+
+	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source || b->whole ||
+	    !block_is_full(b) || !is_readable(b, cluster))
+		return false;
+	if ((unsigned)__builtin_popcount(b->clusters) >= BLOCK_CLUSTERS / 4 * 3)
+		return false;
+	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
+	if (follows(b, cluster)) {
+		/* It may be by chance, where all is sparse. */
+		r->sparse -= r->sparse < DENSE_WEIGHT ? r->sparse : DENSE_WEIGHT;
+		if (r->caution < CAUTION)
+			r->caution++;
+		if (dense)
+			return false;
+	} else if (dense && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+		return false;
+	}
+	ask(b, cluster);
+	return true;
+}
+
+bool sparse_over(void)
+{
+	return engine.cluster_bytes > engine.limit / SHARE;
+}
+
+void sparse_drop(struct block *b)
+{
+	atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_cluster_bytes(b));
+	if (!block_drop_clusters(b) && b->state == FAR && !b->list)
+		list_append(&engine.pulls, b);
+}
+
+bool sparse_evict(void)
+{
+	struct block *b;
+
+	for (unsigned n = 0; (b = engine.sparse.head) && n < SPARED; n++) {
+		list_remove(b);
+		if (!thrash_spares(b)) {
+			sparse_drop(b);
+			return true;
+		}
+		list_append(&engine.sparse, b);
+	}
+	return false;
+}
+
+bool sparse_room(void)
+{
+	if (engine_room(STORE_CLUSTER) || (sparse_over() && sparse_evict() && engine_room(STORE_CLUSTER)))
+		return true;
+	return engine_room_short(STORE_CLUSTER) || (sparse_evict() && engine_room(STORE_CLUSTER));
+}
+
+void sparse_rest(struct block *b)
+{
+	if (b->clusters && !b->list)
+		list_append(&engine.sparse, b);
+}
+
+void sparse_gone(struct block *b)
+{
+	if (b->list == &engine.sparse)
+		list_remove(b);
+}
