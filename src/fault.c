@@ -233,7 +233,7 @@ static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t s
 		engine_wake(b, true);
 		return;
 	}
-	if (!write && !block_has_cluster(b, addr) && sparse_wants(b, addr) && transfer_has_buffers(&pool))
+	if (!write && !block_has_cluster(b, addr) && sparse_wants(b, addr))
 		fault_cluster(b, addr, since);
 	else
 		fault_far(b, write, since);

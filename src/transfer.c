@@ -18,7 +18,10 @@ int transfer_pool_init(struct transfer_pool *p, enum emf_queue_kind kind, unsign
 {
 	struct transfer *t = arena_alloc(depth * sizeof(*t));
 
-	if (!t)
+	/* Now: a mapping that is made later may be where the program has just unmapped something. */
+	if (kind == EMF_QUEUE_DEMAND)
+		p->clusters = arena_alloc((size_t)depth * STORE_CLUSTER);
+	if (!t || (kind == EMF_QUEUE_DEMAND && !p->clusters))
 		return -ENOMEM;
 	p->all = t;
 	p->depth = depth;
@@ -214,13 +217,6 @@ static struct transfer *for_block(struct transfer_pool *p, struct block *b, enum
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 {
 	return for_block(p, b, EMF_READ, transfer_extent(b), read_done);
-}
-
-bool transfer_has_buffers(struct transfer_pool *p)
-{
-	if (!p->clusters)
-		p->clusters = arena_alloc((size_t)p->depth * STORE_CLUSTER);
-	return p->clusters;
 }
 
 struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster)

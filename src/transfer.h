@@ -28,7 +28,7 @@ struct transfer {
 struct transfer_pool {
 	struct emf_queue *queue;
 	struct transfer *all, *free;
-	char *clusters; /* a buffer of that size for each; NULL: none is needed yet */
+	char *clusters; /* a buffer of that size for each, of a demand queue; touched when it is used */
 	unsigned depth, inflight;
 };
 
@@ -54,8 +54,6 @@ struct block *transfer_block(const struct transfer *t);
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b);
 /* The same of one cluster, which was written as a whole, by way of a buffer; block_fetch_cluster first. */
 struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster);
-/* False: no memory for that buffer. */
-bool transfer_has_buffers(struct transfer_pool *p);
 struct transfer *transfer_write(struct transfer_pool *p, struct block *b);
 struct transfer *transfer_trim(struct transfer_pool *p, uint32_t slot);
 /* The slot was chosen only now. Under engine.lock. */
