@@ -52,7 +52,7 @@ done
 one "mem heap chaos" "store.uri=mem:;engine.chaos=2000;engine.min_region=4K" heap 80M 20M 3
 one "mem page by page" "store.uri=mem:" mmap 32M 8M 1 1
 # It fits: what went far did so by chaos alone.
-one "mem chaos that fits" "store.uri=mem:;engine.chaos=2000;engine.min_region=4K" heap 32M 48M 1 1
+one "mem chaos that fits" "store.uri=mem:;engine.chaos=2000;engine.min_region=4K" heap 32M 48M 3 1
 one "mem 256M" "store.uri=mem:" mmap 256M 64M
 each_way "mem" "store.uri=mem:" mmap
 # No store named: the default file.
