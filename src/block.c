@@ -258,9 +258,13 @@ static int install_copy(struct block *b, bool protect)
 		b->flags |= B_DIRTY;
 		err = copy_around(b, src, protect);
 	}
-	if (!err)
-		engine_account((int64_t)block_len(b));
-	return err;
+	if (err)
+		return err;
+	/* For a moment it is there twice. */
+	engine_account((int64_t)block_len(b));
+	if (engine.uffd.move && engine.local > engine.budget)
+		atomic_fetch_add(&engine.stats->overruns, 1);
+	return 0;
 }
 
 /* Puts the content of the frame in place. The frame is the caller's afterwards, unless it is
@@ -275,6 +279,12 @@ static int install(struct block *b, bool protect, bool *vacated)
 	*vacated = false;
 	if (!engine.uffd.move)
 		return install_copy(b, protect);
+	/*
+	 * Page by page some would move before one that the write-out has pinned, or who reads the
+	 * frame meanwhile finds pages away: then it can't be undone.
+	 */
+	if (b->state == WRITING && frame_meta(f)->paged && !(b->flags & B_EXPIRED))
+		return -EBUSY;
 
 	int err = uffd_move(&engine.uffd, dst, frame_addr(f, b), len, frame_meta(f)->holes, &torn);
 	if (torn) {
@@ -409,12 +419,14 @@ bool block_drop_clusters(struct block *b)
 		size_t at = i * (size_t)STORE_CLUSTER;
 		if (!(b->clusters >> i & 1))
 			continue;
+		int err = uffd_move(&engine.uffd, frame_start(f) + at, (void *)(grid_start(b) + at),
+				    STORE_CLUSTER, true, &torn);
+		if (!err)
+			continue;
 		/* What has moved and come back has lost its protection. */
-		if (uffd_move(&engine.uffd, frame_start(f) + at, (void *)(grid_start(b) + at),
-			      STORE_CLUSTER, true, &torn)) {
-			b->whole = true;
-			all = false;
-		}
+		log_debug("cluster at %#lx stays: error %d", grid_start(b) + at, -err);
+		b->whole = true;
+		all = false;
 	}
 	uncount_clusters(b);
 	frame_release(f, frame_start(f), BLOCK_SIZE);
@@ -460,6 +472,7 @@ void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *
 		/* Pages are there that we don't know of, or the slot can't be trusted any more. */
 		if (err != -EAGAIN)
 			b->whole = true;
+		log_debug("cluster at %p not copied in: error %d", (void *)to, -err);
 	}
 	frame_meta(f)->bytes = 0;
 	frame_vacated(f);
@@ -669,6 +682,7 @@ static int take_move(struct block *b, uint32_t f)
 	if (torn || uffd_presence(&engine.uffd, frame_addr(f, b), len, &found))
 		found = (struct presence){ .bytes = len, .protected = true, .split = true };
 	look_for_split(b, f, &found);
+	m->paged = found.split;
 	if (torn) {
 		m->holes = true;
 		b->flags |= B_DIRTY | B_TORN;

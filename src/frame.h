@@ -33,6 +33,7 @@ struct frame {
 	uint32_t bytes;		   /* that its pages count for in engine.local */
 	bool zeroed;		   /* FREE and all zero */
 	bool holes;		   /* pages are missing: not worth recycling; populate before use */
+	bool paged;		   /* of what was moved there: not one huge page */
 	bool split;		   /* has a page table, if an empty one: see look_for_split in block.c */
 };
 
