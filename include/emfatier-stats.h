@@ -60,6 +60,8 @@ enum emf_store_state {
 	EMF_STORE_DOWN,
 	EMF_STORE_REBUILDING, /* answers; what it lacks is being made good */
 	EMF_STORE_DEGRADED,   /* answers; what it lacks can't be made good now */
+	EMF_STORE_DRAINING,   /* what it has is on its way to the others */
+	EMF_STORE_DRAINED,    /* has nothing any more, and is left */
 };
 
 struct emf_store_stats {
@@ -73,7 +75,7 @@ struct emf_store_stats {
 	emf_stat inflight;   /* reads and writes under way */
 	emf_stat busy_ns;    /* time in which there were any, but for the one that lasts */
 	emf_stat busy_since; /* CLOCK_MONOTONIC ns: when that began */
-	emf_stat rebuild_bytes; /* that it lacks still */
+	emf_stat rebuild_bytes; /* that it lacks still, or is to give away */
 	/* Of the tier, the same for all its stores: */
 	emf_stat hits;		    /* reads that it served */
 	emf_stat promoted, demoted; /* blocks that came into it from below, from above */

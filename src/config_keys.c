@@ -83,7 +83,7 @@ static const struct config_key keys[] = {
 	{ "store", "redundancy", "none|mirror[:3]|parity[:K+M]", "none",
 	  "copies on 2 (3) stores, or K data and M parity parts, all stores but one and 1",
 	  value_redundancy, NO_FIELD },
-	{ "store", "rebuild", "SIZE", "256M", "a second: how fast lost redundancy is restored, and blocks change tiers, 1M to 1T",
+	{ "store", "rebuild", "SIZE", "256M", "a second: how fast lost redundancy is restored, and blocks change tiers or stores, 1M to 1T",
 	  value_size, FIELD(rebuild), .min = 1u << 20, .max = 1ull << 40 },
 	{ "store", "timeout", "TIME", "10s", "a page that can't be had for so long is lost",
 	  value_duration, FIELD(timeout_ms), .min = 1, .max = 3600000 },

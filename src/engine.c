@@ -189,7 +189,7 @@ void engine_store_failed(int err)
 	if (err == -ENOSPC)
 		log_warn("the far store is full (%lu MiB): memory stays local, the budget will be "
 			 "exceeded",
-			 (unsigned long)(slot_capacity() * BLOCK_SIZE >> 20));
+			 (unsigned long)(store_capacity(&engine.store) >> 20));
 	else
 		log_warn("the far store refuses writes (error %d): memory stays local, the budget "
 			 "will be exceeded",
@@ -870,6 +870,47 @@ static void release_slot(uint64_t slot)
 	lock_give(&engine.lock);
 }
 
+static void store_still(bool on)
+{
+	if (on)
+		lock_unless_forking();
+	else
+		lock_give(&engine.lock);
+}
+
+static const char *run_dir(void)
+{
+	static char dir[256];
+
+	return stats_run_dir(dir, sizeof(dir)) ? NULL : dir;
+}
+
+/* The members of the store have changed: it is another guard that knows them. */
+static void store_changed(void)
+{
+	static uint64_t generation;
+	struct store_options opt = {
+		.stripe_unit = engine.config.stripe,
+		.timeout_ms = engine.config.timeout_ms,
+		.generation = generation + 1,
+	};
+	int guard = -1, before = engine.guard;
+
+	if (engine.store.outlives)
+		guard = guard_start(&engine.store, &opt, slot_memfd(), slot_table(), BLOCK_SIZE);
+	if (engine.store.outlives && guard < 0)
+		log_warn("what is moved between stores will not be given back if this process is "
+			 "killed: cannot start the helper 'emfatier reap'");
+	if (guard < 0)
+		return;
+	slot_set_generation(++generation);
+	store_still(true);
+	engine.guard = guard;
+	store_still(false);
+	if (before >= 0)
+		close(before);
+}
+
 static void *store_main(void *unused)
 {
 	(void)unused;
@@ -887,7 +928,7 @@ bool engine_spawn_store(void)
 static bool open_store(void)
 {
 	const char *uri[EMF_MAX_STORES];
-	char err[256], dir[256];
+	char err[256];
 	struct store_options opt = {
 		.uri = uri,
 		.nuri = engine.config.nstores,
@@ -902,13 +943,16 @@ static bool open_store(void)
 		.release = release_slot,
 		.stats = engine.stats->store,
 		.no_malloc = engine.own_malloc,
+		.live = true,
+		.alone = slot_alone,
+		.still = store_still,
+		.changed = store_changed,
+		.run_dir = run_dir(),
 	};
 
 	config_columns(&engine.config, &opt.data, &opt.more);
 	for (unsigned i = 0; i < engine.config.nstores; i++)
 		uri[i] = engine.config.store_uri[i];
-	if (!stats_run_dir(dir, sizeof(dir)))
-		opt.run_dir = dir;
 	loading = true;
 	store_load(&opt);
 	loading = false;
@@ -919,7 +963,7 @@ static bool open_store(void)
 		return false;
 	}
 	atomic_store(&engine.stats->nstores, engine.store.nleaves);
-	e = slot_init(engine.store.top->size);
+	e = slot_init(store_capacity(&engine.store), engine.store.top->size);
 	if (e) {
 		fail("the far store has no room for one block", e);
 		return false;
@@ -928,7 +972,7 @@ static bool open_store(void)
 	engine.guard = -1;
 	if (engine.store.outlives)
 		engine.guard =
-		    guard_start(&engine.store, &opt, slot_memfd(), slot_capacity(), BLOCK_SIZE);
+		    guard_start(&engine.store, &opt, slot_memfd(), slot_table(), BLOCK_SIZE);
 	if (engine.store.outlives && engine.guard < 0)
 		log_warn("far space of this process will not be given back if it is killed: "
 			 "cannot start the helper 'emfatier reap'");

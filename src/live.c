@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "log.h"
 #include "mailbox.h"
+#include "members.h"
 
 static const char *const keys[] = { "local.limit", "local.high", "local.low", "store.timeout",
 				    "engine.chaos" };
@@ -149,7 +150,14 @@ void live_serve(void)
 	struct mailbox *m = engine.mailbox;
 
 	while (m && mailbox_take(m, text)) {
-		bool done = live_set(text, why, sizeof(why));
-		mailbox_answer(m, done ? MAILBOX_DONE : MAILBOX_REFUSED, why);
+		uint32_t store = 0;
+		bool drain, done;
+		const char *uri;
+
+		if (members_parse(text, &drain, &uri))
+			done = members_change(text, why, sizeof(why), &store);
+		else
+			done = live_set(text, why, sizeof(why));
+		mailbox_answer(m, done ? MAILBOX_DONE : MAILBOX_REFUSED, why, store);
 	}
 }

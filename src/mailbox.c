@@ -31,11 +31,12 @@ bool mailbox_take(struct mailbox *m, char *out)
 	return true;
 }
 
-void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text)
+void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text, uint32_t store)
 {
 	struct mailbox_slot *s = &m->slot[served % MAILBOX_SLOTS];
 
 	fmt_s(s->reply, sizeof(s->reply), "%s", text);
+	atomic_store(&s->store, store);
 	atomic_store(&s->status, status);
 	atomic_store_explicit(&m->answered, ++served, memory_order_release);
 	k_futex_wake_shared(&m->answered, INT_MAX);

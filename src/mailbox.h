@@ -26,10 +26,10 @@
 enum mailbox_status { MAILBOX_DONE, MAILBOX_REFUSED };
 
 struct mailbox_slot {
-	char text[MAILBOX_TEXT];  /* section.key=value, 0-terminated */
+	char text[MAILBOX_TEXT];  /* section.key=value, store add|drain URI; 0-terminated */
 	char reply[MAILBOX_TEXT]; /* why it was refused, or what became of it */
 	_Atomic uint32_t status;
-	uint32_t pad;
+	_Atomic uint32_t store; /* that the answer is about, from 1; 0: none */
 };
 
 struct mailbox {
@@ -47,6 +47,6 @@ void mailbox_init(struct mailbox *m);
 /* The next request, its text to out (MAILBOX_TEXT bytes). False: there is none. */
 bool mailbox_take(struct mailbox *m, char *out);
 /* Answers the one that was taken last. */
-void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text);
+void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text, uint32_t store);
 
 #endif

@@ -524,7 +524,7 @@ static void publish(void)
 
 	for (unsigned i = 0; i < engine.store.nleaves && !engine.store.hierarchy; i++)
 		atomic_store_explicit(&engine.stats->store[i].used_bytes,
-				      used / engine.store.nleaves, memory_order_relaxed);
+				      store_used(&engine.store, i, used), memory_order_relaxed);
 	atomic_store_explicit(&engine.stats->free_frame_bytes, frame_free_count() * BLOCK_SIZE,
 			      memory_order_relaxed);
 	atomic_store_explicit(&engine.stats->stuck_bytes, engine.stuck.count * BLOCK_SIZE,

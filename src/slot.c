@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,7 +17,10 @@
 struct header {
 	_Atomic uint64_t members;
 	_Atomic uint64_t high; /* no slot from here on was ever owned */
+	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
 };
+
+_Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
 
 static struct {
 	struct header *family;
@@ -25,6 +29,7 @@ static struct {
 	struct slot_extent *extent;
 	uint32_t *freed; /* a stack: given back, not trimmed yet */
 	uint64_t nfreed;
+	uint64_t ever; /* to what n may grow */
 	uint64_t n, hand, nused; /* nused: ours, also those in `freed` */
 	unsigned me, next;	 /* our number, the child's */
 	int fd, life;
@@ -35,13 +40,18 @@ static uint64_t bit(unsigned member)
 	return 1ull << member;
 }
 
-int slot_init(uint64_t store_bytes)
+static uint64_t slots_of(uint64_t bytes)
 {
-	uint64_t n = store_bytes >> BLOCK_SHIFT;
+	uint64_t n = bytes >> BLOCK_SHIFT;
 
-	if (n >= SLOT_FILE)
-		n = SLOT_FILE - 1;
-	if (!n)
+	return n >= SLOT_FILE ? SLOT_FILE - 1 : n;
+}
+
+int slot_init(uint64_t store_bytes, uint64_t ever_bytes)
+{
+	uint64_t n = slots_of(ever_bytes);
+
+	if (!slots_of(store_bytes) || n < slots_of(store_bytes))
 		return -ENOSPC;
 	size_t len = STORE_SLOTS_HEADER + n * sizeof(*sl.owners);
 	sl.fd = k_memfd("emfatier-slots", len);
@@ -55,7 +65,8 @@ int slot_init(uint64_t store_bytes)
 	sl.refs = k_reserve(n * sizeof(*sl.refs), K_PAGE, false);
 	sl.extent = k_reserve(n * sizeof(*sl.extent), K_PAGE, false);
 	sl.freed = k_reserve(n * sizeof(*sl.freed), K_PAGE, false);
-	sl.n = n;
+	sl.n = slots_of(store_bytes);
+	sl.ever = n;
 	sl.hand = sl.nused = sl.nfreed = 0;
 	sl.me = 0;
 	sl.family->members = bit(0);
@@ -66,6 +77,30 @@ int slot_init(uint64_t store_bytes)
 		sl.life = -1;
 	}
 	return sl.refs && sl.extent && sl.freed ? 0 : -ENOMEM;
+}
+
+void slot_set_capacity(uint64_t store_bytes)
+{
+	uint64_t n = slots_of(store_bytes);
+
+	/* Less is not taken back: what is in use there stays, and the store refuses what has no room. */
+	if (n > sl.n)
+		sl.n = n < sl.ever ? n : sl.ever;
+}
+
+uint64_t slot_table(void)
+{
+	return sl.ever;
+}
+
+bool slot_alone(void)
+{
+	return atomic_load(&sl.family->members) == bit(sl.me);
+}
+
+void slot_set_generation(uint64_t generation)
+{
+	atomic_store(&sl.family->generation, generation);
 }
 
 int slot_memfd(void)

@@ -24,8 +24,10 @@
 
 #include "block.h"
 
-/* -ENOMEM, -ENOSPC: not one fits. */
-int slot_init(uint64_t store_bytes);
+/* ever_bytes: to what the store may grow. -ENOMEM, -ENOSPC: not one fits. */
+int slot_init(uint64_t store_bytes, uint64_t ever_bytes);
+/* The store has got more room, or less: within what it was said to have ever. */
+void slot_set_capacity(uint64_t store_bytes);
 int slot_memfd(void);
 uint64_t slot_capacity(void);
 uint64_t slot_used(void);
@@ -62,6 +64,13 @@ void slot_forked(void);
 void slot_attach(int memfd, int life);
 /* In the child, when it is to hold none: nothing of the parent's is ours. */
 void slot_forget(void);
+
+/* Are there no others in the family? */
+bool slot_alone(void);
+/* For the guard (store/guard.h): one more each time, beginning with 1. */
+void slot_set_generation(uint64_t generation);
+/* Slots that the memfd has room for. */
+uint64_t slot_table(void);
 
 /* Gives back what members held that had ended at the call before: a second apart or more. Cheap. */
 void slot_reap(void);

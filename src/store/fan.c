@@ -23,7 +23,7 @@ void fan_flush(struct fan *f, unsigned member)
 	struct emf_io *io;
 
 	while ((io = io_pop(waiting))) {
-		if (mq->ops->submit(mq, io)) {
+		if (!mq || mq->ops->submit(mq, io)) {
 			io_push_front(waiting, io);
 			return;
 		}
@@ -33,7 +33,7 @@ void fan_flush(struct fan *f, unsigned member)
 void fan_poll(struct fan *f)
 {
 	for (unsigned i = 0; i < f->n; i++) {
-		if (f->member[i]->inflight)
+		if (f->member[i] && f->member[i]->inflight)
 			f->member[i]->ops->poll(f->member[i]);
 		fan_flush(f, i);
 	}
@@ -49,6 +49,8 @@ int fan_pollfds(struct fan *f, struct pollfd *fds, int max, bool ready, int read
 		struct emf_queue *mq = f->member[i];
 		int got = 0;
 
+		if (!mq)
+			continue;
 		if (mq->inflight)
 			got = mq->ops->pollfds(mq, fds + n, max - n);
 		/* One member that needs no waiting, and nobody waits for the others either. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A queue's queues of several members: what a member has no room for (-EAGAIN) waits in
- * a list of that member. Part of a queue of the stripe or the hierarchy link, and of its thread.
+ * a list of that member. Part of a queue of the stripe, hierarchy or pool
+ * link, and of its thread. A member may be NULL: none, for now.
  */
 #ifndef EMF_FAN_H
 #define EMF_FAN_H

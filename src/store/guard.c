@@ -106,13 +106,16 @@ static int write_uris(const struct store *st, const struct store_options *opt)
 
 	if (fd < 0)
 		return -errno;
-	for (unsigned i = 0; i < opt->nuri; i++) {
+	for (unsigned i = 0; i < STORE_LEAVES; i++) {
 		const struct emf_backend *leaf = st->leaf[i];
+		const char *uri = store_uri(st, opt, i);
 		int n;
 
+		if (!leaf || !uri)
+			continue;
 		/* What ended with the process is there to keep the others' places only. */
 		if (leaf->caps & EMF_CAP_OUTLIVES)
-			n = dprintf(fd, "%s\n", opt->uri[i]);
+			n = dprintf(fd, "%s\n", uri);
 		else
 			n = dprintf(fd, "mem:?size=%llu\n", (unsigned long long)leaf->size);
 		if (n < 0) {
@@ -147,7 +150,7 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 {
 	/* Of the environment only what libnbd finds its certificates by. */
 	const char *home = env_get("HOME");
-	char home_var[PATH_MAX + 8], numbers[6][24];
+	char home_var[PATH_MAX + 8], numbers[7][24];
 	char *envp[] = { "PATH=/usr/bin:/bin", NULL, NULL };
 	char *argv[32];
 	int n = 0;
@@ -160,17 +163,18 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 	snprintf(numbers[3], sizeof(numbers[3]), "%u", opt->timeout_ms);
 	snprintf(numbers[4], sizeof(numbers[4]), "%u", opt->data);
 	snprintf(numbers[5], sizeof(numbers[5]), "%u", opt->more);
+	snprintf(numbers[6], sizeof(numbers[6]), "%llu", (unsigned long long)opt->generation);
 	/* The numbers of descriptors are their places in s->fd, from FIRST_FD. */
 	const char *const fixed[] = {
 		"emfatier",	"reap",	    "--slots",	"3",
 		"--life",	"4",	    "--uris",	"5",	    "--nslots",	    numbers[0],
 		"--slot-bytes", numbers[1], "--stripe", numbers[2], "--timeout-ms", numbers[3],
-		"--data",	numbers[4], "--more",	 numbers[5],
+		"--data",	numbers[4], "--more",	 numbers[5], "--generation", numbers[6],
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];
-	/* Where slots lie on tiers died with the process. */
-	if (st->hierarchy)
+	/* Where slots lie on tiers, or after changes of a pool, died with the process. */
+	if (st->hierarchy || opt->generation)
 		argv[n++] = (char *)(uintptr_t) "--whole";
 	if (opt->provider_dir) {
 		argv[n++] = (char *)(uintptr_t) "--providers";
@@ -199,8 +203,8 @@ int guard_start_program(const char *program, const struct store *st,
 	s.fd[s.nfds++] = slots_fd;
 	s.fd[s.nfds++] = life[0];
 	s.fd[s.nfds++] = uris;
-	for (unsigned i = 0; i < st->nleaves; i++)
-		if (st->lock_fd[i] >= 0)
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		if (st->leaf[i] && st->lock_fd[i] >= 0)
 			s.fd[s.nfds++] = st->lock_fd[i];
 	rc = start(&s, st, opt, nslots, slot_bytes);
 	close(uris);

@@ -22,6 +22,10 @@
  * The helper goes to work when the last copy of the descriptor is closed: keep it
  * open (it is CLOEXEC) for as long as slots may be in use. At an orderly end clear
  * the marks first, and it leaves without opening the store.
+ *
+ * When members have come or gone: start another one with a higher opt->generation, write that
+ * to STORE_SLOTS_GENERATION of the memfd, and close the descriptor of the one before, which
+ * leaves without opening the store, too.
  */
 int guard_start(const struct store *st, const struct store_options *opt, int slots_fd,
 		uint64_t nslots, uint64_t slot_bytes);

@@ -51,6 +51,7 @@ static int parse(struct reap *r, int argc, char **argv)
 		{ "data", required_argument, NULL, 'd' },
 		{ "more", required_argument, NULL, 'm' },
 		{ "whole", no_argument, NULL, 'w' },
+		{ "generation", required_argument, NULL, 'g' },
 		{ "providers", required_argument, NULL, 'p' },
 		{ 0 },
 	};
@@ -88,6 +89,9 @@ static int parse(struct reap *r, int argc, char **argv)
 			break;
 		case 'm':
 			r->opt.more = (unsigned)v;
+			break;
+		case 'g':
+			r->opt.generation = v;
 			break;
 		case 'w':
 			r->whole = true;
@@ -251,6 +255,8 @@ static int clean_up(struct reap *r)
 	if (map == MAP_FAILED)
 		return -errno;
 	const uint64_t *used = (const uint64_t *)(map + STORE_SLOTS_HEADER);
+	if (*(const uint64_t *)(map + STORE_SLOTS_GENERATION) != r->opt.generation)
+		return 0; /* another one does it */
 	if (!any_used(used, r->nslots))
 		return 0;
 	sleep_ms(SETTLE_MS);

@@ -258,12 +258,11 @@ static struct request *take_request(struct reconnect *r)
 	return NULL;
 }
 
-static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
-				struct emf_queue **out)
+/* A queue without a connection yet. */
+static int new_queue(struct reconnect *r, enum emf_queue_kind kind, unsigned depth,
+		     struct reconnect_queue **out)
 {
-	struct reconnect *r = (struct reconnect *)be;
 	struct reconnect_queue *rq;
-	int rc;
 
 	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth, offsetof(struct reconnect_queue, idle));
 	if (!rq)
@@ -277,12 +276,38 @@ static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 	rq->link = r;
 	rq->request->kind = kind;
 	rq->request->depth = depth;
+	*out = rq;
+	return 0;
+}
+
+static int reconnect_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+				struct emf_queue **out)
+{
+	struct reconnect *r = (struct reconnect *)be;
+	struct reconnect_queue *rq;
+	int rc = new_queue(r, kind, depth, &rq);
+
+	if (rc)
+		return rc;
 	rc = r->next->ops->queue_open(r->next, kind, depth, &rq->next);
 	if (rc) {
 		atomic_store(&rq->request->state, FREE);
 		store_free(rq);
 		return rc;
 	}
+	*out = &rq->q;
+	return 0;
+}
+
+int reconnect_queue_later(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+			  struct emf_queue **out)
+{
+	struct reconnect_queue *rq;
+	int rc = new_queue((struct reconnect *)be, kind, depth, &rq);
+
+	if (rc)
+		return rc;
+	ask(rq);
 	*out = &rq->q;
 	return 0;
 }

@@ -21,6 +21,13 @@ int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int 
 /* In the child of a fork: instead of what the parent gave. */
 void reconnect_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd);
 
+/*
+ * As queue_open, but without waiting for a connection: the store's thread makes the first one, too.
+ * Until then transfers fail.
+ */
+int reconnect_queue_later(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+			  struct emf_queue **out);
+
 /* By the owner of the queue, not inside a poll of it: it has waited long enough. */
 void reconnect_cut(struct emf_queue *q);
 /* By the owner: can the queue be used now? */

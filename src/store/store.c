@@ -20,6 +20,8 @@
 #include "hierarchy.h"
 #include "inject.h"
 #include "lock.h"
+#include "memory.h"
+#include "pool.h"
 #include "ready.h"
 #include "reconnect.h"
 #include "redundant.h"
@@ -28,6 +30,7 @@
 #include "where.h"
 
 #define MAX_URI 4096
+#define ADD_MS 3000u /* to open a store that is added */
 #define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
 
 /* --- URIs --- */
@@ -230,11 +233,29 @@ static int lock_leaf(struct store *st, unsigned i, const char *uri, const struct
 	return st->lock_fd[i] < 0 ? blame(uri, why, st->lock_fd[i], err, errlen) : 0;
 }
 
+/*
+ * Where members may come and go: what they were opened with, and a change that was asked for:
+ * NOTHING -> ASKED by who asks, -> ANSWERED by the store's thread, -> NOTHING by who asked.
+ */
+enum { NOTHING, ASKED, ANSWERED };
+
+struct store_live {
+	struct store_options opt;
+	char *uri[STORE_LEAVES];
+	_Atomic uint32_t losses; /* of members that have left */
+	_Atomic uint32_t state;
+	bool drain;
+	char asked[MAX_URI];
+	int rc;
+	unsigned index;
+	char text[512];
+};
+
 /* One space named twice would overwrite itself. */
 static bool is_repeated(const char *const *uri, unsigned i)
 {
-	for (unsigned j = 0; j < i; j++)
-		if (!strcmp(uri[i], uri[j]))
+	for (unsigned j = 0; j < STORE_LEAVES && j < i; j++)
+		if (uri[j] && !strcmp(uri[i], uri[j]))
 			return true;
 	return false;
 }
@@ -395,6 +416,26 @@ static int add_hierarchy(struct store *st, const struct store_options *opt, stru
 	return rc;
 }
 
+/* Members that may come and go. */
+static int add_pool(struct store *st, const struct store_options *opt, struct emf_backend **below)
+{
+	struct pool_options o = {
+		.unit = opt->stripe_unit,
+		.timeout_ms = opt->timeout_ms,
+		.rate = opt->rebuild_rate,
+		.stats = opt->stats,
+		.wake_fd = st->wake_fd,
+		.hold = opt->hold,
+		.release = opt->release,
+		.alone = opt->alone,
+		.still = opt->still,
+	};
+	int rc = pool_open(st->reconnect, st->nleaves, &o, &st->pool);
+
+	*below = st->pool;
+	return rc;
+}
+
 static bool has_tiers(const struct store_options *opt)
 {
 	return opt->tier && opt->nuri && opt->tier[opt->nuri - 1];
@@ -410,6 +451,8 @@ static int add_spread(struct store *st, const struct store_options *opt, struct 
 		return add_redundant(st, opt, below, err, errlen);
 	if (has_tiers(opt))
 		rc = add_hierarchy(st, opt, below);
+	else if (opt->live)
+		rc = add_pool(st, opt, below);
 	else
 		rc = add_stripe(st, 0, st->nleaves, opt->stripe_unit, below);
 	if (rc)
@@ -422,7 +465,7 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 	struct emf_backend *below, *sums;
 	int rc = add_spread(st, opt, &below, err, errlen);
 
-	if (!rc && opt->encrypt && (st->redundant || st->hierarchy)) {
+	if (!rc && opt->encrypt && (st->redundant || st->hierarchy || st->pool)) {
 		rc = checksum_open(below, &st->stored_checksum);
 		below = st->stored_checksum;
 		if (rc)
@@ -442,12 +485,46 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 	sums = st->stored_checksum ? st->stored_checksum : st->checksum;
 	if (st->hierarchy)
 		hierarchy_set_sums(st->hierarchy, sums);
+	if (st->pool)
+		pool_set_sums(st->pool, sums);
+	if (st->pool && st->stored_checksum) /* crypt verifies what is read */
+		checksum_trust(sums);
 	if (st->redundant) {
 		redundant_set_sums(st->redundant, sums);
 		checksum_trust(sums);
 	}
 	st->top = st->retry;
 	return 0;
+}
+
+static char *copy_text(const char *text)
+{
+	size_t n = strlen(text) + 1;
+	char *copy = store_alloc(1, n);
+
+	return copy ? memcpy(copy, text, n) : NULL;
+}
+
+/* Before the leaves. */
+static int open_live(struct store *st, const struct store_options *opt, const char *const *uri,
+		     unsigned n, char *err, size_t errlen)
+{
+	struct store_live *live = store_alloc(1, sizeof(*live));
+	bool whole = live;
+
+	st->live = live;
+	if (live) {
+		live->opt = *opt;
+		live->opt.uri = NULL;
+		live->opt.nuri = 0;
+	}
+	for (unsigned i = 0; i < n && whole; i++) {
+		live->uri[i] = copy_text(uri[i]);
+		whole = live->uri[i];
+	}
+	if (!whole)
+		snprintf(err, errlen, "store.uri: %s", strerror(ENOMEM));
+	return whole ? 0 : -ENOMEM;
 }
 
 int store_open(struct store *st, const struct store_options *opt, char *err, size_t errlen)
@@ -476,6 +553,8 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 		store_close(st);
 		return -EINVAL;
 	}
+	if (opt->live && !(opt->data > 1 || opt->more) && !has_tiers(opt))
+		rc = open_live(st, opt, uri, n, err, errlen);
 	for (unsigned i = 0; i < n && !rc; i++) {
 		st->nleaves = i + 1;
 		rc = open_leaf(st, i, uri, opt, err, errlen);
@@ -501,6 +580,22 @@ static void unload(void **dl)
 	*dl = NULL;
 }
 
+static void close_leaf(struct store *st, unsigned i)
+{
+	close_one(&st->reconnect[i]);
+	close_one(&st->count[i]);
+	close_one(&st->inject[i]);
+	close_one(&st->leaf[i]);
+	if (st->lock_fd[i] >= 0)
+		close(st->lock_fd[i]);
+	st->lock_fd[i] = -1;
+	unload(&st->dl[i]);
+	if (st->live)
+		store_free(st->live->uri[i]);
+	if (st->live)
+		st->live->uri[i] = NULL;
+}
+
 void store_close(struct store *st)
 {
 	close_one(&st->retry);
@@ -509,20 +604,15 @@ void store_close(struct store *st)
 	close_one(&st->stored_checksum);
 	close_one(&st->redundant);
 	close_one(&st->hierarchy);
+	close_one(&st->pool);
 	for (unsigned i = 0; i < st->nstripes; i++)
 		close_one(&st->stripe[i]);
 	unload(&st->crypt_dl);
 	unload(&st->parity_dl);
-	for (unsigned i = 0; i < st->nleaves; i++) {
-		close_one(&st->reconnect[i]);
-		close_one(&st->count[i]);
-		close_one(&st->inject[i]);
-		close_one(&st->leaf[i]);
-		if (st->lock_fd[i] >= 0)
-			close(st->lock_fd[i]);
-		st->lock_fd[i] = -1;
-		unload(&st->dl[i]);
-	}
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		close_leaf(st, i);
+	store_free(st->live);
+	st->live = NULL;
 	if (st->wake_fd >= 0)
 		close(st->wake_fd);
 	st->wake_fd = -1;
@@ -538,6 +628,9 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 		return -ENOTSUP;
 	for (unsigned i = 0; i < st->nleaves; i++) {
 		const struct emf_backend *leaf = st->leaf[i];
+
+		if (!leaf)
+			continue;
 		int got = leaf->ops->descriptors(leaf, fds + n, (int)(max - n));
 
 		if (got < 0)
@@ -554,17 +647,25 @@ int store_descriptors(const struct store *st, int *fds, unsigned max)
 
 static int fork_links(struct store *st, struct emf_store_stats *stats)
 {
-	struct emf_backend *const link[] = { st->stripe[0], st->redundant, st->crypt };
+	struct emf_backend *const link[] = { st->stripe[0], st->pool, st->redundant, st->crypt };
 	int rc = 0;
 
 	st->wake_fd = signal_open();
 	if (st->wake_fd < 0)
 		return st->wake_fd;
 	for (unsigned i = 0; i < st->nleaves && !rc; i++) {
+		if (!st->leaf[i])
+			continue;
 		if (st->count[i] && stats)
 			count_forked(st->count[i], &stats[i]);
 		reconnect_forked(st->reconnect[i], stats ? &stats[i] : NULL, st->wake_fd);
 		rc = st->reconnect[i]->ops->forked(st->reconnect[i], NULL);
+	}
+	if (st->pool)
+		pool_forked(st->pool, stats, st->wake_fd);
+	if (st->live) { /* who asked is not here */
+		st->live->opt.stats = stats;
+		st->live->state = NOTHING;
 	}
 	if (st->redundant)
 		redundant_forked(st->redundant, stats, st->wake_fd);
@@ -577,6 +678,8 @@ static int fork_links(struct store *st, struct emf_store_stats *stats)
 int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats)
 {
 	for (unsigned i = 0; i < st->nleaves; i++) {
+		if (!st->leaf[i])
+			continue;
 		int rc = st->leaf[i]->ops->forked(st->leaf[i], fds);
 
 		if (rc < 0)
@@ -602,11 +705,227 @@ bool store_matches(struct store *st, uint64_t offset, size_t length, const void 
 
 uint32_t store_losses(const struct store *st)
 {
-	uint32_t sum = 0;
+	uint32_t sum = st->live ? atomic_load(&st->live->losses) : 0;
 
 	for (unsigned i = 0; i < st->nleaves && !st->redundant; i++)
-		sum += reconnect_losses(st->reconnect[i]);
+		sum += st->reconnect[i] ? reconnect_losses(st->reconnect[i]) : 0;
 	return sum;
+}
+
+/* --- changes of a pool --- */
+
+const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i)
+{
+	return st->live ? st->live->uri[i] : i < opt->nuri ? opt->uri[i] : NULL;
+}
+
+uint64_t store_capacity(const struct store *st)
+{
+	return st->pool ? pool_capacity(st->pool) : st->top->size;
+}
+
+uint64_t store_used(const struct store *st, unsigned member, uint64_t all)
+{
+	return st->pool ? pool_used(st->pool, member) : all / st->nleaves;
+}
+
+bool store_change_ask(struct store *st, bool drain, const char *uri)
+{
+	struct store_live *live = st->live;
+
+	if (!live || atomic_load(&live->state) != NOTHING)
+		return false;
+	live->drain = drain;
+	snprintf(live->asked, sizeof(live->asked), "%s", uri);
+	atomic_store(&live->state, ASKED);
+	return true;
+}
+
+bool store_change_answer(struct store *st, int *rc, unsigned *index, char *text, size_t length)
+{
+	struct store_live *live = st->live;
+
+	if (!live || atomic_load(&live->state) != ANSWERED)
+		return false;
+	*rc = live->rc;
+	*index = live->index;
+	snprintf(text, length, "%s", live->text);
+	atomic_store(&live->state, NOTHING);
+	return true;
+}
+
+static void still(const struct store *st, bool on)
+{
+	if (st->live->opt.still)
+		st->live->opt.still(on);
+}
+
+static void changed(const struct store *st)
+{
+	if (st->live->opt.changed)
+		st->live->opt.changed();
+}
+
+/* "store 'URI': why", into the answer. Returns rc. */
+static int decline(struct store_live *live, int rc, const char *why)
+{
+	blame(live->asked, why, rc, live->text, sizeof(live->text));
+	memmove(live->text, live->text + strlen("store.uri: "),
+		strlen(live->text + strlen("store.uri: ")) + 1);
+	return rc;
+}
+
+/* Out of what others see of the store, then closed. */
+static void take_out(struct store *st, unsigned i, bool was_member)
+{
+	struct store gone = { 0 };
+
+	for (unsigned k = 0; k < STORE_LEAVES; k++)
+		gone.lock_fd[k] = -1;
+	gone.wake_fd = -1;
+	still(st, true);
+	gone.leaf[i] = st->leaf[i];
+	gone.inject[i] = st->inject[i];
+	gone.count[i] = st->count[i];
+	gone.reconnect[i] = st->reconnect[i];
+	gone.dl[i] = st->dl[i];
+	gone.lock_fd[i] = st->lock_fd[i];
+	if (was_member) {
+		atomic_fetch_add(&st->live->losses, reconnect_losses(st->reconnect[i]));
+		pool_remove(st->pool, i);
+	}
+	st->leaf[i] = st->inject[i] = st->count[i] = st->reconnect[i] = NULL;
+	st->dl[i] = NULL;
+	st->lock_fd[i] = -1;
+	still(st, false);
+	store_free(st->live->uri[i]);
+	st->live->uri[i] = NULL;
+	changed(st);
+	close_leaf(&gone, i);
+}
+
+/* Becomes a member, unless children share the store. */
+static int join(struct store *st, unsigned i)
+{
+	struct store_live *live = st->live;
+	int rc = 0;
+
+	changed(st); /* first: what is written there is to be trimmed whatever happens */
+	still(st, true);
+	if (live->opt.alone && !live->opt.alone())
+		rc = -EBUSY;
+	else
+		rc = pool_add(st->pool, i, st->reconnect[i]);
+	if (!rc && st->nleaves <= i)
+		st->nleaves = i + 1;
+	still(st, false);
+	if (!rc)
+		return 0;
+	take_out(st, i, false);
+	return decline(live, rc,
+		       rc == -EBUSY	? "forked children share the store; when they have ended"
+		       : rc == -ENOTSUP ? "the stores are memory of this host, and this one is not"
+		       : rc == -ENOSPC	? "it is too small"
+					: strerror(-rc));
+}
+
+static int change_add(struct store *st, unsigned *index)
+{
+	struct store_live *live = st->live;
+	struct store_options opt = live->opt;
+	char err[512];
+	unsigned i = 0;
+	int rc;
+
+	while (i < STORE_LEAVES && live->uri[i])
+		i++;
+	if (i == STORE_LEAVES)
+		return decline(live, -EINVAL, "there are 16 stores, more are not possible");
+	for (unsigned k = 0; k < STORE_LEAVES; k++)
+		if (live->uri[k] && !strcmp(live->uri[k], live->asked) && st->leaf[k]->caps & EMF_CAP_OUTLIVES)
+			return decline(live, -EINVAL, pool_is_leaving(st->pool, k)
+							  ? "it is drained, but not let go of yet; try later"
+							  : "it is one of the stores already");
+	if (opt.alone && !opt.alone())
+		return decline(live, -EBUSY, "forked children share the store; when they have ended");
+	live->uri[i] = copy_text(live->asked);
+	if (!live->uri[i])
+		return decline(live, -ENOMEM, strerror(ENOMEM));
+	if (opt.stats)
+		memset(&opt.stats[i], 0, sizeof(opt.stats[i]));
+	if (opt.timeout_ms > ADD_MS) /* others may need this thread */
+		opt.timeout_ms = ADD_MS;
+	rc = open_leaf(st, i, (const char *const *)live->uri, &opt, err, sizeof(err));
+	if (rc) {
+		snprintf(live->text, sizeof(live->text), "%s", err + strlen("store.uri: "));
+		close_leaf(st, i);
+		return rc;
+	}
+	*index = i;
+	return join(st, i);
+}
+
+/* By its URI as it was given, or as it is shown: without secrets. */
+static unsigned find_leaf(const struct store *st, const char *uri)
+{
+	char shown[MAX_URI];
+	unsigned i = 0;
+
+	for (; i < STORE_LEAVES; i++) {
+		const char *has = st->live->uri[i];
+
+		if (!has || pool_is_leaving(st->pool, i))
+			continue;
+		snprintf(shown, sizeof(shown), "%s", has);
+		strip_secrets(has, shown);
+		if (!strcmp(has, uri) || !strcmp(shown, uri))
+			break;
+	}
+	return i;
+}
+
+static int change_drain(struct store *st, unsigned *index)
+{
+	struct store_live *live = st->live;
+	unsigned i = find_leaf(st, live->asked);
+	char why[160];
+	int rc;
+
+	if (i == STORE_LEAVES)
+		return decline(live, -ENOENT, "it is none of the stores (tierstat stores lists them)");
+	*index = i;
+	still(st, true);
+	rc = live->opt.alone && !live->opt.alone() ? -EBUSY : pool_drain(st->pool, i);
+	still(st, false);
+	if (rc == -ENOSPC) {
+		snprintf(why, sizeof(why), "%llu MiB are on it, and the others have room for %llu MiB",
+			 (unsigned long long)pool_used(st->pool, i) >> 20,
+			 (unsigned long long)pool_free(st->pool, i) >> 20);
+		return decline(live, rc, why);
+	}
+	if (!rc)
+		return 0;
+	return decline(live, rc,
+		       rc == -EBUSY	 ? "forked children share the store; when they have ended"
+		       : rc == -EALREADY ? "it is being drained already"
+		       : rc == -ENODEV	 ? "it is the last one"
+		       : rc == -ENOTCONN ? "it does not answer: what is on it can't be moved"
+					 : strerror(-rc));
+}
+
+/* By the store's thread: what was asked for, and members that have left. */
+static void change_work(struct store *st)
+{
+	struct store_live *live = st->live;
+
+	for (unsigned i = 0; i < st->nleaves; i++)
+		if (st->leaf[i] && pool_has_left(st->pool, i))
+			take_out(st, i, true);
+	if (atomic_load(&live->state) != ASKED)
+		return;
+	live->text[0] = '\0';
+	live->rc = (live->drain ? change_drain : change_add)(st, &live->index);
+	atomic_store(&live->state, ANSWERED);
 }
 
 /* --- in the background --- */
@@ -615,9 +934,9 @@ uint32_t store_losses(const struct store *st)
 
 bool store_needs_work(const struct store *st)
 {
-	bool needs = st->redundant || st->hierarchy;
+	bool needs = st->redundant || st->hierarchy || st->pool;
 
-	for (unsigned i = 0; i < st->nleaves; i++)
+	for (unsigned i = 0; i < st->nleaves && !needs; i++)
 		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_OUTLIVES;
 	return needs;
 }
@@ -628,8 +947,16 @@ void store_work(struct store *st)
 	uint64_t now = timer_now(), next = UINT64_MAX, at;
 	unsigned ms = IDLE_MS;
 
+	if (st->live)
+		change_work(st);
 	for (unsigned i = 0; i < st->nleaves; i++) {
+		if (!st->reconnect[i] || (st->pool && pool_is_leaving(st->pool, i)))
+			continue;
 		at = reconnect_work(st->reconnect[i], now);
+		next = at < next ? at : next;
+	}
+	if (st->pool) {
+		at = pool_work(st->pool, now);
 		next = at < next ? at : next;
 	}
 	if (st->redundant) {

@@ -5,6 +5,7 @@
  *   retry -> checksum [-> crypt] -> stripe    -> reconnect -> count [-> inject] -> leaf
  *                                or redundant    (these once a leaf)
  *                                or hierarchy -> stripe, once a tier
+ *                                or pool: a stripe whose members may come and go
  *
  * from a list of URIs and gives the engine one backend and its queues. (Between
  * crypt and redundant there is another checksum link: copies are told apart by what
@@ -34,12 +35,14 @@
 #define STORE_LEAVES 16u
 /* The memfd of slots (slot.h): a header of so many bytes, then 8 bytes a slot, 0: not in use. */
 #define STORE_SLOTS_HEADER 4096u
+/* In the header, a uint64_t: a guard of an earlier generation has nothing to do (guard.h). */
+#define STORE_SLOTS_GENERATION 16u
 
 struct emf_store_stats;
 
 struct store {
 	struct emf_backend *top; /* what the engine uses: the head of the chain */
-	unsigned nleaves;
+	unsigned nleaves; /* with a pool some of them may be none: leaf NULL */
 	bool outlives; /* a leaf keeps its space after this process: a reaper must trim it */
 	/* private to store.c and guard.c below; what was not opened is NULL, or -1 */
 	struct emf_backend *leaf[STORE_LEAVES];
@@ -47,7 +50,7 @@ struct store {
 	struct emf_backend *count[STORE_LEAVES]; /* the counting links over the leaves */
 	struct emf_backend *reconnect[STORE_LEAVES];
 	void *dl[STORE_LEAVES];
-	struct emf_backend *stripe[STORE_LEAVES], *redundant, *hierarchy;
+	struct emf_backend *stripe[STORE_LEAVES], *redundant, *hierarchy, *pool;
 	unsigned nstripes; /* without tiers at most one */
 	struct emf_backend *stored_checksum; /* below crypt */
 	struct emf_backend *crypt;
@@ -56,6 +59,7 @@ struct store {
 	void *crypt_dl, *parity_dl;
 	int wake_fd; /* of store_work */
 	int lock_fd[STORE_LEAVES];
+	struct store_live *live; /* what changes need, where they are possible */
 };
 
 struct store_options {
@@ -75,6 +79,15 @@ struct store_options {
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
 	const char *run_dir;	  /* for the locks of spaces that outlive us; NULL: no locks */
 	struct emf_store_stats *stats; /* one for each URI, or NULL */
+	/*
+	 * Members may come and go (store_change), where there is neither redundancy nor tiers. What
+	 * strings and functions there are here must stay.
+	 */
+	bool live;
+	bool (*alone)(void);		/* see pool.h */
+	void (*still)(bool on);
+	void (*changed)(void); /* by the store's thread: the members are not those of before */
+	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
 	bool no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
 };
 
@@ -109,6 +122,22 @@ void store_forget(struct store *st);
  * and what is known to be stored there may not be. 0 with redundancy. Any thread.
  */
 uint32_t store_losses(const struct store *st);
+
+/*
+ * Adds a store, or begins to drain one, which leaves the store when it is empty: how far that is
+ * is in its statistics. store_change_ask: by any thread but the store's, one at a time; false: the one
+ * before has not ended. Raise wake_fd then (a descriptor of the runtime's threads).
+ * store_change_answer: 0 when it has not ended yet, else 1, and *rc 0: *index is its number,
+ * else -errno; text is one line for a person.
+ */
+bool store_change_ask(struct store *st, bool drain, const char *uri);
+bool store_change_answer(struct store *st, int *rc, unsigned *index, char *text, size_t length);
+/* What member i was opened by, NULL: nothing. For the guard. */
+const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i);
+/* Room that there is now; top->size is what there ever can be. */
+uint64_t store_capacity(const struct store *st);
+/* Of one member, where `all` bytes are in use altogether. Any thread. */
+uint64_t store_used(const struct store *st, unsigned member, uint64_t all);
 
 /* Is there anything to do for store_work? */
 bool store_needs_work(const struct store *st);

@@ -23,7 +23,7 @@ wrong 2 '0 is no PID' 0 set local.limit=1G
 wrong 2 '-5 is no PID' -5 set local.limit=1G
 wrong 2 '99999999999 is no PID' 99999999999 set local.limit=1G
 wrong 2 'what is to be done?' $$
-wrong 2 'the one command is set' $$ get local.limit
+wrong 2 'the commands are set and store' $$ get local.limit
 wrong 2 'one SECTION.KEY=VALUE' $$ set
 wrong 2 'one SECTION.KEY=VALUE' $$ set local.limit=1G local.high=90
 wrong 2 "local.limit: '1X' is not a size" $$ set local.limit=1X

@@ -291,6 +291,23 @@ void store_forget(struct store *st)
 	(void)st;
 }
 
+uint64_t store_capacity(const struct store *st)
+{
+	return st->top->size;
+}
+
+uint64_t store_used(const struct store *st, unsigned member, uint64_t all)
+{
+	(void)member;
+	return all / st->nleaves;
+}
+
+const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i)
+{
+	(void)st;
+	return i < opt->nuri ? opt->uri[i] : NULL;
+}
+
 /* Whatever goes wrong may have been a loss: what is local is written anew. */
 uint32_t store_losses(const struct store *st)
 {

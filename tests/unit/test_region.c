@@ -101,7 +101,7 @@ static void slots(void **state)
 	uint32_t s[8];
 
 	(void)state;
-	assert_int_equal(slot_init(8 * BLOCK_SIZE), 0);
+	assert_int_equal(slot_init(8 * BLOCK_SIZE, 8 * BLOCK_SIZE), 0);
 	for (size_t i = 0; i < 8; i++) {
 		s[i] = slot_alloc();
 		for (size_t k = 0; k < i; k++)
@@ -116,7 +116,7 @@ static void slots(void **state)
 	slot_trimmed(s[5]);
 	assert_int_equal(slot_alloc(), s[5]);
 	assert_int_equal(slot_used(), 8);
-	assert_int_not_equal(slot_init(BLOCK_SIZE - 1), 0);
+	assert_int_not_equal(slot_init(BLOCK_SIZE - 1, BLOCK_SIZE - 1), 0);
 }
 
 /* A region keeps its blocks, and they their places in it, wherever it moves and as it grows. */
@@ -150,7 +150,7 @@ static void family(void **state)
 	char ok = 'n';
 
 	(void)state;
-	assert_int_equal(slot_init(4 * BLOCK_SIZE), 0);
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
 	uint32_t a = slot_alloc(), b = slot_alloc();
 	assert_true(slot_is_mine(a));
 	slot_share(b);

@@ -21,10 +21,13 @@
 #include "kernel.h"
 #include "live.h"
 #include "mailbox.h"
+#include "members.h"
 #include "rundir.h"
 
-#define USAGE "usage: emfatier ctl PID set SECTION.KEY=VALUE"
+#define USAGE                                                                                      \
+	"usage: emfatier ctl PID set SECTION.KEY=VALUE, emfatier ctl PID store add|drain URI"
 #define ANSWER_MS 5000
+#define STORE_MS 20000 /* to an answer about a store, which has to be opened */
 #define QUIET_MS 1000  /* progress is shown of what takes longer */
 #define STUCK_MS 15000 /* that it may go without progress */
 #define TURN_MS 10000  /* for another ctl to be done */
@@ -34,6 +37,8 @@ struct target {
 	char dir[PATH_MAX];
 	struct emf_stats stats;
 	struct mailbox *mailbox;
+	bool later;	/* nobody has looked at it yet */
+	uint32_t store; /* that the answer is about, from 1 */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -144,15 +149,15 @@ static void copy_reply(const struct mailbox_slot *s, char *out)
 			*p = '?';
 }
 
-/* 0 done, EXIT_*: refused, or no answer. *later: nobody has looked at it yet. */
-static int ask(struct target *t, const char *text, bool *later)
+/* 0 done, EXIT_*: refused, or no answer. */
+static int ask(struct target *t, const char *text, int limit_ms)
 {
 	struct mailbox *m = t->mailbox;
 	uint32_t n = atomic_load(&m->asked), answered = atomic_load(&m->answered);
 	struct mailbox_slot *s = &m->slot[n % MAILBOX_SLOTS];
 	char reply[MAILBOX_TEXT];
 
-	*later = false;
+	t->later = false;
 	if (n - answered >= MAILBOX_SLOTS)
 		return wrong(t->pid, "it has not looked at earlier changes yet; try later");
 	memset(s, 0, sizeof(*s));
@@ -163,10 +168,10 @@ static int ask(struct target *t, const char *text, bool *later)
 		int rc;
 
 		if (!atomic_load(&m->attended) && waited >= 200) {
-			*later = true;
+			t->later = true;
 			return 0;
 		}
-		if (waited >= ANSWER_MS)
+		if (waited >= limit_ms)
 			return wrong(t->pid, "it does not answer; is it stopped? The change is "
 					     "made when it goes on");
 		k_futex_wait_shared(&m->answered, atomic_load(&m->answered), 50);
@@ -175,6 +180,7 @@ static int ask(struct target *t, const char *text, bool *later)
 			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
 	}
 	copy_reply(s, reply);
+	t->store = atomic_load(&s->store);
 	if (atomic_load(&s->status) == MAILBOX_DONE) {
 		if (*reply)
 			printf("%s\n", reply);
@@ -187,6 +193,12 @@ static int ask(struct target *t, const char *text, bool *later)
 static uint64_t now_ms(void)
 {
 	return k_now_ns() / 1000000;
+}
+
+static int not_waiting(void)
+{
+	fprintf(stderr, "emfatier: ctl: not waiting any longer; the process goes on with it\n");
+	return 128 + SIGINT;
 }
 
 /* Until what is local fits into the budget. */
@@ -216,15 +228,48 @@ static int wait_fit(struct target *t)
 				local >> 20, limit >> 20);
 			shown = now;
 		}
-		if (interrupted) {
-			fprintf(
-			    stderr,
-			    "emfatier: ctl: not waiting any longer; the process goes on with it\n");
-			return 128 + SIGINT;
-		}
+		if (interrupted)
+			return not_waiting();
 		if (now - progress > STUCK_MS)
 			return wrong(t->pid, "no progress: the store takes no more, or the rest is "
 					     "locked; it goes on with it (tierstat -p PID)");
+		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
+	}
+}
+
+/* Until nothing is to be moved from it, or to it, any more. */
+static int wait_moved(struct target *t, bool drain)
+{
+	const struct emf_store_stats *s = &t->stats.store[t->store - 1];
+	uint64_t begin = now_ms(), least = UINT64_MAX, progress = begin, shown = begin;
+
+	for (;;) {
+		uint64_t now = now_ms();
+		int rc = look(t);
+
+		if (rc)
+			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+		if (s->state == EMF_STORE_DRAINED && drain)
+			return 0;
+		if (drain && s->state != EMF_STORE_DRAINING && s->state != EMF_STORE_DOWN)
+			return wrong(t->pid, "the store stays: the others have no room for the rest, or "
+					     "it can't be read right; the log says which");
+		if (!drain && s->state != EMF_STORE_REBUILDING)
+			return 0;
+		if (s->rebuild_bytes < least) {
+			least = s->rebuild_bytes;
+			progress = now;
+		}
+		if (now - begin >= QUIET_MS && now - shown >= QUIET_MS) {
+			fprintf(stderr, "emfatier: ctl: %" PRIu64 "M are still to be moved\n",
+				(uint64_t)s->rebuild_bytes >> 20);
+			shown = now;
+		}
+		if (interrupted)
+			return not_waiting();
+		if (now - progress > STUCK_MS)
+			return wrong(t->pid, "no progress: forked children share the store, or one does "
+					     "not answer; it goes on with it (tierstat stores PID)");
 		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
 	}
 }
@@ -255,20 +300,11 @@ static int find(struct target *t)
 	return open_mailbox(t);
 }
 
-int ctl_main(int argc, char **argv)
+static int set(struct target *t, int argc, char **argv)
 {
-	static struct target t;
 	char why[1024];
-	bool later;
 	int rc;
 
-	if (argc < 2)
-		return complain("ctl: which PID? " USAGE);
-	if (!parse_pid(argv[1], &t.pid))
-		return complain("ctl: %s is no PID; " USAGE, argv[1]);
-	if (argc < 3 || strcmp(argv[2], "set"))
-		return complain("ctl: %s; " USAGE,
-				argc < 3 ? "what is to be done?" : "the one command is set");
 	if (argc != 4)
 		return complain("ctl: set takes one SECTION.KEY=VALUE; " USAGE);
 	if (!live_check(argv[3], why, sizeof(why)))
@@ -276,21 +312,67 @@ int ctl_main(int argc, char **argv)
 	if (strlen(argv[3]) >= MAILBOX_TEXT)
 		return complain("ctl: the setting is too long; at most %d characters",
 				MAILBOX_TEXT - 1);
-	rc = find(&t);
+	rc = find(t);
+	if (!rc)
+		rc = ask(t, argv[3], ANSWER_MS);
 	if (rc)
 		return rc;
-	rc = ask(&t, argv[3], &later);
-	if (rc)
-		return rc;
-	if (later && t.stats.mode == EMF_MODE_THREAD)
-		return wrong(t.pid,
+	if (t->later && t->stats.mode == EMF_MODE_THREAD)
+		return wrong(t->pid,
 			     "a program with a malloc of its own takes up no change once memory "
 			     "moves; start it with the setting");
-	if (later) {
+	if (t->later) {
 		printf("noted; PID %d manages little and takes it up when it next manages more\n",
-		       (int)t.pid);
+		       (int)t->pid);
 		return 0;
 	}
 	signal(SIGINT, on_interrupt);
-	return wait_fit(&t);
+	return wait_fit(t);
+}
+
+static int store(struct target *t, int argc, char **argv)
+{
+	char text[MAILBOX_TEXT];
+	const char *uri;
+	bool drain;
+	int rc;
+
+	if (argc != 5 || (strcmp(argv[3], "add") && strcmp(argv[3], "drain")))
+		return complain("ctl: store takes add URI, or drain URI; " USAGE);
+	if (snprintf(text, sizeof(text), "store %s %s", argv[3], argv[4]) >= (int)sizeof(text))
+		return complain("ctl: the URI is too long; at most %d characters",
+				MAILBOX_TEXT - 1 - (int)strlen("store drain "));
+	if (!members_parse(text, &drain, &uri))
+		return complain("ctl: which store? " USAGE);
+	rc = find(t);
+	/* What manages little would take it up later, and has no store then either. */
+	if (!rc && t->stats.mode != EMF_MODE_THREAD)
+		return wrong(t->pid, "its memory fits, and no store is open yet; start it with the stores");
+	if (!rc)
+		rc = ask(t, text, STORE_MS);
+	if (rc)
+		return rc;
+	if (t->later)
+		return wrong(t->pid, "a program with a malloc of its own takes up no change once memory "
+				     "moves; start it with the stores");
+	if (!t->store || t->store > EMF_STATS_STORES)
+		return wrong(t->pid, "it runs with another version of emfatier");
+	signal(SIGINT, on_interrupt);
+	return wait_moved(t, drain);
+}
+
+int ctl_main(int argc, char **argv)
+{
+	static struct target t;
+
+	if (argc < 2)
+		return complain("ctl: which PID? " USAGE);
+	if (!parse_pid(argv[1], &t.pid))
+		return complain("ctl: %s is no PID; " USAGE, argv[1]);
+	if (argc > 2 && !strcmp(argv[2], "set"))
+		return set(&t, argc, argv);
+	if (argc > 2 && !strcmp(argv[2], "store"))
+		return store(&t, argc, argv);
+	return complain("ctl: %s; " USAGE,
+			argc < 3 ? "what is to be done?" : "the commands are set and store");
 }

@@ -9,6 +9,7 @@ static const char usage[] =
     "usage: emfatier run [OPTION]... [--] COMMAND [ARG]...   runs COMMAND with a memory budget\n"
     "       emfatier check FILE                              validates a policy file\n"
     "       emfatier ctl PID set SECTION.KEY=VALUE           changes a running process\n"
+    "       emfatier ctl PID store add|drain URI             a store joins it, or leaves\n"
     "       emfatier doctor                                  what works on this machine\n"
     "       emfatier topo [--json] [--measure]               the memory tiers of this host\n"
     "       emfatier --help | --version\n"

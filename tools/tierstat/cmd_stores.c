@@ -114,8 +114,9 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 		if (st->rebuild_bytes)
 			printf("%*s%s of it %s\n", opt->times ? 9 : 0, "",
 			       text_size(st->rebuild_bytes, used),
-			       st->state == EMF_STORE_DEGRADED ? "can't be made good now"
-							       : "are still to be made good");
+			       st->state == EMF_STORE_DEGRADED   ? "can't be made good now"
+			       : st->state == EMF_STORE_DRAINING ? "are still to be moved away"
+								 : "are still to be made good");
 	}
 	tiers(opt, s, before);
 	if (!s->nstores)

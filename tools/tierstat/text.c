@@ -55,6 +55,8 @@ const char *text_store_state(uint32_t state)
 		[EMF_STORE_DOWN] = "down",
 		[EMF_STORE_REBUILDING] = "rebuilding",
 		[EMF_STORE_DEGRADED] = "degraded",
+		[EMF_STORE_DRAINING] = "draining",
+		[EMF_STORE_DRAINED] = "drained",
 	};
 
 	return state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
@@ -63,7 +65,7 @@ const char *text_store_state(uint32_t state)
 const char *text_stores(const struct emf_stats *s)
 {
 	static const uint32_t worst_first[] = { EMF_STORE_DOWN, EMF_STORE_DEGRADED, EMF_STORE_FULL,
-						EMF_STORE_REBUILDING };
+						EMF_STORE_DRAINING, EMF_STORE_REBUILDING };
 
 	for (size_t k = 0; k < sizeof(worst_first) / sizeof(worst_first[0]); k++)
 		for (unsigned i = 0; i < s->nstores; i++)

@@ -1,0 +1,742 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1 /* syscall */
+#include "pool.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "fan.h"
+#include "memory.h"
+#include "pool_int.h"
+#include "ready.h"
+#include "reconnect.h"
+#include "timer.h"
+
+#define PAGE 4096u
+#define GROWS 4u /* times what there is at the start: that much can be added */
+#define MAX_MEMBER_DEPTH 1024u
+
+struct part {
+	struct emf_io io; /* first: lists are of these */
+	struct emf_io *whole; /* its scratch[0]: how many parts are left */
+	unsigned member;
+	uint32_t place; /* to be given back at the end of a trim, or 0 */
+};
+
+struct pool_queue {
+	struct emf_queue q;
+	struct pool *pool;
+	enum emf_queue_kind kind;
+	unsigned depth, member_depth, turn;
+	uint32_t generation;
+	bool closing;
+	int ended; /* transfers, counted for the result of poll */
+	struct io_list refused;
+	struct io_list idle; /* parts to be used again */
+	struct fan fan;
+};
+
+/* --- places --- */
+
+static bool claim_at(struct pool *p, unsigned member, uint32_t index)
+{
+	struct member *m = &p->member[member];
+	uint64_t bit = 1ull << index % 64;
+
+	if (index >= m->units || atomic_fetch_or(&m->taken[index / 64], bit) & bit)
+		return false;
+	atomic_fetch_add(&p->shared->used[member], 1);
+	return true;
+}
+
+uint32_t pool_claim(struct pool *p, unsigned member)
+{
+	struct member *m = &p->member[member];
+	uint32_t words = (m->units + 63) / 64, hand = atomic_load(&p->shared->hand[member]);
+
+	if (atomic_load(&p->shared->used[member]) >= m->units)
+		return 0;
+	for (uint32_t i = 0; i < words; i++) {
+		uint32_t at = (hand + i) % words;
+		uint64_t bits = atomic_load(&m->taken[at]);
+
+		while (~bits) {
+			uint32_t index = at * 64 + (unsigned)__builtin_ctzll(~bits);
+
+			if (index >= m->units)
+				break;
+			if (claim_at(p, member, index)) {
+				atomic_store(&p->shared->hand[member], at);
+				return PLACE(member, index);
+			}
+			bits = atomic_load(&m->taken[at]);
+		}
+	}
+	return 0;
+}
+
+void pool_release(struct pool *p, uint32_t place)
+{
+	unsigned member = PLACE_MEMBER(place);
+	uint32_t index = PLACE_INDEX(place);
+
+	atomic_fetch_and(&p->member[member].taken[index / 64], ~(1ull << index % 64));
+	atomic_fetch_sub(&p->shared->used[member], 1);
+}
+
+unsigned pool_share(const struct pool *p, unsigned member, uint64_t now)
+{
+	const struct member *m = &p->member[member];
+	uint64_t age = now > m->since ? now - m->since : 0;
+
+	if (!m->since || age >= RAMP_NS)
+		return RAMP_STEPS;
+	return 1 + (unsigned)(age * (RAMP_STEPS - 1) / RAMP_NS);
+}
+
+/* Where the stripe link would have it, 0: it has no home. */
+static uint32_t home(const struct pool *p, uint64_t slot, unsigned column)
+{
+	uint64_t u = slot * p->columns + column;
+
+	return slot < p->homes ? PLACE(u % p->nhome, (uint32_t)(u / p->nhome)) : 0;
+}
+
+/* May this queue write to it? */
+static bool takes(const struct pool_queue *pq, unsigned member)
+{
+	const struct emf_queue *mq = pq->fan.member[member];
+
+	return (pool_is_state(pq->pool, member, MEMBER_USED) ||
+		pool_is_state(pq->pool, member, MEMBER_FILLING)) &&
+	       mq && reconnect_is_up(mq);
+}
+
+static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
+{
+	struct pool *p = pq->pool;
+	uint32_t n = atomic_load(&p->n), at = home(p, slot, column);
+	uint64_t now;
+
+	if (!atomic_load(&p->shared->changed))
+		return at && claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)) ? at : 0;
+	now = timer_now();
+	for (unsigned i = 0; i < 2 * n; i++) {
+		unsigned m = (unsigned)((slot * p->columns + column + i) % n);
+
+		/* First those whose share it is, then any. */
+		if (!takes(pq, m) || (i < n && pq->turn++ % RAMP_STEPS >= pool_share(p, m, now)))
+			continue;
+		if ((at = pool_claim(p, m)))
+			return at;
+	}
+	return 0;
+}
+
+/* Places for a write to [from, to) of the slot. */
+static bool settle(struct pool_queue *pq, uint64_t slot, size_t from, size_t to)
+{
+	struct pool *p = pq->pool;
+	uint64_t high = atomic_load(&p->shared->high);
+
+	while (high <= slot && !atomic_compare_exchange_weak(&p->shared->high, &high, slot + 1))
+		;
+	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
+		uint32_t old = atomic_load(pool_place(p, slot, c)), at;
+
+		if (old && !pool_is_state(p, PLACE_MEMBER(old), MEMBER_DRAINING))
+			continue;
+		at = choose(pq, slot, c);
+		if (!at)
+			return false;
+		old = atomic_exchange(pool_place(p, slot, c), at);
+		if (old) /* its content ends with this write */
+			pool_release(p, old);
+	}
+	return true;
+}
+
+/* --- transfers --- */
+
+static void leave(struct pool *p, const struct emf_io *io)
+{
+	_Atomic uint32_t *users = &p->users[io->offset / SLOT];
+
+	if (io->op == EMF_READ)
+		atomic_fetch_sub(users, READER);
+	else if (io->op == EMF_WRITE)
+		atomic_fetch_sub(users, WRITER);
+}
+
+static void end_whole(struct pool_queue *pq, struct emf_io *io)
+{
+	struct pool *p = pq->pool;
+
+	if (io->op == EMF_WRITE)
+		atomic_store(&p->extent[io->offset / SLOT],
+			     io->status ? 0
+					: (uint32_t)(io->offset % SLOT / PAGE) |
+						  (uint32_t)(io->length / PAGE) << 16);
+	leave(p, io);
+	pq->ended++;
+	io_end(&pq->q, io, io->status);
+}
+
+static void part_done(struct emf_io *io)
+{
+	struct part *part = (struct part *)io;
+	struct pool_queue *pq = io->user;
+	struct emf_io *whole = part->whole;
+
+	if (part->place)
+		pool_release(pq->pool, part->place);
+	io_push_front(&pq->idle, io);
+	if (io->status && !whole->status)
+		whole->status = io->status;
+	if (!--whole->scratch[0])
+		end_whole(pq, whole);
+}
+
+static struct part *add_part(struct pool_queue *pq, struct io_list *parts, struct emf_io *whole,
+			     uint32_t place, uint64_t within, size_t length, char *buf)
+{
+	struct part *part = (struct part *)io_pop(&pq->idle);
+
+	if (!part)
+		part = arena_alloc(sizeof(*part));
+	if (!part)
+		return NULL;
+	*part = (struct part){
+		.io = {
+			.op = whole->op,
+			.offset = PLACE_INDEX(place) * pq->pool->unit + within,
+			.length = length,
+			.buf = buf,
+			.done = part_done,
+			.user = pq,
+		},
+		.whole = whole,
+		.member = PLACE_MEMBER(place),
+	};
+	io_push(parts, &part->io);
+	whole->scratch[0]++;
+	return part;
+}
+
+/* Columns that follow each other on a member, too, make one part. */
+static int cut(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
+{
+	struct pool *p = pq->pool;
+	uint64_t slot = io->offset / SLOT;
+	size_t at = io->offset % SLOT, end = at + io->length;
+	char *buf = io->buf;
+
+	while (at < end) {
+		unsigned c = (unsigned)(at / p->unit), more = 1;
+		size_t within = at % p->unit, n = p->unit - within;
+		uint32_t place = atomic_load(pool_place(p, slot, c)), limit;
+
+		if (!place)
+			return -EIO;
+		if (!pq->fan.member[PLACE_MEMBER(place)]) /* no memory for it yet */
+			return -ENOTCONN;
+		while (at + n < end && atomic_load(pool_place(p, slot, c + more)) == place + more) {
+			n += p->unit;
+			more++;
+		}
+		if (n > end - at)
+			n = end - at;
+		limit = p->member[PLACE_MEMBER(place)].be->max_length;
+		if (n > limit)
+			n = limit;
+		if (!add_part(pq, parts, io, place, within, n, buf))
+			return -ENOMEM;
+		at += n;
+		buf += n;
+	}
+	return 0;
+}
+
+/* A part of a slot is trimmed where it lies; a whole one lies nowhere then. */
+static int cut_trim(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
+{
+	struct pool *p = pq->pool;
+	uint64_t slot = io->offset / SLOT;
+	size_t from = io->offset % SLOT, to = from + io->length;
+	bool whole = io->length == SLOT;
+
+	if (whole)
+		atomic_store(&p->extent[slot], 0);
+	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
+		size_t begin = c * p->unit, within = from > begin ? from - begin : 0;
+		size_t end = to - begin < p->unit ? to - begin : p->unit;
+		uint32_t place = whole ? atomic_exchange(pool_place(p, slot, c), 0)
+				       : atomic_load(pool_place(p, slot, c));
+		struct part *part;
+
+		if (!place)
+			continue;
+		part = pq->fan.member[PLACE_MEMBER(place)]
+			       ? add_part(pq, parts, io, place, within, end - within, NULL)
+			       : NULL;
+		if (part)
+			part->place = whole ? place : 0;
+		else if (whole) /* no memory: it stays untrimmed */
+			pool_release(p, place);
+	}
+	return 0;
+}
+
+static int begin(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
+{
+	uint64_t slot = io->offset / SLOT;
+	size_t from = io->offset % SLOT;
+
+	if (io->op == EMF_TRIM)
+		return cut_trim(pq, io, parts);
+	if (io->op == EMF_WRITE && !settle(pq, slot, from, from + io->length))
+		return -ENOSPC;
+	return cut(pq, io, parts);
+}
+
+/* What has joined since, or leaves: closing only outside of any member's own poll. */
+static void see_members(struct pool_queue *pq, bool may_close)
+{
+	struct pool *p = pq->pool;
+	uint32_t generation = atomic_load(&p->generation), n = atomic_load(&p->n);
+	bool all = true;
+
+	if (generation == pq->generation)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		struct member *m = &p->member[i];
+		uint32_t state = atomic_load(&m->state);
+		struct emf_queue **mq = &pq->fan.member[i];
+
+		if (state == MEMBER_LEAVING && *mq) {
+			if (!may_close || (*mq)->inflight || pq->fan.waiting[i].head) {
+				all = false;
+				continue;
+			}
+			(*mq)->ops->close(*mq);
+			*mq = NULL;
+			atomic_fetch_sub(&m->queues, 1);
+		} else if (state != MEMBER_NONE && state != MEMBER_LEAVING && !*mq) {
+			atomic_fetch_add(&m->queues, 1);
+			if (reconnect_queue_later(m->be, pq->kind, pq->member_depth, mq)) {
+				*mq = NULL;
+				atomic_fetch_sub(&m->queues, 1);
+				all = false;
+			}
+		}
+	}
+	pq->fan.n = n;
+	if (all)
+		pq->generation = generation;
+}
+
+static int pool_submit(struct emf_queue *q, struct emf_io *io)
+{
+	struct pool_queue *pq = (struct pool_queue *)q;
+	struct pool *p = pq->pool;
+	struct io_list parts = { 0 };
+	struct emf_io *part;
+	uint32_t asked = 0;
+
+	if (pq->closing || q->inflight >= pq->depth)
+		return -EAGAIN;
+	see_members(pq, false);
+	q->inflight++;
+	io->scratch[0] = 0;
+	io->status = io_check(io, p->be.size);
+	if (!io->status && io->length > SLOT - io->offset % SLOT)
+		io->status = -EINVAL;
+	if (io->status) {
+		io->scratch[1] = 1; /* nobody is at a slot for it */
+		io_push(&pq->refused, io);
+		return 0;
+	}
+	io->scratch[1] = 0;
+	/* From here on the store's thread knows of it; a write leaves nothing known behind if it fails. */
+	if (io->op != EMF_TRIM)
+		atomic_fetch_add(&p->users[io->offset / SLOT], io->op == EMF_READ ? READER : WRITER);
+	io->status = begin(pq, io, &parts);
+	if (io->status || !parts.head) {
+		while ((part = io_pop(&parts)))
+			io_push_front(&pq->idle, part);
+		io_push(&pq->refused, io);
+		return 0;
+	}
+	while ((part = io_pop(&parts))) {
+		unsigned m = ((struct part *)part)->member;
+
+		asked |= 1u << m;
+		fan_add(&pq->fan, m, part);
+	}
+	for (unsigned i = 0; asked >> i; i++)
+		if (asked >> i & 1)
+			fan_flush(&pq->fan, i);
+	return 0;
+}
+
+static void end_refused(struct pool_queue *pq, struct emf_io *io)
+{
+	if (!io->scratch[1]) {
+		end_whole(pq, io);
+		return;
+	}
+	pq->ended++;
+	io_end(&pq->q, io, io->status);
+}
+
+static int pool_poll(struct emf_queue *q)
+{
+	struct pool_queue *pq = (struct pool_queue *)q;
+	struct io_list refused;
+	struct emf_io *io;
+
+	see_members(pq, true);
+	refused = io_take(&pq->refused);
+	pq->ended = 0;
+	while ((io = io_pop(&refused)))
+		end_refused(pq, io);
+	fan_poll(&pq->fan);
+	return pq->ended;
+}
+
+static int pool_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
+{
+	struct pool_queue *pq = (struct pool_queue *)q;
+	struct pool *p = pq->pool;
+
+	if (!q->inflight || p->be.caps & EMF_CAP_SYNC)
+		return 0;
+	return fan_pollfds(&pq->fan, fds, max, pq->refused.head, p->ready_fd);
+}
+
+static void pool_queue_close(struct emf_queue *q)
+{
+	struct pool_queue *pq = (struct pool_queue *)q;
+	struct io_list refused;
+	struct emf_io *io;
+
+	pq->closing = true;
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		if (pq->fan.member[i])
+			atomic_fetch_sub(&pq->pool->member[i].queues, 1);
+	fan_close(&pq->fan);
+	refused = io_take(&pq->refused);
+	while ((io = io_pop(&refused))) {
+		io->status = -ECANCELED;
+		end_refused(pq, io);
+	}
+	while ((io = io_pop(&pq->idle)))
+		arena_free(io, sizeof(struct part));
+	arena_free(pq, sizeof(*pq));
+}
+
+static const struct emf_queue_ops queue_ops = {
+	.submit = pool_submit,
+	.poll = pool_poll,
+	.pollfds = pool_pollfds,
+	.close = pool_queue_close,
+};
+
+static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+			   struct emf_queue **out)
+{
+	struct pool *p = (struct pool *)be;
+	struct pool_queue *pq = arena_alloc(sizeof(*pq));
+	uint64_t member_depth;
+	int rc = 0;
+
+	if (!pq)
+		return -ENOMEM;
+	pq->q.ops = &queue_ops;
+	pq->pool = p;
+	pq->kind = kind;
+	pq->depth = depth ? depth : 1;
+	/* As of the stripe link. */
+	member_depth = pq->depth * (p->columns / p->nhome + 1);
+	pq->member_depth = (unsigned)(member_depth < MAX_MEMBER_DEPTH ? member_depth : MAX_MEMBER_DEPTH);
+	pq->generation = atomic_load(&p->generation);
+	pq->fan.n = atomic_load(&p->n);
+	for (unsigned i = 0; i < pq->fan.n && !rc; i++) {
+		struct member *m = &p->member[i];
+		uint32_t state = atomic_load(&m->state);
+
+		if (state == MEMBER_NONE || state == MEMBER_LEAVING)
+			continue;
+		rc = m->be->ops->queue_open(m->be, kind, pq->member_depth, &pq->fan.member[i]);
+		if (rc)
+			pq->fan.member[i] = NULL;
+		else
+			atomic_fetch_add(&m->queues, 1);
+	}
+	if (rc) {
+		pool_queue_close(&pq->q);
+		return rc;
+	}
+	*out = &pq->q;
+	return 0;
+}
+
+/* --- the link --- */
+
+/* Filled by the kernel as it is used. */
+static void *table(uint64_t n, size_t size, int sharing)
+{
+	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
+			  sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+
+	return at == -1 ? NULL : (void *)at;
+}
+
+static void untable(void *at, uint64_t n, size_t size)
+{
+	if (at)
+		syscall(SYS_munmap, at, n * size);
+}
+
+static uint64_t words(uint32_t units)
+{
+	return units / 64 + 1;
+}
+
+static void pool_close(struct emf_backend *be)
+{
+	struct pool *p = (struct pool *)be;
+
+	resettle_end(p);
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		untable(p->member[i].taken, words(p->member[i].units), sizeof(uint64_t));
+	untable(p->shared, 1, sizeof(*p->shared));
+	untable(p->place, p->slots * p->columns, sizeof(*p->place));
+	untable(p->users, p->slots, sizeof(*p->users));
+	untable(p->extent, p->slots, sizeof(*p->extent));
+	if (p->ready_fd >= 0)
+		close(p->ready_fd);
+	store_free(p);
+}
+
+static int pool_link_forked(struct emf_backend *be, const int *fds)
+{
+	struct pool *p = (struct pool *)be;
+	uint64_t high = atomic_load(&p->shared->high);
+
+	(void)fds;
+	/* Who was at it in the parent is not in the child; nor are its queues and its moves. */
+	for (uint64_t s = 0; s < high; s++)
+		if (atomic_load(&p->users[s]))
+			atomic_store(&p->users[s], 0);
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		atomic_store(&p->member[i].queues, 0);
+	p->resettle = NULL;
+	p->ready_fd = ready_open();
+	return p->ready_fd < 0 ? p->ready_fd : 0;
+}
+
+void pool_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd)
+{
+	struct pool *p = (struct pool *)be;
+
+	p->o.stats = stats;
+	p->o.wake_fd = wake_fd;
+}
+
+static const struct emf_backend_ops backend_ops = {
+	.queue_open = pool_queue_open,
+	.close = pool_close,
+	.forked = pool_link_forked,
+};
+
+static int set_member(struct pool *p, unsigned i, struct emf_backend *be, enum member_state state)
+{
+	struct member *m = &p->member[i];
+	uint64_t units = be->size / p->unit, most = 1u << PLACE_SHIFT;
+	uint32_t n = atomic_load(&p->n);
+
+	m->units = (uint32_t)(units < most ? units : most - 1);
+	m->taken = table(words(m->units), sizeof(uint64_t), MAP_SHARED);
+	if (!m->taken)
+		return -ENOMEM;
+	m->be = be;
+	m->since = state == MEMBER_FILLING ? timer_now() : 0;
+	atomic_store(&m->queues, 0);
+	atomic_store(&p->shared->used[i], 0);
+	atomic_store(&p->shared->hand[i], 0);
+	atomic_store(&m->state, (uint32_t)state);
+	if (n <= i)
+		atomic_store(&p->n, i + 1);
+	return 0;
+}
+
+static int open_tables(struct pool *p)
+{
+	p->shared = table(1, sizeof(*p->shared), MAP_SHARED);
+	p->place = table(p->slots * p->columns, sizeof(*p->place), MAP_SHARED);
+	p->users = table(p->slots, sizeof(*p->users), MAP_PRIVATE);
+	p->extent = table(p->slots, sizeof(*p->extent), MAP_PRIVATE);
+	p->ready_fd = ready_open();
+	if (!p->shared || !p->place || !p->users || !p->extent)
+		return -ENOMEM;
+	return p->ready_fd < 0 ? p->ready_fd : 0;
+}
+
+int pool_open(struct emf_backend *const *member, unsigned n, const struct pool_options *o,
+	      struct emf_backend **out)
+{
+	struct pool *p = store_alloc(1, sizeof(*p));
+	uint64_t size = UINT64_MAX;
+	uint32_t any = 0, all = UINT32_MAX;
+	int rc;
+
+	if (!p)
+		return -ENOMEM;
+	p->ready_fd = -1;
+	p->o = *o;
+	p->nhome = n;
+	p->unit = o->unit < SLOT ? o->unit : SLOT;
+	p->columns = (unsigned)(SLOT / p->unit);
+	for (unsigned i = 0; i < n; i++) {
+		size = member[i]->size < size ? member[i]->size : size;
+		any |= member[i]->caps;
+		all &= member[i]->caps;
+	}
+	size = size / p->unit < 1u << PLACE_SHIFT ? size / p->unit : (1u << PLACE_SHIFT) - 1;
+	p->homes = size * n / p->columns;
+	p->slots = p->homes * GROWS;
+	p->be = (struct emf_backend){
+		.ops = &backend_ops,
+		.size = p->slots * SLOT,
+		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
+		.max_length = SLOT,
+	};
+	rc = p->homes ? open_tables(p) : -ENOSPC;
+	for (unsigned i = 0; i < n && !rc; i++)
+		rc = set_member(p, i, member[i], MEMBER_USED);
+	if (rc)
+		pool_close(&p->be);
+	else
+		*out = &p->be;
+	return rc;
+}
+
+void pool_set_sums(struct emf_backend *be, struct emf_backend *sums)
+{
+	((struct pool *)be)->sums = sums;
+}
+
+/* --- members --- */
+
+uint64_t pool_used(const struct emf_backend *be, unsigned member)
+{
+	const struct pool *p = (const struct pool *)be;
+
+	return atomic_load(&p->shared->used[member]) * p->unit;
+}
+
+/* So many units, or so many that are free, on what may be written to. */
+static uint64_t sum_units(const struct pool *p, unsigned but, bool free)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+		uint32_t used = free ? atomic_load(&p->shared->used[i]) : 0;
+
+		if (i != but && used < p->member[i].units &&
+		    (pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING)))
+			sum += p->member[i].units - used;
+	}
+	return sum;
+}
+
+uint64_t pool_free(const struct emf_backend *be, unsigned but)
+{
+	const struct pool *p = (const struct pool *)be;
+
+	return sum_units(p, but, true) * p->unit;
+}
+
+uint64_t pool_capacity(const struct emf_backend *be)
+{
+	const struct pool *p = (const struct pool *)be;
+	uint64_t slots = sum_units(p, STORE_LEAVES, false) / p->columns;
+
+	if (!atomic_load(&p->shared->changed))
+		slots = p->homes;
+	return (slots < p->slots ? slots : p->slots) * SLOT;
+}
+
+/* So that who has asked for it sees it at once. */
+static void tell(struct pool *p, unsigned i, enum emf_store_state state)
+{
+	if (p->o.stats && atomic_load(&p->o.stats[i].state) != EMF_STORE_DOWN)
+		atomic_store(&p->o.stats[i].state, state);
+	atomic_fetch_add(&p->generation, 1);
+	signal_raise(p->o.wake_fd);
+}
+
+int pool_add(struct emf_backend *be, unsigned i, struct emf_backend *member)
+{
+	struct pool *p = (struct pool *)be;
+	int rc;
+
+	if (!pool_is_state(p, i, MEMBER_NONE))
+		return -EBUSY;
+	/* Whoever is above does not wait for what it was told needs no waiting. */
+	if (p->be.caps & EMF_CAP_SYNC && !(member->caps & EMF_CAP_SYNC))
+		return -ENOTSUP;
+	if (member->size < p->unit)
+		return -ENOSPC;
+	rc = set_member(p, i, member, MEMBER_FILLING);
+	if (rc)
+		return rc;
+	atomic_store(&p->shared->changed, 1);
+	tell(p, i, EMF_STORE_REBUILDING);
+	return 0;
+}
+
+int pool_drain(struct emf_backend *be, unsigned i)
+{
+	struct pool *p = (struct pool *)be;
+
+	if (!pool_is_state(p, i, MEMBER_USED) && !pool_is_state(p, i, MEMBER_FILLING))
+		return -EALREADY;
+	if (!sum_units(p, i, false))
+		return -ENODEV;
+	if (reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be))
+		return -ENOTCONN;
+	if (pool_free(be, i) < pool_used(be, i))
+		return -ENOSPC;
+	atomic_store(&p->shared->changed, 1);
+	atomic_store(&p->member[i].state, MEMBER_DRAINING);
+	tell(p, i, EMF_STORE_DRAINING);
+	return 0;
+}
+
+bool pool_is_leaving(const struct emf_backend *be, unsigned i)
+{
+	return pool_is_state((const struct pool *)be, i, MEMBER_LEAVING);
+}
+
+bool pool_has_left(const struct emf_backend *be, unsigned i)
+{
+	const struct pool *p = (const struct pool *)be;
+
+	return pool_is_state(p, i, MEMBER_LEAVING) && !atomic_load(&p->member[i].queues) &&
+	       (p->member[i].again || !atomic_load(&p->shared->used[i]));
+}
+
+void pool_remove(struct emf_backend *be, unsigned i)
+{
+	struct pool *p = (struct pool *)be;
+	struct member *m = &p->member[i];
+
+	atomic_store(&m->state, MEMBER_NONE);
+	untable(m->taken, words(m->units), sizeof(uint64_t));
+	m->taken = NULL;
+	m->be = NULL;
+	m->units = 0;
+	m->again = false;
+}

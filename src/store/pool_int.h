@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What pool.c (transfers) and resettle.c (moves between members) share. */
+#ifndef EMF_POOL_INT_H
+#define EMF_POOL_INT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "pool.h"
+#include "store.h"
+
+#ifndef SLOT
+#define SLOT (2u << 20)
+#endif
+
+/* A place, as the table has it; 0: none. */
+#define PLACE_SHIFT 27
+#define PLACE(member, index) (((uint32_t)(member) + 1u) << PLACE_SHIFT | (index))
+#define PLACE_MEMBER(p) (((p) >> PLACE_SHIFT) - 1u)
+#define PLACE_INDEX(p) ((p) & ((1u << PLACE_SHIFT) - 1))
+
+/* Who is at a slot, in this process. */
+#define READER 1u
+#define WRITER 0x10000u
+#define READERS 0xffffu
+
+/* The time in which a new member comes to its full share, in so many steps. */
+#define RAMP_NS 8000000000ull
+#define RAMP_STEPS 16u
+
+enum member_state {
+	MEMBER_NONE,
+	MEMBER_USED,
+	MEMBER_FILLING,	 /* new: gets its share of what is there */
+	MEMBER_DRAINING, /* nothing is written to it any more */
+	MEMBER_LEAVING,	 /* nothing is on it; queues close theirs */
+};
+
+struct member {
+	struct emf_backend *be;
+	uint32_t units;
+	_Atomic uint64_t *taken; /* a bit for each place; shared with children */
+	uint64_t since;		 /* ns: when it joined; 0: at the start */
+	_Atomic uint32_t state;
+	_Atomic uint32_t queues; /* that have one of it open */
+	bool again;		 /* it was looked at once more before it was left */
+};
+
+/* What forked children share, beside the table and `taken`. */
+struct pool_shared {
+	_Atomic uint32_t changed; /* not all is at home any more, or will be */
+	_Atomic uint32_t used[STORE_LEAVES], hand[STORE_LEAVES];
+	_Atomic uint64_t high; /* no slot from here on was ever written */
+};
+
+struct pool {
+	struct emf_backend be;
+	struct pool_options o;
+	struct emf_backend *sums;
+	_Atomic uint32_t n; /* no member from here on ever was */
+	unsigned nhome;	    /* members at the start */
+	unsigned columns;   /* of a slot */
+	uint64_t unit, slots, homes; /* homes: so many slots have one */
+	int ready_fd;
+	_Atomic uint32_t generation; /* of the members' states that queues go by */
+	struct pool_shared *shared;
+	_Atomic uint32_t *place;  /* of each column of each slot; shared */
+	_Atomic uint32_t *users;  /* of each slot */
+	_Atomic uint32_t *extent; /* what was written: first page, and how many above bit 16 */
+	struct resettle *resettle; /* the store's thread's */
+	struct member member[STORE_LEAVES];
+};
+
+static inline bool pool_is_state(const struct pool *p, unsigned i, enum member_state s)
+{
+	return atomic_load(&p->member[i].state) == (uint32_t)s;
+}
+
+static inline _Atomic uint32_t *pool_place(const struct pool *p, uint64_t slot, unsigned column)
+{
+	return &p->place[slot * p->columns + column];
+}
+
+/* A free place of the member; 0: there is none. */
+uint32_t pool_claim(struct pool *p, unsigned member);
+void pool_release(struct pool *p, uint32_t place);
+/* 1 to RAMP_STEPS: how much of its share a member gets by now. */
+unsigned pool_share(const struct pool *p, unsigned member, uint64_t now);
+void resettle_end(struct pool *p);
+
+#endif

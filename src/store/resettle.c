@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Moves of columns between the members of a pool, by the store's thread: round after round over
+ * all slots, away from the member that is drained, else onto the one that is new. The old place of
+ * what was moved waits in a list until nobody reads there any more.
+ */
+#define _GNU_SOURCE 1 /* syscall */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "../log.h"
+#include "memory.h"
+#include "pool_int.h"
+#include "reconnect.h"
+#include "timer.h"
+
+#define PAGE 4096u
+#define FDS 64
+#define STEP_NS 20000000ull	 /* before the thread looks at anything else */
+#define PATIENCE_NS 250000000ull /* when nothing can be done now */
+#define SOON_NS 5000000ull	 /* until readers may have gone */
+#define REREADS 3u
+#define BEHIND 64u
+
+/* What was found in a round over all slots. */
+struct round {
+	uint64_t looked; /* slots */
+	unsigned seen, moved, later, full, bad; /* columns */
+};
+
+struct resettle {
+	struct emf_queue *queue[STORE_LEAVES];
+	char *buf, *back; /* a column each */
+	bool pending;
+	uint64_t at; /* the next slot */
+	uint64_t not_before;
+	uint64_t moved; /* bytes, in this step */
+	unsigned member, state; /* what the round is about */
+	struct round round;
+	struct left_behind {
+		uint64_t slot;
+		uint32_t place;
+	} behind[BEHIND];
+	unsigned nbehind;
+};
+
+static bool prepare(struct pool *p)
+{
+	struct resettle *r = p->resettle;
+	long at;
+
+	if (r)
+		return true;
+	r = store_alloc(1, sizeof(*r));
+	if (!r)
+		return false;
+	at = syscall(SYS_mmap, NULL, 2 * p->unit, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
+	if (at == -1) {
+		store_free(r);
+		return false;
+	}
+	r->buf = (char *)at;
+	r->back = r->buf + p->unit;
+	p->resettle = r;
+	return true;
+}
+
+static void close_queue(struct resettle *r, unsigned member)
+{
+	if (r->queue[member])
+		r->queue[member]->ops->close(r->queue[member]);
+	r->queue[member] = NULL;
+}
+
+void resettle_end(struct pool *p)
+{
+	struct resettle *r = p->resettle;
+
+	if (!r)
+		return;
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
+		close_queue(r, i);
+	syscall(SYS_munmap, r->buf, 2 * p->unit);
+	store_free(r);
+	p->resettle = NULL;
+}
+
+/* --- one transfer --- */
+
+static void one_done(struct emf_io *io)
+{
+	*(bool *)io->user = false;
+}
+
+static struct emf_queue *queue_of(struct pool *p, unsigned member)
+{
+	struct resettle *r = p->resettle;
+	struct emf_backend *be = p->member[member].be;
+
+	if (!r->queue[member]) {
+		if (reconnect_is_down(be) && reconnect_is_failing(be))
+			return NULL;
+		if (be->ops->queue_open(be, EMF_QUEUE_BULK, 1, &r->queue[member]))
+			r->queue[member] = NULL;
+	}
+	if (r->queue[member])
+		r->queue[member]->ops->poll(r->queue[member]); /* it may have got a new connection */
+	return r->queue[member];
+}
+
+static int transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
+		    char *buf)
+{
+	struct resettle *r = p->resettle;
+	unsigned member = PLACE_MEMBER(place);
+	uint64_t limit = timer_now() + p->o.timeout_ms * 1000000ull / 4;
+	struct emf_io io = {
+		.op = op,
+		.offset = PLACE_INDEX(place) * p->unit + within,
+		.length = length,
+		.buf = buf,
+		.done = one_done,
+		.user = &r->pending,
+	};
+	struct emf_queue *q = queue_of(p, member);
+
+	if (!q)
+		return -ENOTCONN;
+	r->pending = true;
+	if (q->ops->submit(q, &io))
+		return -EAGAIN;
+	while (r->pending) {
+		struct pollfd fds[FDS];
+		int n = q->ops->pollfds(q, fds, FDS);
+
+		if (n > 0)
+			poll(fds, (nfds_t)n, 50);
+		q->ops->poll(q);
+		if (r->pending && timer_now() > limit)
+			close_queue(r, member); /* ends it */
+	}
+	return io.status;
+}
+
+/* --- what was left behind --- */
+
+/* Trims what nobody reads any more, and gives it back. */
+static void settle_behind(struct pool *p)
+{
+	struct resettle *r = p->resettle;
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < r->nbehind; i++) {
+		struct left_behind b = r->behind[i];
+
+		if (atomic_load(&p->users[b.slot]) & READERS) {
+			r->behind[kept++] = b;
+			continue;
+		}
+		if (p->member[PLACE_MEMBER(b.place)].be->caps & EMF_CAP_TRIM)
+			transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
+		pool_release(p, b.place);
+	}
+	r->nbehind = kept;
+}
+
+static bool is_behind(const struct resettle *r, unsigned member)
+{
+	for (unsigned i = 0; i < r->nbehind; i++)
+		if (PLACE_MEMBER(r->behind[i].place) == member)
+			return true;
+	return false;
+}
+
+/* --- one column --- */
+
+/* From one place to another in the table, if it still is there. */
+static bool replace(struct pool *p, uint64_t slot, unsigned column, uint32_t from, uint32_t to)
+{
+	struct resettle *r = p->resettle;
+
+	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &from, to))
+		return false;
+	r->behind[r->nbehind++] = (struct left_behind){ slot, from };
+	r->round.moved++;
+	return true;
+}
+
+/* Reads it and verifies that. -EBADMSG: what is there is not what was written. */
+static int read_right(struct pool *p, uint64_t slot, unsigned column, uint32_t place, size_t within,
+		      size_t length, char *buf)
+{
+	uint64_t offset = slot * SLOT + column * p->unit + within;
+	int rc = -EBADMSG;
+
+	for (unsigned i = 0; i < REREADS && rc == -EBADMSG; i++) {
+		rc = transfer(p, EMF_READ, place, within, length, buf);
+		if (!rc && p->sums && !checksum_matches(p->sums, offset, length, buf))
+			rc = -EBADMSG;
+	}
+	return rc;
+}
+
+static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, uint32_t to,
+		size_t within, size_t length)
+{
+	struct resettle *r = p->resettle;
+	int rc = read_right(p, slot, column, from, within, length, r->buf);
+
+	if (rc)
+		return rc;
+	rc = transfer(p, EMF_WRITE, to, within, length, r->buf);
+	r->moved += length;
+	if (rc)
+		return rc == -EBADMSG ? -EIO : rc;
+	/* Wrong here is the new place's fault. */
+	rc = read_right(p, slot, column, to, within, length, r->back);
+	if (!rc && memcmp(r->buf, r->back, length))
+		rc = -EIO;
+	return rc == -EBADMSG ? -EIO : rc;
+}
+
+/* The slot is held: nobody writes or trims it. */
+static void move(struct pool *p, uint64_t slot, unsigned column, uint32_t from, unsigned member)
+{
+	struct resettle *r = p->resettle;
+	uint32_t extent = atomic_load(&p->extent[slot]), to;
+	size_t begin = (size_t)(extent & 0xffff) * PAGE, end = begin + (size_t)(extent >> 16) * PAGE;
+	size_t base = column * p->unit;
+	int rc;
+
+	begin = begin > base ? begin - base : 0;
+	end = end > base + p->unit ? p->unit : end > base ? end - base : 0;
+	if (begin >= end) { /* what is there was never written, or could not be */
+		replace(p, slot, column, from, 0);
+		return;
+	}
+	to = pool_claim(p, member);
+	if (!to) {
+		r->round.full++;
+		return;
+	}
+	rc = copy(p, slot, column, from, to, begin, end - begin);
+	if (!rc && replace(p, slot, column, from, to))
+		return;
+	pool_release(p, to);
+	if (rc == -EBADMSG)
+		r->round.bad++;
+	else if (rc == -ENOSPC)
+		r->round.full++;
+	else
+		r->round.later++;
+}
+
+/* --- where to --- */
+
+static bool takes(const struct pool *p, unsigned i)
+{
+	return (pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING)) &&
+	       atomic_load(&p->shared->used[i]) < p->member[i].units &&
+	       !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
+}
+
+/* The least used of those that take any; n: none. */
+static unsigned emptiest(const struct pool *p)
+{
+	unsigned n = atomic_load(&p->n), best = n;
+
+	for (unsigned i = 0; i < n; i++)
+		if (takes(p, i) && (best == n || atomic_load(&p->shared->used[i]) <
+							 atomic_load(&p->shared->used[best])))
+			best = i;
+	return best;
+}
+
+/* How much a member would have if all had as many, as far as its room goes. */
+static uint32_t fair_share(const struct pool *p, unsigned member)
+{
+	uint64_t sum = 0, fair;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+		if (!pool_is_state(p, i, MEMBER_USED) && !pool_is_state(p, i, MEMBER_FILLING))
+			continue;
+		sum += atomic_load(&p->shared->used[i]);
+		n++;
+	}
+	fair = n ? sum / n : 0;
+	return fair < p->member[member].units ? (uint32_t)fair : p->member[member].units;
+}
+
+/* Bytes that are to be moved, from it or to it. */
+static uint64_t left(const struct pool *p, unsigned member)
+{
+	uint32_t used = atomic_load(&p->shared->used[member]), share;
+
+	if (pool_is_state(p, member, MEMBER_DRAINING))
+		return used * p->unit;
+	share = fair_share(p, member);
+	return share > used ? (share - used) * p->unit : 0;
+}
+
+/* --- one slot --- */
+
+/* Nobody uses the slot: so it must not be a child's that has been made since. */
+static void forget(struct pool *p, uint64_t slot, unsigned column, uint32_t place)
+{
+	if (p->o.still)
+		p->o.still(true);
+	if (!p->o.alone || p->o.alone())
+		replace(p, slot, column, place, 0);
+	else
+		p->resettle->round.later++;
+	if (p->o.still)
+		p->o.still(false);
+}
+
+static void drain_slot(struct pool *p, uint64_t slot, bool held)
+{
+	struct resettle *r = p->resettle;
+	unsigned to;
+
+	for (unsigned c = 0; c < p->columns && r->nbehind < BEHIND; c++) {
+		uint32_t place = atomic_load(pool_place(p, slot, c));
+
+		if (!place || PLACE_MEMBER(place) != r->member)
+			continue;
+		r->round.seen++;
+		if (!held) {
+			forget(p, slot, c, place);
+			continue;
+		}
+		to = emptiest(p);
+		if (to == atomic_load(&p->n))
+			r->round.full++;
+		else
+			move(p, slot, c, place, to);
+	}
+}
+
+/* At most one column of each slot in a round, so that slots stay spread. */
+static void fill_slot(struct pool *p, uint64_t slot)
+{
+	struct resettle *r = p->resettle;
+	uint32_t fair = fair_share(p, r->member);
+
+	for (unsigned i = 0; i < p->columns && r->nbehind < BEHIND; i++) {
+		unsigned c = (unsigned)(slot + i) % p->columns;
+		uint32_t place = atomic_load(pool_place(p, slot, c));
+
+		if (!place || PLACE_MEMBER(place) == r->member ||
+		    atomic_load(&p->shared->used[PLACE_MEMBER(place)]) <= fair)
+			continue;
+		r->round.seen++;
+		move(p, slot, c, place, r->member);
+		return;
+	}
+}
+
+static bool concerns(const struct pool *p, uint64_t slot)
+{
+	const struct resettle *r = p->resettle;
+
+	for (unsigned c = 0; c < p->columns; c++) {
+		uint32_t place = atomic_load(pool_place(p, slot, c));
+
+		if (place && (PLACE_MEMBER(place) == r->member) == (r->state == MEMBER_DRAINING))
+			return true;
+	}
+	return false;
+}
+
+static void look_at(struct pool *p, uint64_t slot)
+{
+	struct resettle *r = p->resettle;
+	bool held;
+
+	if (!concerns(p, slot))
+		return;
+	held = !p->o.hold || p->o.hold(slot);
+	/* One that began before it was held. */
+	if (atomic_load(&p->users[slot]) / WRITER)
+		r->round.later++;
+	else if (r->state == MEMBER_DRAINING)
+		drain_slot(p, slot, held);
+	else if (held)
+		fill_slot(p, slot);
+	if (held && p->o.release)
+		p->o.release(slot);
+}
+
+/* --- rounds --- */
+
+static const char *name_of(const struct pool *p, unsigned member)
+{
+	return p->o.stats ? p->o.stats[member].uri : "?";
+}
+
+static void publish(struct pool *p)
+{
+	for (unsigned i = 0; p->o.stats && i < atomic_load(&p->n); i++) {
+		struct emf_store_stats *s = &p->o.stats[i];
+		uint32_t member = atomic_load(&p->member[i].state), state = atomic_load(&s->state);
+		uint32_t to = state;
+
+		if (member == MEMBER_NONE)
+			continue;
+		if (member == MEMBER_LEAVING)
+			to = EMF_STORE_DRAINED;
+		else if (member == MEMBER_DRAINING && state != EMF_STORE_DOWN)
+			to = EMF_STORE_DRAINING;
+		else if (member == MEMBER_FILLING && state == EMF_STORE_OK)
+			to = EMF_STORE_REBUILDING;
+		else if (member == MEMBER_USED &&
+			 (state == EMF_STORE_DRAINING || state == EMF_STORE_REBUILDING))
+			to = EMF_STORE_OK;
+		atomic_store(&s->used_bytes, pool_used(&p->be, i));
+		atomic_store(&s->rebuild_bytes, member == MEMBER_DRAINING || member == MEMBER_FILLING
+							? left(p, i)
+							: 0);
+		if (to != state)
+			atomic_compare_exchange_strong(&s->state, &state, to);
+	}
+}
+
+static void become(struct pool *p, unsigned member, enum member_state state)
+{
+	atomic_store(&p->member[member].state, state);
+	if (state == MEMBER_LEAVING)
+		close_queue(p->resettle, member);
+	atomic_fetch_add(&p->generation, 1);
+	publish(p);
+}
+
+/* A drain ends when a whole round has found nothing, and nobody reads there any more. */
+static void drain_round_ended(struct pool *p)
+{
+	struct resettle *r = p->resettle;
+	const struct round *round = &r->round;
+	uint64_t bytes = left(p, r->member) >> 20;
+
+	if (!round->seen && !round->later && !is_behind(r, r->member)) {
+		log_info("store %s is drained", name_of(p, r->member));
+		become(p, r->member, MEMBER_LEAVING);
+	} else if (round->moved || round->later || is_behind(r, r->member)) {
+		return;
+	} else if (round->full) {
+		log_warn("store %s stays: %lu MiB of it find no room on the others",
+			 name_of(p, r->member), (unsigned long)bytes);
+		become(p, r->member, MEMBER_USED);
+	} else {
+		log_warn("store %s stays: %lu MiB of it can't be read right", name_of(p, r->member),
+			 (unsigned long)bytes);
+		become(p, r->member, MEMBER_USED);
+	}
+}
+
+static void fill_round_ended(struct pool *p)
+{
+	struct resettle *r = p->resettle;
+
+	if (!r->round.moved && !r->round.later && !r->nbehind)
+		become(p, r->member, MEMBER_USED);
+}
+
+/*
+ * A write may have taken a place just before the drain began, and have said so after the last round:
+ * seen when its queue has let go. Once more, then. (A child that was killed may have left a place
+ * that is nobody's: not twice.)
+ */
+static void look_back(struct pool *p)
+{
+	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+		struct member *m = &p->member[i];
+
+		if (!pool_is_state(p, i, MEMBER_LEAVING) || atomic_load(&m->queues) || m->again ||
+		    !atomic_load(&p->shared->used[i]))
+			continue;
+		m->again = true;
+		become(p, i, MEMBER_DRAINING);
+	}
+}
+
+/* The member that the next round is about; false: there is none. */
+static bool choose(struct pool *p)
+{
+	static const enum member_state order[] = { MEMBER_DRAINING, MEMBER_FILLING };
+	struct resettle *r = p->resettle;
+
+	for (unsigned k = 0; k < 2; k++)
+		for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+			if (!pool_is_state(p, i, order[k]))
+				continue;
+			if (r->member != i || r->state != order[k])
+				r->round = (struct round){ 0 };
+			r->member = i;
+			r->state = order[k];
+			return true;
+		}
+	r->round = (struct round){ 0 };
+	r->state = MEMBER_NONE;
+	return false;
+}
+
+/* True: a round has ended. */
+static bool step(struct pool *p, uint64_t end)
+{
+	struct resettle *r = p->resettle;
+	uint64_t high = atomic_load(&p->shared->high);
+
+	while (r->round.looked < high && r->nbehind < BEHIND && timer_now() < end) {
+		r->at = r->at + 1 < high ? r->at + 1 : 0;
+		r->round.looked++;
+		look_at(p, r->at);
+		/* Not more at once than the rate has for such a step. */
+		if (p->o.rate && r->moved * 1000000000ull / p->o.rate > STEP_NS)
+			break;
+	}
+	return r->round.looked >= high;
+}
+
+uint64_t pool_work(struct emf_backend *be, uint64_t now)
+{
+	struct pool *p = (struct pool *)be;
+	struct resettle *r;
+	unsigned share;
+
+	if (!atomic_load(&p->shared->changed))
+		return UINT64_MAX;
+	if (!prepare(p))
+		return now + PATIENCE_NS;
+	r = p->resettle;
+	if (r->nbehind)
+		settle_behind(p);
+	look_back(p);
+	publish(p);
+	if (!choose(p))
+		return r->nbehind ? now + SOON_NS : UINT64_MAX;
+	if (now < r->not_before)
+		return r->not_before;
+	if (p->o.alone && !p->o.alone())
+		return now + PATIENCE_NS;
+	r->moved = 0;
+	bool ended = step(p, now + STEP_NS);
+	share = pool_share(p, r->member, now);
+	now = timer_now();
+	r->not_before = r->nbehind ? now + SOON_NS : now;
+	if (p->o.rate && r->moved)
+		r->not_before = now + r->moved * RAMP_STEPS / share * 1000000000ull / p->o.rate;
+	if (ended) {
+		if (!r->round.moved && (r->round.seen || r->round.later))
+			r->not_before = now + PATIENCE_NS;
+		(r->state == MEMBER_DRAINING ? drain_round_ended : fill_round_ended)(p);
+		r->round = (struct round){ 0 };
+	}
+	return r->not_before;
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A pool: it begins as a stripe; members join and are drained while it is used; what is refused. */
+#include "test_store_util.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+
+#include "../../include/emfatier-stats.h"
+#include "../../src/store/pool.h"
+#include "../../src/store/store.h"
+
+#define SLOT (2u * MIB)
+#define SLOTS 24u
+
+struct scene {
+	struct store st;
+	struct store_options opt;
+	struct emf_store_stats stats[STORE_LEAVES];
+	pthread_t thread;
+	_Atomic bool stop;
+	struct emf_queue *q;
+	unsigned char *buf, *back;
+};
+
+/* hold and release, alone: of one scene at a time. */
+static pthread_mutex_t held[64];
+static _Atomic bool unused[64], children;
+static uint64_t rate = 1ull << 40;
+
+static bool hold(uint64_t slot)
+{
+	if (slot >= 64 || unused[slot])
+		return false;
+	pthread_mutex_lock(&held[slot]);
+	return true;
+}
+
+static void release(uint64_t slot)
+{
+	pthread_mutex_unlock(&held[slot]);
+}
+
+static bool alone(void)
+{
+	return !children;
+}
+
+static void *work(void *arg)
+{
+	struct scene *s = arg;
+
+	while (!s->stop)
+		store_work(&s->st);
+	return NULL;
+}
+
+static void wake(struct scene *s)
+{
+	uint64_t one = 1;
+
+	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
+}
+
+static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
+		       const char *inject)
+{
+	char err[512] = "";
+
+	*s = (struct scene){ 0 };
+	children = false;
+	for (unsigned i = 0; i < 64; i++) {
+		unused[i] = false;
+		pthread_mutex_init(&held[i], NULL);
+	}
+	s->opt = (struct store_options){
+		.uri = uri,
+		.nuri = n,
+		.stripe_unit = 512 * KIB,
+		.timeout_ms = 4000,
+		.rebuild_rate = rate,
+		.encrypt = encrypt,
+		.inject = inject,
+		.provider_dir = providers_dir(),
+		.stats = s->stats,
+		.live = true,
+		.hold = hold,
+		.release = release,
+		.alone = alone,
+	};
+	if (store_open(&s->st, &s->opt, err, sizeof(err)))
+		fail_msg("%s", err);
+	assert_non_null(s->st.pool);
+	s->buf = pages(SLOT);
+	s->back = pages(SLOT);
+	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
+	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
+}
+
+static void scene_close(struct scene *s)
+{
+	s->q->ops->close(s->q);
+	s->stop = true;
+	wake(s);
+	pthread_join(s->thread, NULL);
+	store_close(&s->st);
+	munmap(s->buf, SLOT);
+	munmap(s->back, SLOT);
+}
+
+static int change(struct scene *s, bool drain, const char *uri, unsigned *index, char *text)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+	int rc = 0;
+
+	assert_true(store_change_ask(&s->st, drain, uri));
+	assert_false(store_change_ask(&s->st, drain, uri));
+	wake(s);
+	while (!store_change_answer(&s->st, &rc, index, text, 512)) {
+		if (now_ms() > limit)
+			fail_msg("no answer");
+		usleep(1000);
+	}
+	assert_null(strchr(text, '\n'));
+	return rc;
+}
+
+static unsigned done(struct scene *s, bool drain, const char *uri)
+{
+	char text[512];
+	unsigned index = 99;
+	int rc = change(s, drain, uri, &index, text);
+
+	if (rc)
+		fail_msg("%s: %s (%d)", uri, text, rc);
+	return index;
+}
+
+static void refused(struct scene *s, bool drain, const char *uri, int want, const char *words)
+{
+	char text[512];
+	unsigned index;
+	int rc = change(s, drain, uri, &index, text);
+
+	if (rc != want || !strstr(text, words))
+		fail_msg("%s: %d '%s', expected %d '%s'", uri, rc, text, want, words);
+}
+
+/* A poll of its queue now and then, as by a thread that does little. */
+static void wait_state(struct scene *s, unsigned i, uint32_t state)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+
+	while (atomic_load(&s->stats[i].state) != state) {
+		if (now_ms() > limit)
+			fail_msg("store %u is in state %u, not %u; %llu bytes left", i, s->stats[i].state,
+				 state, (unsigned long long)s->stats[i].rebuild_bytes);
+		s->q->ops->poll(s->q);
+		usleep(1000);
+	}
+}
+
+/* Of odd lengths, so that clusters and columns are written in part. */
+static size_t length_of(unsigned slot)
+{
+	return SLOT - slot % 5 * 93 * PAGE;
+}
+
+static int put(struct scene *s, unsigned slot, unsigned version)
+{
+	fill(s->buf, SLOT, slot + version * 1000);
+	return transfer(s->q, EMF_WRITE, (uint64_t)slot * SLOT, length_of(slot), s->buf);
+}
+
+static void expect(struct scene *s, unsigned slot, unsigned version)
+{
+	fill(s->buf, SLOT, slot + version * 1000);
+	memset(s->back, 0, SLOT);
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, length_of(slot), s->back), 0);
+	assert_memory_equal(s->buf, s->back, length_of(slot));
+}
+
+static void put_all(struct scene *s, unsigned version)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_int_equal(put(s, i, version), 0);
+}
+
+static void expect_all(struct scene *s, unsigned version)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		expect(s, i, version);
+}
+
+static const char *const two[] = { "mem:?size=64M&latency=1us", "mem:?size=64M&latency=2us" };
+
+static void test_model(void **state)
+{
+	struct scene s;
+	struct model m;
+
+	(void)state;
+	scene_open(&s, two, 2, false, NULL);
+	assert_int_equal(store_capacity(&s.st), 128 * MIB);
+	m = (struct model){ .q = s.q, .lane_size = SLOT, .lanes = 8, .steps = 1500, .seed = 5, .slots = true };
+	assert_int_equal(model_run(&m), 0);
+	done(&s, false, "mem:?size=32M");
+	m.seed = 6;
+	m.steps = 3000;
+	m.base = 8 * SLOT;
+	assert_int_equal(model_run(&m), 0);
+	scene_close(&s);
+}
+
+/* All comes to lie elsewhere and is right, whatever was written, or freed, meanwhile. */
+static void add_and_drain(bool encrypt)
+{
+	struct scene s;
+	unsigned third;
+
+	scene_open(&s, two, 2, encrypt, NULL);
+	put_all(&s, 1);
+	assert_true(pool_used(s.st.pool, 0) >= SLOTS * SLOT / 3 && pool_used(s.st.pool, 1) >= SLOTS * SLOT / 3);
+	third = done(&s, false, "mem:?size=64M&latency=3us");
+	assert_int_equal(third, 2);
+	wait_state(&s, third, EMF_STORE_OK);
+	/* It has got its share of what was there. */
+	assert_true(pool_used(s.st.pool, 2) >= pool_used(s.st.pool, 0) * 3 / 4);
+	assert_int_equal(store_capacity(&s.st), 192 * MIB);
+	expect_all(&s, 1);
+	unused[3] = true; /* freed, and not trimmed yet */
+	assert_int_equal(done(&s, true, two[0]), 0);
+	for (unsigned i = 4; i < SLOTS; i += 3) {
+		pthread_mutex_lock(&held[i]);
+		assert_int_equal(put(&s, i, 2), 0);
+		pthread_mutex_unlock(&held[i]);
+		expect(&s, i, 2);
+	}
+	wait_state(&s, 0, EMF_STORE_DRAINED);
+	assert_int_equal(s.stats[0].rebuild_bytes, 0);
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (i != 3)
+			expect(&s, i, i >= 4 && i % 3 == 1 ? 2 : 1);
+	/* Let go of, it can come back, under the same number. */
+	for (unsigned i = 0; i < 2000 && s.st.leaf[0]; i++) {
+		s.q->ops->poll(s.q);
+		wake(&s);
+		usleep(1000);
+	}
+	assert_int_equal(done(&s, false, two[0]), 0);
+	wait_state(&s, 0, EMF_STORE_OK);
+	unused[3] = false;
+	put_all(&s, 3);
+	expect_all(&s, 3);
+	scene_close(&s);
+}
+
+static void test_add_and_drain(void **state)
+{
+	(void)state;
+	add_and_drain(false);
+}
+
+static void test_encrypted(void **state)
+{
+	(void)state;
+	add_and_drain(true);
+}
+
+static void test_refused(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, two, 1, false, NULL);
+	put_all(&s, 1);
+	refused(&s, true, two[0], -ENODEV, "it is the last one");
+	refused(&s, true, "mem:?size=3M", -ENOENT, "none of the stores");
+	refused(&s, false, "nothing:", -EINVAL, "no provider 'nothing'");
+	refused(&s, false, "no uri", -EINVAL, "not a URI");
+	refused(&s, false, "mem:?size=x", -EINVAL, "mem:");
+	children = true;
+	refused(&s, false, "mem:?size=64M&latency=9us", -EBUSY, "forked children");
+	refused(&s, true, two[0], -EBUSY, "forked children");
+	children = false;
+	assert_int_equal(done(&s, false, "mem:?size=4M&latency=9us"), 1);
+	wait_state(&s, 1, EMF_STORE_OK);
+	refused(&s, true, two[0], -ENOSPC, "MiB are on it, and the others have room for 0 MiB");
+	expect_all(&s, 1);
+	scene_close(&s);
+}
+
+/* A store that was full has room again. */
+static void test_grows(void **state)
+{
+	struct scene s;
+	unsigned i = 0;
+
+	(void)state;
+	scene_open(&s, two, 1, false, NULL);
+	while (!put(&s, i, 1))
+		i++;
+	assert_int_equal(i, 32);
+	done(&s, false, two[1]);
+	wait_state(&s, 1, EMF_STORE_OK);
+	for (; i < 60; i++)
+		assert_int_equal(put(&s, i, 1), 0);
+	for (i = 0; i < 60; i++)
+		expect(&s, i, 1);
+	scene_close(&s);
+}
+
+/* The new one has promised room that it has not; what was there is not lost, and the old one stays. */
+static void test_stops(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, two, 1, false, "2:full=1");
+	put_all(&s, 1);
+	done(&s, false, "mem:?size=64M&latency=4us");
+	wait_state(&s, 1, EMF_STORE_OK);
+	done(&s, true, two[0]);
+	wait_state(&s, 0, EMF_STORE_OK);
+	assert_int_equal(pool_used(s.st.pool, 1), 0);
+	expect_all(&s, 1);
+	put_all(&s, 2); /* goes to the one that works */
+	expect_all(&s, 2);
+	scene_close(&s);
+}
+
+/* What arrives damaged is read, and written, again: never believed. */
+static void test_damage(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, two, 1, false, "1:corrupt=0.05,2:corrupt=0.05,seed=3");
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_int_equal(put(&s, i, 1), 0);
+	done(&s, false, "mem:?size=64M&latency=4us");
+	done(&s, true, two[0]);
+	wait_state(&s, 0, EMF_STORE_DRAINED);
+	expect_all(&s, 1);
+	scene_close(&s);
+}
+
+/* A drain waits for children to end, who find all meanwhile. */
+static void test_children(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	rate = 16 * MIB;
+	scene_open(&s, two, 2, false, NULL);
+	rate = 1ull << 40;
+	put_all(&s, 1);
+	done(&s, true, two[1]);
+	children = true;
+	usleep(2500000);
+	assert_int_equal(s.stats[1].state, EMF_STORE_DRAINING);
+	assert_true(s.stats[1].rebuild_bytes > 0);
+	expect_all(&s, 1);
+	children = false;
+	wait_state(&s, 1, EMF_STORE_DRAINED);
+	expect_all(&s, 1);
+	scene_close(&s);
+}
+
+/* The new one dies in the middle, and comes back: it goes on. The old one is killed when it is empty. */
+static void test_servers(void **state)
+{
+	struct scene s;
+	struct server a, b;
+	const char *uri[1];
+
+	(void)state;
+	NEED_NBDKIT();
+	server_start(&a, "-t", "1", "memory", "64M");
+	server_start(&b, "-t", "1", "memory", "64M");
+	uri[0] = a.uri;
+	scene_open(&s, uri, 1, false, NULL);
+	put_all(&s, 1);
+	refused(&s, false, a.uri, -EINVAL, "already");
+	refused(&s, false, "nbd+unix:///?socket=/nowhere", -ENOENT, "nowhere");
+	assert_int_equal(done(&s, false, b.uri), 1);
+	assert_int_equal(done(&s, true, a.uri), 0);
+	wait_state(&s, 0, EMF_STORE_DRAINED);
+	server_kill(&a);
+	expect_all(&s, 1);
+	put_all(&s, 2);
+	expect_all(&s, 2);
+	scene_close(&s);
+	server_stop(&b);
+	rmdir(a.dir);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_model),	 cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_encrypted), cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),	 cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_damage),	 cmocka_unit_test(test_children),
+		cmocka_unit_test(test_servers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
