@@ -204,7 +204,7 @@ int guard_start_program(const char *program, const struct store *st,
 	s.fd[s.nfds++] = life[0];
 	s.fd[s.nfds++] = uris;
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		if (st->leaf[i] && st->lock_fd[i] >= 0)
+		if (store_uri(st, opt, i) && st->lock_fd[i] >= 0)
 			s.fd[s.nfds++] = st->lock_fd[i];
 	rc = start(&s, st, opt, nslots, slot_bytes);
 	close(uris);

@@ -13,7 +13,9 @@
 #include "timer.h"
 
 #define PAGE 4096u
-#define GROWS 4u /* times what there is at the start: that much can be added */
+/* So many times what there is at the start, or so many slots: that much room there can be. */
+#define GROWS 4u
+#define SLOTS_AT_LEAST 32768u /* 64 GiB: tables of less are not worth a thought */
 #define MAX_MEMBER_DEPTH 1024u
 
 struct part {
@@ -321,6 +323,7 @@ static void see_members(struct pool_queue *pq, bool may_close)
 			(*mq)->ops->close(*mq);
 			*mq = NULL;
 			atomic_fetch_sub(&m->queues, 1);
+			signal_raise(p->o.wake_fd);
 		} else if (state != MEMBER_NONE && state != MEMBER_LEAVING && !*mq) {
 			atomic_fetch_add(&m->queues, 1);
 			if (reconnect_queue_later(m->be, pq->kind, pq->member_depth, mq)) {
@@ -605,7 +608,7 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct pool_o
 	}
 	size = size / p->unit < 1u << PLACE_SHIFT ? size / p->unit : (1u << PLACE_SHIFT) - 1;
 	p->homes = size * n / p->columns;
-	p->slots = p->homes * GROWS;
+	p->slots = p->homes * GROWS < SLOTS_AT_LEAST ? SLOTS_AT_LEAST : p->homes * GROWS;
 	p->be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = p->slots * SLOT,

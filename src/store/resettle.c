@@ -15,6 +15,7 @@
 #include "../log.h"
 #include "memory.h"
 #include "pool_int.h"
+#include "ready.h"
 #include "reconnect.h"
 #include "timer.h"
 
@@ -434,6 +435,7 @@ static void become(struct pool *p, unsigned member, enum member_state state)
 	if (state == MEMBER_LEAVING)
 		close_queue(p->resettle, member);
 	atomic_fetch_add(&p->generation, 1);
+	signal_raise(p->o.wake_fd); /* for who looks at members beside us */
 	publish(p);
 }
 

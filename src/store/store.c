@@ -244,6 +244,7 @@ struct store_live {
 	char *uri[STORE_LEAVES];
 	_Atomic uint32_t losses; /* of members that have left */
 	_Atomic uint32_t state;
+	uint32_t leaving; /* a mask of members: who have nothing for a guard to trim */
 	bool drain;
 	char asked[MAX_URI];
 	int rc;
@@ -716,6 +717,8 @@ uint32_t store_losses(const struct store *st)
 
 const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i)
 {
+	if (st->pool && pool_is_leaving(st->pool, i))
+		return NULL;
 	return st->live ? st->live->uri[i] : i < opt->nuri ? opt->uri[i] : NULL;
 }
 
@@ -917,10 +920,17 @@ static int change_drain(struct store *st, unsigned *index)
 static void change_work(struct store *st)
 {
 	struct store_live *live = st->live;
+	uint32_t leaving = 0;
 
-	for (unsigned i = 0; i < st->nleaves; i++)
+	for (unsigned i = 0; i < st->nleaves; i++) {
 		if (st->leaf[i] && pool_has_left(st->pool, i))
 			take_out(st, i, true);
+		leaving |= (uint32_t)pool_is_leaving(st->pool, i) << i;
+	}
+	/* Its server may be stopped now: no guard shall wait for it. */
+	if (leaving & ~live->leaving)
+		changed(st);
+	live->leaving = leaving;
 	if (atomic_load(&live->state) != ASKED)
 		return;
 	live->text[0] = '\0';

@@ -132,7 +132,7 @@ uint32_t store_losses(const struct store *st);
  */
 bool store_change_ask(struct store *st, bool drain, const char *uri);
 bool store_change_answer(struct store *st, int *rc, unsigned *index, char *text, size_t length);
-/* What member i was opened by, NULL: nothing. For the guard. */
+/* What member i was opened by, NULL: it is none, or nothing is on it any more. For the guard. */
 const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i);
 /* Room that there is now; top->size is what there ever can be. */
 uint64_t store_capacity(const struct store *st);

@@ -84,8 +84,129 @@ for conf in '' ';store.encrypt=on' ';engine.move=off'; do
 	else
 		ok "$name: no wrong byte"
 	fi
-	[ -s "$T/main.err" ] && cat "$T/main.err"
 	server a 256M
 done
+
+# --- what is refused, in one line, and changes nothing ---
+
+# hold_start NAME CONF SIZE_MIB: the program's pid in $pid; say WORDS sends it a line
+hold_start() {
+	running=$1
+	rm -f "$T/$1.in"
+	mkfifo "$T/$1.in"
+	: >"$T/$1.out"
+	LD_PRELOAD=$LIB EMFATIER_CONF="local.limit=20M;$2" "$PROG/hold" "$3" \
+		<"$T/$1.in" >"$T/$1.out" 2>"$T/$1.err" &
+	pid=$!
+	started+=("$pid")
+	exec 9>"$T/$1.in"
+	wait_for 30 grep -q ready "$T/$1.out"
+}
+
+say() {
+	echo "$*" >&9
+}
+
+# right NAME: all of it is what it was
+right() {
+	local lines
+	lines=$(wc -l <"$T/$running.out")
+	say "${2:-check}"
+	wait_for 60 eval '[ "$(wc -l <"$T/$running.out")" -gt '"$lines"' ]'
+	[ "$(tail -n 1 "$T/$running.out")" = right ] && ok "$1" ||
+		not_ok "$1" "$(gist "$T/$running.out") $(gist "$T/$running.err")"
+}
+
+hold_end() {
+	exec 9>&-
+	wait "$pid"
+}
+
+server small 16M
+hold_start refused "store.uri=${uri_of[a]};store.timeout=3s" 64
+wait_for 30 is_far 30
+refused "refused: the last store" 2 "it is the last one" drain "${uri_of[a]}"
+refused "refused: a store that it has" 2 "it is one of the stores already" add "${uri_of[a]}"
+refused "refused: a store that it has not" 2 "it is none of the stores" drain "${uri_of[b]}"
+refused "refused: a server that is not there" 2 "nowhere" add "nbd+unix:///?socket=$T/nowhere"
+refused "refused: no provider" 2 "no provider 'what'" add what:ever
+changed "a small one joins" add "${uri_of[small]}"
+refused "refused: more than there is room for" 2 "the others have room for" drain "${uri_of[a]}"
+right "refused: nothing is lost"
+# Forked children share what was there at the fork: so no other members until they have ended.
+say fork
+wait_for 60 eval '[ "$(wc -l <"$T/$running.out")" -ge 3 ]'
+[ "$(tail -n 1 "$T/$running.out")" = right ] && ok "a child finds all, wherever it lies" ||
+	not_ok "a child finds all, wherever it lies" "$(gist "$T/$running.out") $(gist "$T/$running.err")"
+alone() {
+	ctl add "${uri_of[b]}"
+	[ $status -eq 0 ]
+}
+wait_for 20 alone && ok "one joins after the child has ended" ||
+	not_ok "one joins after the child has ended" "status $status: $(gist "$T/ctl.err")"
+changed "the small one is drained" drain "${uri_of[small]}"
+kill_server small
+right "drained after a fork: nothing is lost"
+refused "refused: it is drained already" 2 "" drain "${uri_of[small]}"
+hold_end
+
+hold_start tiers 'store.uri=mem: | mem:' 64
+wait_for 30 is_far 30
+refused "refused: tiers" 2 "with tiers stores can't come or go" add mem:
+hold_end
+hold_start mirror 'store.uri=mem:,mem:;store.redundancy=mirror' 64
+wait_for 30 is_far 30
+refused "refused: redundancy" 2 "with redundancy stores can't come or go" add mem:
+hold_end
+hold_start idle 'local.limit=1G' 64
+refused "refused: no store is open" 1 "no store is open yet" add mem:
+hold_end
+
+# --- room: a store that is full has some again ---
+
+mkdir "$T/one" "$T/two"
+hold_start full "store.uri=file:$T/one?size=16M" 96
+over() {
+	[ "$("$TIERSTAT" --json -p "$pid" 2>/dev/null | grep -o '"local_bytes": [0-9]*' | grep -o '[0-9]*$')" "$1" $((24 << 20)) ]
+}
+wait_for 20 over -gt
+changed "a file joins a file that is full" add "file:$T/two?size=128M"
+say sweep
+wait_for 60 over -lt && ok "the budget is kept again" ||
+	not_ok "the budget is kept again" "$("$TIERSTAT" -p "$pid") $("$TIERSTAT" stores "$pid") $(gist "$T/full.err")"
+say check
+wait_for 60 grep -q right "$T/full.out" && ok "full, and not any more: nothing is lost" ||
+	not_ok "full, and not any more: nothing is lost" "$(gist "$T/full.out") $(gist "$T/full.err")"
+hold_end
+
+# --- space is given back after SIGKILL, wherever it lies by then ---
+
+held() {
+	nbdinfo --map --totals "${uri_of[$1]}" 2>/dev/null | awk '$NF == "data" { n = $1 } END { print n + 0 }'
+}
+holds_nothing() {
+	[ "$(held "$1")" -eq 0 ]
+}
+if have nbdinfo; then
+	for each in a b c; do
+		wait_for 60 holds_nothing $each || not_ok "after an end: $each holds nothing" "$(held $each)"
+	done
+	hold_start killed "store.uri=${uri_of[a]}" 64
+	wait_for 30 is_far 30
+	changed "before SIGKILL: one joins" add "${uri_of[b]}"
+	changed "before SIGKILL: another" add "${uri_of[c]}"
+	changed "before SIGKILL: the first leaves" drain "${uri_of[a]}"
+	holds_nothing a && ok "drained: its space is given back" || not_ok "drained: its space is given back" "$(held a)"
+	[ "$(held b)" -gt 0 ] && [ "$(held c)" -gt 0 ] || not_ok "before SIGKILL" "$(held b) $(held c)"
+	exec 9>&-
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null
+	for each in b c; do
+		wait_for 30 holds_nothing $each && ok "after SIGKILL: $each holds nothing" ||
+			not_ok "after SIGKILL: $each holds nothing" "$(held $each)"
+	done
+else
+	skipped "after SIGKILL" "no nbdinfo"
+fi
 
 finish
