@@ -885,8 +885,11 @@ static const char *run_dir(void)
 	return stats_run_dir(dir, sizeof(dir)) ? NULL : dir;
 }
 
-/* The members of the store have changed: it is another guard that knows them. */
-static void store_changed(void)
+/*
+ * The members of the store have changed: it is another guard that knows them. It waits for this
+ * process, and for children that are forked from now on; so there must be none before.
+ */
+static bool store_changed(void)
 {
 	static uint64_t generation;
 	struct store_options opt = {
@@ -901,14 +904,17 @@ static void store_changed(void)
 	if (engine.store.outlives && guard < 0)
 		log_warn("what is moved between stores will not be given back if this process is "
 			 "killed: cannot start the helper 'emfatier reap'");
-	if (guard < 0)
-		return;
-	slot_set_generation(++generation);
 	store_still(true);
-	engine.guard = guard;
+	bool alone = slot_alone();
+	if (alone && guard >= 0) {
+		slot_set_generation(++generation);
+		engine.guard = guard;
+	}
 	store_still(false);
-	if (before >= 0)
-		close(before);
+	/* One of the two has nothing to do any more. */
+	if (guard >= 0 && (!alone || before >= 0))
+		close(alone ? before : guard);
+	return alone;
 }
 
 static void *store_main(void *unused)

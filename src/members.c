@@ -45,7 +45,8 @@ static const char *cannot(void)
 }
 
 /* Without engine.ops: a program thread may hold what it takes to load a provider. */
-static bool ask_and_wait(bool drain, const char *uri, int *rc, unsigned *index, char *why, size_t len)
+static bool ask_and_wait(bool drain, const char *uri, int *rc, unsigned *index, char *why,
+			 size_t len)
 {
 	if (!store_change_ask(&engine.store, drain, uri)) {
 		/* Nobody has waited for the answer before. */
@@ -87,11 +88,14 @@ bool members_change(const char *text, char *why, size_t len, uint32_t *number)
 	answered = ask_and_wait(drain, uri, &rc, &index, why, len);
 	lock_take(&engine.ops);
 	if (!answered)
-		snprintf(why, len, "its store does not answer in time; tierstat stores tells what becomes of it");
+		snprintf(
+		    why, len,
+		    "its store does not answer in time; tierstat stores tells what becomes of it");
 	if (!answered || rc)
 		return false;
 	take_note();
-	log_info("store %s: %s", engine.stats->store[index].uri, drain ? "is being drained" : "has joined");
+	log_info("store %s: %s", engine.stats->store[index].uri,
+		 drain ? "is being drained" : "has joined");
 	*number = index + 1;
 	return true;
 }

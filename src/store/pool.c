@@ -19,7 +19,7 @@
 #define MAX_MEMBER_DEPTH 1024u
 
 struct part {
-	struct emf_io io; /* first: lists are of these */
+	struct emf_io io;     /* first: lists are of these */
 	struct emf_io *whole; /* its scratch[0]: how many parts are left */
 	unsigned member;
 	uint32_t place; /* to be given back at the end of a trim, or 0 */
@@ -135,29 +135,6 @@ static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
 	return 0;
 }
 
-/* Places for a write to [from, to) of the slot. */
-static bool settle(struct pool_queue *pq, uint64_t slot, size_t from, size_t to)
-{
-	struct pool *p = pq->pool;
-	uint64_t high = atomic_load(&p->shared->high);
-
-	while (high <= slot && !atomic_compare_exchange_weak(&p->shared->high, &high, slot + 1))
-		;
-	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
-		uint32_t old = atomic_load(pool_place(p, slot, c)), at;
-
-		if (old && !pool_is_state(p, PLACE_MEMBER(old), MEMBER_DRAINING))
-			continue;
-		at = choose(pq, slot, c);
-		if (!at)
-			return false;
-		old = atomic_exchange(pool_place(p, slot, c), at);
-		if (old) /* its content ends with this write */
-			pool_release(p, old);
-	}
-	return true;
-}
-
 /* --- transfers --- */
 
 static void leave(struct pool *p, const struct emf_io *io)
@@ -178,7 +155,7 @@ static void end_whole(struct pool_queue *pq, struct emf_io *io)
 		atomic_store(&p->extent[io->offset / SLOT],
 			     io->status ? 0
 					: (uint32_t)(io->offset % SLOT / PAGE) |
-						  (uint32_t)(io->length / PAGE) << 16);
+					      (uint32_t)(io->length / PAGE) << 16);
 	leave(p, io);
 	pq->ended++;
 	io_end(&pq->q, io, io->status);
@@ -193,7 +170,8 @@ static void part_done(struct emf_io *io)
 	if (part->place)
 		pool_release(pq->pool, part->place);
 	io_push_front(&pq->idle, io);
-	if (io->status && !whole->status)
+	/* That the old place of what is written was not trimmed is no failure of the write. */
+	if (io->status && !whole->status && io->op == whole->op)
 		whole->status = io->status;
 	if (!--whole->scratch[0])
 		end_whole(pq, whole);
@@ -223,6 +201,50 @@ static struct part *add_part(struct pool_queue *pq, struct io_list *parts, struc
 	io_push(parts, &part->io);
 	whole->scratch[0]++;
 	return part;
+}
+
+/* --- writes find places --- */
+
+/* What is at a place ends with a write elsewhere. No memory for a trim: it stays untrimmed. */
+static void give_up(struct pool_queue *pq, struct emf_io *io, struct io_list *parts, uint32_t place)
+{
+	const struct emf_queue *mq = pq->fan.member[PLACE_MEMBER(place)];
+	struct part *part = NULL;
+
+	if (mq && reconnect_is_up(mq))
+		part = add_part(pq, parts, io, place, 0, pq->pool->unit, NULL);
+	if (!part) {
+		pool_release(pq->pool, place);
+		return;
+	}
+	part->io.op = EMF_TRIM;
+	part->place = place;
+}
+
+/* Places for a write. What lies on a member that this queue can't write to now goes elsewhere. */
+static bool settle(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
+{
+	struct pool *p = pq->pool;
+	uint64_t slot = io->offset / SLOT, high = atomic_load(&p->shared->high);
+	size_t from = io->offset % SLOT, to = from + io->length;
+
+	while (high <= slot && !atomic_compare_exchange_weak(&p->shared->high, &high, slot + 1))
+		;
+	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
+		uint32_t old = atomic_load(pool_place(p, slot, c)), at;
+
+		if (old && (!atomic_load(&p->shared->changed) || takes(pq, PLACE_MEMBER(old))))
+			continue;
+		at = choose(pq, slot, c);
+		if (!at && old && !pool_is_state(p, PLACE_MEMBER(old), MEMBER_DRAINING))
+			continue; /* it fails, but not for want of room */
+		if (!at)
+			return false;
+		old = atomic_exchange(pool_place(p, slot, c), at);
+		if (old)
+			give_up(pq, io, parts, old);
+	}
+	return true;
 }
 
 /* Columns that follow each other on a member, too, make one part. */
@@ -279,8 +301,8 @@ static int cut_trim(struct pool_queue *pq, struct emf_io *io, struct io_list *pa
 		if (!place)
 			continue;
 		part = pq->fan.member[PLACE_MEMBER(place)]
-			       ? add_part(pq, parts, io, place, within, end - within, NULL)
-			       : NULL;
+			   ? add_part(pq, parts, io, place, within, end - within, NULL)
+			   : NULL;
 		if (part)
 			part->place = whole ? place : 0;
 		else if (whole) /* no memory: it stays untrimmed */
@@ -291,12 +313,9 @@ static int cut_trim(struct pool_queue *pq, struct emf_io *io, struct io_list *pa
 
 static int begin(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
 {
-	uint64_t slot = io->offset / SLOT;
-	size_t from = io->offset % SLOT;
-
 	if (io->op == EMF_TRIM)
 		return cut_trim(pq, io, parts);
-	if (io->op == EMF_WRITE && !settle(pq, slot, from, from + io->length))
+	if (io->op == EMF_WRITE && !settle(pq, io, parts))
 		return -ENOSPC;
 	return cut(pq, io, parts);
 }
@@ -360,13 +379,18 @@ static int pool_submit(struct emf_queue *q, struct emf_io *io)
 		return 0;
 	}
 	io->scratch[1] = 0;
-	/* From here on the store's thread knows of it; a write leaves nothing known behind if it fails. */
+	/* From here on the store's thread knows of it; a write leaves nothing known behind if it
+	 * fails. */
 	if (io->op != EMF_TRIM)
-		atomic_fetch_add(&p->users[io->offset / SLOT], io->op == EMF_READ ? READER : WRITER);
+		atomic_fetch_add(&p->users[io->offset / SLOT],
+				 io->op == EMF_READ ? READER : WRITER);
 	io->status = begin(pq, io, &parts);
 	if (io->status || !parts.head) {
-		while ((part = io_pop(&parts)))
+		while ((part = io_pop(&parts))) {
+			if (((struct part *)part)->place)
+				pool_release(p, ((struct part *)part)->place);
 			io_push_front(&pq->idle, part);
+		}
 		io_push(&pq->refused, io);
 		return 0;
 	}
@@ -461,7 +485,8 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 	pq->depth = depth ? depth : 1;
 	/* As of the stripe link. */
 	member_depth = pq->depth * (p->columns / p->nhome + 1);
-	pq->member_depth = (unsigned)(member_depth < MAX_MEMBER_DEPTH ? member_depth : MAX_MEMBER_DEPTH);
+	pq->member_depth =
+	    (unsigned)(member_depth < MAX_MEMBER_DEPTH ? member_depth : MAX_MEMBER_DEPTH);
 	pq->generation = atomic_load(&p->generation);
 	pq->fan.n = atomic_load(&p->n);
 	for (unsigned i = 0; i < pq->fan.n && !rc; i++) {

@@ -9,9 +9,9 @@
  * as many. A new one is given more from second to second (RAMP_NS), both of what is written and of
  * what is moved.
  *
- * A column is moved in this order: it is read and verified by the checksum link above, written to its
- * new place, read from there and verified; then the table says so; and when nobody is at the old
- * place any more that is trimmed and given back. Until then reads find it there.
+ * A column is moved in this order: it is read and verified by the checksum link above, written to
+ * its new place, read from there and verified; then the table says so; and when nobody is at the
+ * old place any more that is trimmed and given back. Until then reads find it there.
  *
  * The tables are shared with forked children. They know no members that came after the fork: so
  * while there are children nothing is added, and a drain waits for them to end.
@@ -28,7 +28,7 @@
 #include "emfatier-stats.h"
 
 struct pool_options {
-	uint64_t unit;		       /* as stripe_open's; columns are at most a slot */
+	uint64_t unit; /* as stripe_open's; columns are at most a slot */
 	unsigned timeout_ms;
 	uint64_t rate;		       /* bytes a second that are moved; 0: as fast as it goes */
 	struct emf_store_stats *stats; /* of the members, or NULL */
@@ -36,7 +36,7 @@ struct pool_options {
 	/* As redundant.h's. A slot that nobody uses is not moved but forgotten. */
 	bool (*hold)(uint64_t slot);
 	void (*release)(uint64_t slot);
-	bool (*alone)(void); /* no children share the store; NULL: so it is */
+	bool (*alone)(void);	/* no children share the store; NULL: so it is */
 	void (*still)(bool on); /* around what no fork may come into; NULL: none comes */
 };
 

@@ -57,16 +57,16 @@ struct pool {
 	struct emf_backend be;
 	struct pool_options o;
 	struct emf_backend *sums;
-	_Atomic uint32_t n; /* no member from here on ever was */
-	unsigned nhome;	    /* members at the start */
-	unsigned columns;   /* of a slot */
+	_Atomic uint32_t n;	     /* no member from here on ever was */
+	unsigned nhome;		     /* members at the start */
+	unsigned columns;	     /* of a slot */
 	uint64_t unit, slots, homes; /* homes: so many slots have one */
 	int ready_fd;
 	_Atomic uint32_t generation; /* of the members' states that queues go by */
 	struct pool_shared *shared;
-	_Atomic uint32_t *place;  /* of each column of each slot; shared */
-	_Atomic uint32_t *users;  /* of each slot */
-	_Atomic uint32_t *extent; /* what was written: first page, and how many above bit 16 */
+	_Atomic uint32_t *place;   /* of each column of each slot; shared */
+	_Atomic uint32_t *users;   /* of each slot */
+	_Atomic uint32_t *extent;  /* what was written: first page, and how many above bit 16 */
 	struct resettle *resettle; /* the store's thread's */
 	struct member member[STORE_LEAVES];
 };

@@ -29,7 +29,7 @@
 
 /* What was found in a round over all slots. */
 struct round {
-	uint64_t looked; /* slots */
+	uint64_t looked;			/* slots */
 	unsigned seen, moved, later, full, bad; /* columns */
 };
 
@@ -39,7 +39,7 @@ struct resettle {
 	bool pending;
 	uint64_t at; /* the next slot */
 	uint64_t not_before;
-	uint64_t moved; /* bytes, in this step */
+	uint64_t moved;		/* bytes, in this step */
 	unsigned member, state; /* what the round is about */
 	struct round round;
 	struct left_behind {
@@ -110,7 +110,8 @@ static struct emf_queue *queue_of(struct pool *p, unsigned member)
 			r->queue[member] = NULL;
 	}
 	if (r->queue[member])
-		r->queue[member]->ops->poll(r->queue[member]); /* it may have got a new connection */
+		r->queue[member]->ops->poll(
+		    r->queue[member]); /* it may have got a new connection */
 	return r->queue[member];
 }
 
@@ -231,7 +232,8 @@ static void move(struct pool *p, uint64_t slot, unsigned column, uint32_t from, 
 {
 	struct resettle *r = p->resettle;
 	uint32_t extent = atomic_load(&p->extent[slot]), to;
-	size_t begin = (size_t)(extent & 0xffff) * PAGE, end = begin + (size_t)(extent >> 16) * PAGE;
+	size_t begin = (size_t)(extent & 0xffff) * PAGE,
+	       end = begin + (size_t)(extent >> 16) * PAGE;
 	size_t base = column * p->unit;
 	int rc;
 
@@ -274,7 +276,7 @@ static unsigned emptiest(const struct pool *p)
 
 	for (unsigned i = 0; i < n; i++)
 		if (takes(p, i) && (best == n || atomic_load(&p->shared->used[i]) <
-							 atomic_load(&p->shared->used[best])))
+						     atomic_load(&p->shared->used[best])))
 			best = i;
 	return best;
 }
@@ -421,9 +423,9 @@ static void publish(struct pool *p)
 			 (state == EMF_STORE_DRAINING || state == EMF_STORE_REBUILDING))
 			to = EMF_STORE_OK;
 		atomic_store(&s->used_bytes, pool_used(&p->be, i));
-		atomic_store(&s->rebuild_bytes, member == MEMBER_DRAINING || member == MEMBER_FILLING
-							? left(p, i)
-							: 0);
+		atomic_store(&s->rebuild_bytes,
+			     member == MEMBER_DRAINING || member == MEMBER_FILLING ? left(p, i)
+										   : 0);
 		if (to != state)
 			atomic_compare_exchange_strong(&s->state, &state, to);
 	}
@@ -471,9 +473,9 @@ static void fill_round_ended(struct pool *p)
 }
 
 /*
- * A write may have taken a place just before the drain began, and have said so after the last round:
- * seen when its queue has let go. Once more, then. (A child that was killed may have left a place
- * that is nobody's: not twice.)
+ * A write may have taken a place just before the drain began, and have said so after the last
+ * round: seen when its queue has let go. Once more, then. (A child that was killed may have left a
+ * place that is nobody's: not twice.)
  */
 static void look_back(struct pool *p)
 {

@@ -30,6 +30,7 @@
 #include "where.h"
 
 #define MAX_URI 4096
+#define LEAVE_NS 250000000ull
 #define ADD_MS 3000u /* to open a store that is added */
 #define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
 
@@ -763,10 +764,14 @@ static void still(const struct store *st, bool on)
 		st->live->opt.still(on);
 }
 
-static void changed(const struct store *st)
+static bool changed(const struct store *st)
 {
-	if (st->live->opt.changed)
-		st->live->opt.changed();
+	return !st->live->opt.changed || st->live->opt.changed();
+}
+
+static bool alone(const struct store *st)
+{
+	return !st->live->opt.alone || st->live->opt.alone();
 }
 
 /* "store 'URI': why", into the answer. Returns rc. */
@@ -813,9 +818,10 @@ static int join(struct store *st, unsigned i)
 	struct store_live *live = st->live;
 	int rc = 0;
 
-	changed(st); /* first: what is written there is to be trimmed whatever happens */
+	/* First: what is written there is to be trimmed whatever happens. */
+	bool known = changed(st);
 	still(st, true);
-	if (live->opt.alone && !live->opt.alone())
+	if (!known || !alone(st))
 		rc = -EBUSY;
 	else
 		rc = pool_add(st->pool, i, st->reconnect[i]);
@@ -849,7 +855,7 @@ static int change_add(struct store *st, unsigned *index)
 			return decline(live, -EINVAL, pool_is_leaving(st->pool, k)
 							  ? "it is drained, but not let go of yet; try later"
 							  : "it is one of the stores already");
-	if (opt.alone && !opt.alone())
+	if (!alone(st))
 		return decline(live, -EBUSY, "forked children share the store; when they have ended");
 	live->uri[i] = copy_text(live->asked);
 	if (!live->uri[i])
@@ -898,7 +904,7 @@ static int change_drain(struct store *st, unsigned *index)
 		return decline(live, -ENOENT, "it is none of the stores (tierstat stores lists them)");
 	*index = i;
 	still(st, true);
-	rc = live->opt.alone && !live->opt.alone() ? -EBUSY : pool_drain(st->pool, i);
+	rc = alone(st) ? pool_drain(st->pool, i) : -EBUSY;
 	still(st, false);
 	if (rc == -ENOSPC) {
 		snprintf(why, sizeof(why), "%llu MiB are on it, and the others have room for %llu MiB",
@@ -916,21 +922,31 @@ static int change_drain(struct store *st, unsigned *index)
 					 : strerror(-rc));
 }
 
-/* By the store's thread: what was asked for, and members that have left. */
-static void change_work(struct store *st)
+/* Members that have nothing any more. Children may still know them: not before these have ended. */
+static uint64_t leave_work(struct store *st, uint64_t now)
 {
 	struct store_live *live = st->live;
 	uint32_t leaving = 0;
 
-	for (unsigned i = 0; i < st->nleaves; i++) {
+	for (unsigned i = 0; i < st->nleaves; i++)
+		leaving |= (uint32_t)pool_is_leaving(st->pool, i) << i;
+	if (leaving && !alone(st))
+		return now + LEAVE_NS;
+	/* Its server may be stopped now: no guard shall wait for it. */
+	if (leaving & ~live->leaving && !changed(st))
+		return now + LEAVE_NS;
+	live->leaving = leaving;
+	for (unsigned i = 0; i < st->nleaves; i++)
 		if (st->leaf[i] && pool_has_left(st->pool, i))
 			take_out(st, i, true);
-		leaving |= (uint32_t)pool_is_leaving(st->pool, i) << i;
-	}
-	/* Its server may be stopped now: no guard shall wait for it. */
-	if (leaving & ~live->leaving)
-		changed(st);
-	live->leaving = leaving;
+	return UINT64_MAX;
+}
+
+/* By the store's thread: what was asked for. */
+static void change_work(struct store *st)
+{
+	struct store_live *live = st->live;
+
 	if (atomic_load(&live->state) != ASKED)
 		return;
 	live->text[0] = '\0';
@@ -957,8 +973,10 @@ void store_work(struct store *st)
 	uint64_t now = timer_now(), next = UINT64_MAX, at;
 	unsigned ms = IDLE_MS;
 
-	if (st->live)
+	if (st->pool) {
 		change_work(st);
+		next = leave_work(st, now);
+	}
 	for (unsigned i = 0; i < st->nleaves; i++) {
 		if (!st->reconnect[i] || (st->pool && pool_is_leaving(st->pool, i)))
 			continue;

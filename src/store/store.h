@@ -86,7 +86,11 @@ struct store_options {
 	bool live;
 	bool (*alone)(void);		/* see pool.h */
 	void (*still)(bool on);
-	void (*changed)(void); /* by the store's thread: the members are not those of before */
+	/*
+	 * By the store's thread: the members are not those of before. False: children share the store,
+	 * and it stays with what was known.
+	 */
+	bool (*changed)(void);
 	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
 	bool no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
 };

@@ -63,10 +63,10 @@ server c 256M
 
 # --- the main case: a third joins, the first is drained and killed, under load ---
 
-for conf in '' ';store.encrypt=on' ';engine.move=off'; do
+for conf in '' ';store.encrypt=on'; do
 	running=main seed=${SEED:-$RANDOM}
 	begin main "store.uri=${uri_of[a]},${uri_of[b]}$conf" \
-		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-6}" "$seed" mmap
+		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-8}" "$seed" mmap
 	wait_for 30 is_far 30
 	# timeout is managed, too; the one that has the memory is its child.
 	pid=$(pgrep -P "$pid" -x integrity)
@@ -75,6 +75,7 @@ for conf in '' ';store.encrypt=on' ';engine.move=off'; do
 	[ "$(written 3)" -gt 0 ] && ok "$name: it is used" || not_ok "$name: it is used" "$("$TIERSTAT" stores "$pid")"
 	changed "$name: one is drained" drain "${uri_of[a]}"
 	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
+	grep -q 'refuses writes' "$T/main.err" && not_ok "$name: every write finds a place" "$(gist "$T/main.err")"
 	kill_server a
 	wait "${started[-1]}"
 	status=$?
