@@ -308,6 +308,24 @@ const char *store_uri(const struct store *st, const struct store_options *opt, u
 	return i < opt->nuri ? opt->uri[i] : NULL;
 }
 
+bool store_change_ask(struct store *st, bool drain, const char *uri)
+{
+	(void)st;
+	(void)drain;
+	(void)uri;
+	return false;
+}
+
+bool store_change_answer(struct store *st, int *rc, unsigned *index, char *text, size_t length)
+{
+	(void)st;
+	(void)rc;
+	(void)index;
+	(void)text;
+	(void)length;
+	return false;
+}
+
 /* Whatever goes wrong may have been a loss: what is local is written anew. */
 uint32_t store_losses(const struct store *st)
 {
