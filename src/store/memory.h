@@ -28,10 +28,10 @@ static inline void *store_alloc(size_t n, size_t size)
 
 static inline void store_free(void *p)
 {
+	if (!p)
+		return;
 	size_t *head = (size_t *)(void *)((char *)p - STORE_MEMORY_HEAD);
-
-	if (p)
-		arena_free(head, *head);
+	arena_free(head, *head);
 }
 
 #endif
