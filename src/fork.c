@@ -384,12 +384,12 @@ void fork_child(void)
 	owner = 0;
 	reset();
 	arena_after_fork();
+	source_forget();
 	if (inherited) {
 		slot_forked();
 		budget_reserve();
 	} else {
 		slot_forget();
-		source_forget();
 		store_forget(&engine.store);
 	}
 	inherit_regions();

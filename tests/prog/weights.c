@@ -256,6 +256,37 @@ static void forks(size_t size)
 	finish();
 }
 
+/* Of two files the child gets one: with that its own descriptor, and none of the program's is closed. */
+static void fork_one(size_t size)
+{
+	size_t half = size / 2, n = half / PAGE;
+	int spare[40], fd = weights(half);
+	char *a = map(fd, half, MAP_PRIVATE, 0);
+
+	finish();
+	SYS(close(weights(half)));
+	fd = SYS(open(path, O_RDWR | O_CLOEXEC));
+	write_version(fd, 0, n, 2);
+	SYS(close(fd));
+	fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+	char *b = map(fd, half, MAP_PRIVATE, 0);
+	for (size_t i = 0; i < sizeof(spare) / sizeof(*spare); i++)
+		spare[i] = SYS(open("/dev/null", O_RDONLY | O_CLOEXEC));
+	check_pages(a, 0, n, 1, "before");
+	check_pages(b, 0, n, 2, "before");
+	SYS(madvise(a, half, MADV_DONTFORK));
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		check_pages(b, 0, n, 2, "child");
+		for (size_t i = 0; i < sizeof(spare) / sizeof(*spare); i++)
+			CHECK(fcntl(spare[i], F_GETFD) >= 0, "a descriptor of the program's is closed");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+	check_pages(a, 0, n, 1, "parent");
+	finish();
+}
+
 static void unmap_parts(size_t size)
 {
 	int fd = weights(size);
@@ -484,6 +515,7 @@ static const struct row rows[] = {
 	{ "weights-shared-protect", shared_protect, true },
 	{ "weights-shared-writable", shared_writable, false },
 	{ "weights-fork", forks, true },
+	{ "weights-fork-one", fork_one, true },
 	{ "weights-unmap", unmap_parts, true },
 	{ "weights-remap", remaps, false },
 	{ "weights-locked", locked, true },
