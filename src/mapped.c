@@ -224,7 +224,8 @@ static long op_adopt(uintptr_t request, uintptr_t end, unsigned unused)
 	(void)unused;
 	engine_before_first();
 	lock_take(&engine.lock);
-	struct source *s = source_get(&m->look);
+	/* By who forks, while it does: no child would know what to fill it from. */
+	struct source *s = engine.forking ? NULL : source_get(&m->look);
 	struct region *r = s ? region_insert(m->start, m->start + m->len) : NULL;
 	if (!r) {
 		source_put(s);
@@ -252,18 +253,31 @@ void mapped_adopt(struct mapping *m, void *addr, const void *caller)
 	mapped_forget(m);
 }
 
-/* Puts a mapping of the file where the region is. */
-static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)
+static long map_file(size_t len, const struct source *s, bool shared, uint64_t off)
 {
-	long at =
-	    k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
+	return k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
+}
 
-	if (at < 0)
-		return (int)at;
+/* Puts a mapping where the region is, or was. */
+static int put_there(uintptr_t at, size_t len, uintptr_t start)
+{
 	long to = k_mremap((void *)at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+
 	if (to < 0)
 		k_munmap((void *)at, len);
 	return to < 0 ? (int)to : 0;
+}
+
+static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)
+{
+	long at = map_file(len, s, shared, off);
+
+	return at < 0 ? (int)at : put_there((uintptr_t)at, len, start);
+}
+
+static uint64_t offset_of(const struct region *r)
+{
+	return (uint64_t)(r->file_at + (int64_t)(r->start - r->base));
 }
 
 /* The next region of a file in the range, cut to it; NULL: none. The lock may be given up. */
@@ -296,7 +310,7 @@ void mapped_give_back_now(uintptr_t start, uintptr_t end)
 		size_t len = r->end - at;
 		struct source *s = r->source;
 		bool shared = r->shared;
-		uint64_t off = (uint64_t)(r->file_at + (int64_t)(at - r->base));
+		uint64_t off = offset_of(r);
 
 		start = r->end;
 		if (!r->registered) {
@@ -328,6 +342,46 @@ static long op_give_back(uintptr_t start, uintptr_t end, unsigned unused)
 void mapped_give_back(const void *addr, size_t len)
 {
 	engine_call(op_give_back, addr, len, 0);
+}
+
+/* --- fork --- */
+
+void mapped_lend(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++) {
+		if (!r->source || !r->registered || r->no_fork)
+			continue;
+		long at = map_file(r->end - r->start, r->source, r->shared, offset_of(r));
+		if (at < 0) /* then it gets nothing there */
+			log_warn("fork: %s cannot be mapped for the child: error %ld",
+				 r->source->path, -at);
+		else
+			r->lent = (uintptr_t)at;
+	}
+}
+
+void mapped_unlend(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		if (r->lent) {
+			k_munmap((void *)r->lent, r->end - r->start);
+			r->lent = 0;
+		}
+}
+
+void mapped_take_lent(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		if (r->lent) {
+			put_there(r->lent, r->end - r->start, r->start);
+			r->lent = 0;
+		}
 }
 
 /* --- advice, writes, changes of the file --- */

@@ -46,6 +46,15 @@ void mapped_give_back_now(uintptr_t start, uintptr_t end);
 /* At the end of the start: all that is only an entry in the map. The fault thread runs. */
 void mapped_start(void);
 
+/*
+ * A child that starts from anew gets mappings of the files, whatever of them is far in the parent:
+ * lend makes them beside the regions, while engine.forking, unlend takes them away again; in the
+ * child take_lent puts them where the regions are.
+ */
+void mapped_lend(void);
+void mapped_unlend(void);
+void mapped_take_lent(void);
+
 /* --- with engine.lock --- */
 
 /* A read of a file came out shorter than it was. */

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -287,6 +288,92 @@ static void fork_one(size_t size)
 	finish();
 }
 
+/* KiB of anonymous memory that are in memory. */
+static long anonymous(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[128];
+	long kib = 0;
+
+	CHECK(f, "/proc/self/status");
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, "RssAnon: %ld", &kib);
+	fclose(f);
+	return kib;
+}
+
+static void expect_no_more(long before, size_t size)
+{
+	long now = anonymous();
+
+	CHECK(now - before < (long)(size >> 12), "a fork took %ld KiB more", now - before);
+}
+
+/* A child that shares the descriptor table can't go on with what is far: it maps the file anew. */
+static void fork_apart(size_t size)
+{
+	int fd = weights(size), go[2];
+	size_t n = size / PAGE, part = 256;
+	char *p = map(fd, size, MAP_PRIVATE, 0), c;
+
+	finish();
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, n, 1, "before");
+	for (size_t at = part; at + part <= n; at += 2 * part)
+		SYS(madvise(p + at * PAGE, part * PAGE, MADV_DONTNEED));
+	SYS(pipe(go));
+	long before = anonymous();
+	pid_t pid = (pid_t)SYS(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
+	if (!pid) {
+		SYS(read(go[0], &c, 1));
+		for (int round = 0; round < 2; round++)
+			check_pages(p, 0, n, 1, "child");
+		CHECK(touch(p + (n - 2) * PAGE, true) == SIGSEGV, "the child writes");
+		_exit(0);
+	}
+	expect_no_more(before, size);
+	SYS(write(go[1], "x", 1));
+	check_pages(p, 0, n, 1, "parent");
+	expect_child(pid, "child");
+	CHECK(touch(p + n / 2 * PAGE, true) == SIGSEGV, "the parent writes");
+	check_pages(p, 0, n, 1, "after");
+}
+
+/* More files than fit into one message to the child. */
+static void fork_many(size_t size)
+{
+	enum { FILES = 100, BYTES = 4 << 20 };
+	char *p[FILES];
+
+	for (size_t i = 0; i < FILES; i++) {
+		SYS(close(weights(PAGE)));
+		int fd = SYS(open(path, O_RDWR | O_CLOEXEC));
+		write_version(fd, 0, 1, (unsigned)i);
+		SYS(ftruncate(fd, BYTES));
+		SYS(close(fd));
+		fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+		p[i] = map(fd, BYTES, MAP_PRIVATE, 0);
+		SYS(close(fd));
+		finish();
+	}
+	for (int round = 0; round < 2; round++)
+		for (size_t i = 0; i < FILES; i++) {
+			page_check(p[i], 0, i, SEED, "before");
+			check_zeros(p[i], BYTES / PAGE - 1, BYTES / PAGE, "before");
+		}
+	long before = anonymous();
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		for (size_t i = 0; i < FILES; i++)
+			page_check(p[i], 0, i, SEED, "child");
+		_exit(0);
+	}
+	expect_no_more(before, size);
+	expect_child(pid, "child");
+	for (size_t i = 0; i < FILES; i++)
+		page_check(p[i], 0, i, SEED, "parent");
+}
+
 static void unmap_parts(size_t size)
 {
 	int fd = weights(size);
@@ -516,6 +603,8 @@ static const struct row rows[] = {
 	{ "weights-shared-writable", shared_writable, false },
 	{ "weights-fork", forks, true },
 	{ "weights-fork-one", fork_one, true },
+	{ "weights-fork-apart", fork_apart, true },
+	{ "weights-fork-many", fork_many, true },
 	{ "weights-unmap", unmap_parts, true },
 	{ "weights-remap", remaps, false },
 	{ "weights-locked", locked, true },
