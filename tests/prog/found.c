@@ -7,6 +7,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/time.h>
@@ -354,6 +355,62 @@ static void run_stays_huge(size_t size)
 		die("only %u%% of it is in huge pages", huge_share(p, size / 2));
 }
 
+static sigjmp_buf back;
+static volatile sig_atomic_t armed;
+
+static void jump_back(int sig)
+{
+	(void)sig;
+	if (!armed)
+		return;
+	armed = 0;
+	siglongjmp(back, 1);
+}
+
+/* Where the stack frames were that were left. */
+__attribute__((noinline)) static size_t overwritten(void)
+{
+	volatile char area[4096];
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof(area); i++)
+		area[i] = 7;
+	usleep(50);
+	for (size_t i = 0; i < sizeof(area); i++)
+		n += area[i] != 7;
+	return n;
+}
+
+/* A handler jumps out of a mmap that the runtime had been asked about: it answered to that stack. */
+static void run_jump_out(size_t size)
+{
+	struct itimerval often = { { 0, 137 }, { 0, 137 } }, never = { 0 };
+	char *p = filled(size), *volatile q;
+	volatile unsigned jumps = 0;
+
+	signal(SIGALRM, jump_back);
+	SYS(setitimer(ITIMER_REAL, &often, NULL));
+	for (volatile time_t end = time(NULL) + SECONDS; time_left(end);) {
+		q = NULL;
+		if (!sigsetjmp(back, 1)) {
+			armed = 1;
+			q = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+				 0);
+			armed = 0;
+		} else {
+			jumps++;
+			if (overwritten())
+				die("the stack was written to");
+		}
+		if (q)
+			SYS(munmap(q, 2 * BLOCK));
+	}
+	SYS(setitimer(ITIMER_REAL, &never, NULL));
+	if (!jumps)
+		skip("no signal came in time");
+	check_pages(p, 0, size / PAGE, 1, "after");
+}
+
 static const struct row rows[] = {
 	{ "signal-write", run_signal_write, true },
 	{ "discard-edges", run_discard_edges, true },
@@ -366,6 +423,7 @@ static const struct row rows[] = {
 	{ "write-after-fork", run_write_after_fork, true },
 	{ "protect-cuts", run_protect_cuts, true },
 	{ "stays-huge", run_stays_huge, true },
+	{ "jump-out", run_jump_out, true },
 };
 
 ROWS_MAIN(rows)
