@@ -679,13 +679,24 @@ ssize_t uffd_zero(const struct uffd *u, void *addr, size_t len)
 
 int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 {
-	struct uffdio_writeprotect w = {
-		.range = range(addr, len),
-		/* Taking protection away wakes; DONTWAKE is not allowed with MODE_WP. */
-		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-	};
+	size_t done = 0, chunk = len;
 
-	return (int)ret(ioctl(u->fd, UFFDIO_WRITEPROTECT, &w));
+	/* One mapping a call before 6.6. */
+	while (done < len) {
+		struct uffdio_writeprotect w = {
+			.range = range((char *)addr + done, chunk),
+			/* Taking protection away wakes; DONTWAKE is not allowed with MODE_WP. */
+			.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+		};
+		int err = ioctl(u->fd, UFFDIO_WRITEPROTECT, &w) ? errno : 0;
+		if (!err) {
+			done += chunk;
+			chunk = len - done;
+		} else if (!try_less(err, &chunk)) {
+			return -err;
+		}
+	}
+	return 0;
 }
 
 bool uffd_changing(const struct uffd *u, void *page)
