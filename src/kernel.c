@@ -706,9 +706,22 @@ bool uffd_changing(const struct uffd *u, void *page)
 
 int uffd_poison(const struct uffd *u, void *addr, size_t len)
 {
-	struct uffdio_poison p = { .range = range(addr, len), .mode = UFFDIO_POISON_MODE_DONTWAKE };
+	size_t done = 0, chunk = len;
 
-	return u->poison ? (int)ret(ioctl(u->fd, UFFDIO_POISON, &p)) : -ENOSYS;
+	while (done < len && u->poison) {
+		struct uffdio_poison p = {
+			.range = range((char *)addr + done, chunk),
+			.mode = UFFDIO_POISON_MODE_DONTWAKE,
+		};
+		int err = ioctl(u->fd, UFFDIO_POISON, &p) ? errno : 0;
+		if (!err || p.updated > 0) {
+			done += err ? (size_t)p.updated : chunk;
+			chunk = len - done;
+		} else if (!try_less(err, &chunk)) {
+			return -err;
+		}
+	}
+	return u->poison ? 0 : -ENOSYS;
 }
 
 void uffd_wake(const struct uffd *u, void *addr, size_t len)

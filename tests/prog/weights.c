@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -325,6 +326,7 @@ static void fork_apart(size_t size)
 	long before = anonymous();
 	pid_t pid = (pid_t)SYS(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
 	if (!pid) {
+		SYS(prctl(PR_SET_PDEATHSIG, SIGKILL));
 		SYS(read(go[0], &c, 1));
 		for (int round = 0; round < 2; round++)
 			check_pages(p, 0, n, 1, "child");
@@ -543,6 +545,24 @@ static void truncated(size_t size)
 	finish();
 }
 
+/* The same where advice has cut its mapping: what is not touched does no harm. */
+static void truncated_parts(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE, left = n / 2 + 7;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	for (size_t at = 256; at + 16 < n; at += 512)
+		madvise(p + at * PAGE, 16 * PAGE, MADV_NOHUGEPAGE);
+	SYS(truncate(path, (off_t)(left * PAGE)));
+	/* Time enough to notice it. */
+	nanosleep(&(struct timespec){ .tv_sec = 2, .tv_nsec = 500000000 }, NULL);
+	CHECK(within_seconds(is_gone, p + (n - 1) * PAGE), "what was cut off is still there");
+	check_pages(p, 0, left, 1, "what is left");
+	finish();
+}
+
 struct reader {
 	pthread_t thread;
 	char *p;
@@ -614,6 +634,7 @@ static const struct row rows[] = {
 	{ "weights-system-calls", system_calls, true },
 	{ "weights-changed", changed, true },
 	{ "weights-truncated", truncated, true },
+	{ "weights-truncated-parts", truncated_parts, true },
 	{ "weights-readers", readers, true },
 	{ "weights-fitted", fitted, true },
 };
