@@ -9,7 +9,9 @@
 #include <sys/syscall.h>
 
 #include "change.h"
+#include "control.h"
 #include "engine.h"
+#include "fault.h"
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -344,6 +346,34 @@ void mapped_give_back(const void *addr, size_t len)
 	engine_call(op_give_back, addr, len, 0);
 }
 
+long mapped_discard(uintptr_t start, uintptr_t end, unsigned unused)
+{
+	struct region *r;
+
+	(void)unused;
+	lock_take(&engine.lock);
+	/* What is at the address must stay what it is: no changes by the program meanwhile. */
+	engine.discarding = true;
+	while (engine.changes)
+		engine_wait_settled();
+	fault_catch_up();
+	while (start < end && (r = region_next(start)) && r->start < end) {
+		uintptr_t from = r->start > start ? r->start : start,
+			  to = r->end < end ? r->end : end;
+
+		start = to;
+		if (!r->source || !r->registered)
+			continue;
+		lock_give(&engine.lock);
+		k_madvise((void *)from, to - from, MADV_DONTNEED);
+		lock_take(&engine.lock);
+		change_discard_done(from, to);
+	}
+	engine.discarding = false;
+	lock_give(&engine.lock);
+	return 0;
+}
+
 /* --- fork --- */
 
 void mapped_lend(void)
@@ -413,21 +443,24 @@ void mapped_shortened(void)
 	engine_kick_mover();
 }
 
-/* Nothing of what was read of it stays, and what there is no more raises SIGBUS. */
-static void let_go(struct block *b, const struct source *s)
+/* Nothing of what was read of it stays, and what there is no more raises SIGBUS. False: it stays.
+ */
+static bool let_go(struct block *b, const struct source *s)
 {
 	if (b->state == LOCAL && block_take(&b))
-		return;
+		return false;
 	if (b->state == STANDBY)
 		block_refetch(b);
 	if (b->state == FAR && block_file_offset(b) >= round_up(s->size))
 		block_cut_off(b);
+	return true;
 }
 
-static void refresh(const struct source *s)
+/* False: some of it stayed, and is to be let go of again. */
+static bool refresh(const struct source *s)
 {
 	struct region *r;
-	uintptr_t at = 0, next;
+	uintptr_t at = 0, next, from = 0, to = 0;
 
 	for (; (r = region_next(at)); at = next) {
 		next = r->end;
@@ -444,8 +477,13 @@ static void refresh(const struct source *s)
 			continue;
 		struct block *b = region_block(r, at);
 		next = (uintptr_t)block_start(b) + block_len(b);
-		let_go(b, s);
+		if (let_go(b, s))
+			continue;
+		from = to ? from : at;
+		to = next;
 	}
+	/* Of others that lie in between all is fetched again, too. */
+	return !to || control_post(mapped_discard, from, to, 0);
 }
 
 void mapped_check(void)
@@ -461,9 +499,7 @@ void mapped_check(void)
 			log_info("%s has changed while it is mapped: it is read anew", s->path);
 			s->stale = 2; /* what was being read is let go of by the next look */
 		}
-		if (s->stale) {
+		if (s->stale && refresh(s))
 			s->stale--;
-			refresh(s);
-		}
 	}
 }

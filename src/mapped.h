@@ -43,6 +43,11 @@ void mapped_advise(const void *addr, size_t len, int advice);
 /* --- by the control thread, or under engine.ops while not ACTIVE; without engine.lock --- */
 
 void mapped_give_back_now(uintptr_t start, uintptr_t end);
+/*
+ * Discards what is in place of files in the range: what the kernel does not move, as a forked
+ * process shares it, leaves so. For control_post.
+ */
+long mapped_discard(uintptr_t start, uintptr_t end, unsigned unused);
 /* At the end of the start: all that is only an entry in the map. The fault thread runs. */
 void mapped_start(void);
 

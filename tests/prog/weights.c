@@ -525,6 +525,78 @@ static void changed(size_t size)
 	finish();
 }
 
+/* A child that only lives: what was in memory at the fork is shared with it. */
+static pid_t idle_child(void)
+{
+	pid_t pid = SYS(fork());
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pause();
+	_exit(0);
+}
+
+static void end_child(pid_t pid)
+{
+	SYS(kill(pid, SIGKILL));
+	SYS(waitpid(pid, NULL, 0));
+}
+
+static void changed_shared(size_t size)
+{
+	int fd = weights(size), rw = SYS(open(path, O_RDWR | O_CLOEXEC));
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0), page[PAGE];
+
+	check_pages(p, 0, n, 1, "before");
+	pid_t child = idle_child();
+	write_version(rw, 0, n, 2);
+	page_fill(other = page, n - 1, 2, SEED);
+	CHECK(within_seconds(is_new, p + (n - 1) * PAGE),
+	      "what was written to the file is not seen");
+	nanosleep(&(struct timespec){ .tv_sec = 2, .tv_nsec = 500000000 }, NULL);
+	check_pages(p, 0, n, 2, "changed");
+	end_child(child);
+	finish();
+}
+
+/* Is a part of it anonymous memory that may only be read? It is for who wrote to it. */
+static bool read_only(const char *p, size_t size)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned long start, end, inode;
+	bool found = false;
+	char line[512], may[5];
+
+	CHECK(f, "/proc/self/maps");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &start, &end, may, &inode) == 4)
+			found |= start < (uintptr_t)p + size && end > (uintptr_t)p && !inode &&
+				 may[1] == '-';
+	fclose(f);
+	return found;
+}
+
+/* What is shared leaves by being discarded. */
+static void sweep_shared(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	/* So that some of what is in memory has a page missing. */
+	for (size_t at = 77; at < n; at += 512)
+		SYS(madvise(p + at * PAGE, PAGE, MADV_DONTNEED));
+	pid_t child = idle_child();
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, n, 1, "shared");
+	CHECK(!read_only(p, size), "it has become read-only");
+	end_child(child);
+	finish();
+}
+
 static bool is_gone(char *p)
 {
 	return touch(p, false) == SIGBUS;
@@ -633,6 +705,8 @@ static const struct row rows[] = {
 	{ "weights-advice", advice, true },
 	{ "weights-system-calls", system_calls, true },
 	{ "weights-changed", changed, true },
+	{ "weights-changed-shared", changed_shared, true },
+	{ "weights-sweep-shared", sweep_shared, true },
 	{ "weights-truncated", truncated, true },
 	{ "weights-truncated-parts", truncated_parts, true },
 	{ "weights-readers", readers, true },
