@@ -31,7 +31,7 @@ struct mapping {
 };
 
 static _Atomic bool any;	    /* is, or was, anything managed so? */
-static _Atomic uint64_t next_check; /* ns */
+static _Atomic uint64_t next_look, next_refresh; /* ns */
 
 static uint64_t round_up(uint64_t n)
 {
@@ -185,7 +185,21 @@ static int open_source(uintptr_t start, int fd)
 {
 	lock_take(&engine.lock);
 	struct region *r = region_find(start);
-	int err = r && r->source ? source_open(r->source, fd) : -ENOENT;
+	struct source *s = r ? r->source : NULL, copy;
+	if (!s || s->fd >= 0) {
+		lock_give(&engine.lock);
+		return s ? 0 : -ENOENT;
+	}
+	source_hold(s);
+	copy = *s;
+	lock_give(&engine.lock);
+	int err = source_open(&copy, fd);
+	lock_take(&engine.lock);
+	if (!err) {
+		s->fd = copy.fd;
+		s->direct = copy.direct;
+	}
+	source_put(s);
 	lock_give(&engine.lock);
 	return err;
 }
@@ -439,7 +453,7 @@ void mapped_written(uintptr_t addr, size_t len)
 
 void mapped_shortened(void)
 {
-	next_check = 0;
+	next_look = 0;
 	engine_kick_mover();
 }
 
@@ -486,20 +500,48 @@ static bool refresh(const struct source *s)
 	return !to || control_post(mapped_discard, from, to, 0);
 }
 
+/* By the control thread: whoever serves the file may not answer, and the mover must go on. */
+static long op_look(uintptr_t start, uintptr_t end, unsigned unused)
+{
+	struct source *s, copy;
+
+	(void)start;
+	(void)end;
+	(void)unused;
+	lock_take(&engine.lock);
+	for (unsigned i = 0; (s = source_at(i)); i++) {
+		source_hold(s);
+		copy = *s;
+		lock_give(&engine.lock);
+		bool changed = source_changed(&copy);
+		lock_take(&engine.lock);
+		if (changed) {
+			log_info("%s has changed while it is mapped: it is read anew", s->path);
+			s->size = copy.size;
+			s->mtime = copy.mtime;
+			s->stale = 2; /* what was being read is let go of by the next look */
+			next_refresh = 0;
+			engine_kick_mover();
+		}
+		source_put(s);
+	}
+	lock_give(&engine.lock);
+	return 0;
+}
+
 void mapped_check(void)
 {
 	uint64_t now = k_now_ns();
 	struct source *s;
 
-	if (!any || engine.hold || now < next_check)
+	if (!any || engine.hold)
 		return;
-	next_check = now + CHECK_NS;
-	for (unsigned i = 0; (s = source_at(i)); i++) {
-		if (source_changed(s)) {
-			log_info("%s has changed while it is mapped: it is read anew", s->path);
-			s->stale = 2; /* what was being read is let go of by the next look */
-		}
-		if (s->stale && refresh(s))
-			s->stale--;
+	if (now >= next_refresh) {
+		next_refresh = now + CHECK_NS;
+		for (unsigned i = 0; (s = source_at(i)); i++)
+			if (s->stale && refresh(s))
+				s->stale--;
 	}
+	if (now >= next_look && control_post(op_look, 0, 0, 0))
+		next_look = now + CHECK_NS;
 }

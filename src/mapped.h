@@ -67,7 +67,7 @@ void mapped_shortened(void);
 /* A thread writes to [addr, addr + len) of it: from now on that is read-only for the kernel, too.
  */
 void mapped_written(uintptr_t addr, size_t len);
-/* By the mover, in each round: looks now and then whether files have changed. */
+/* By the mover, in each round: has it looked now and then whether files have changed. */
 void mapped_check(void);
 
 #endif

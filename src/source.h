@@ -40,7 +40,10 @@ struct source *source_get(const struct source *look);
 void source_hold(struct source *s);
 void source_put(struct source *s);
 
-/* By a runtime thread: opens it, by what the program has open (fd, -1: nothing) or by its path. */
+/*
+ * By a runtime thread, without the lock, of a copy: these take as long as a server does.
+ * Opens it, by what the program has open (fd, -1: nothing) or by its path.
+ */
 int source_open(struct source *s, int fd);
 /* Has the file changed since? Takes note of what it is now. */
 bool source_changed(struct source *s);

@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -597,6 +598,73 @@ static void sweep_shared(size_t size)
 	finish();
 }
 
+static volatile bool hang, hanging;
+
+/* A server that does not answer, to threads of the runtime. */
+int fstat(int fd, struct stat *st)
+{
+	char name[16] = "";
+
+	prctl(PR_GET_NAME, name);
+	while (hang && !strncmp(name, "emf-", 4)) {
+		hanging = true;
+		usleep(1000);
+	}
+	return (int)syscall(SYS_fstat, fd, st);
+}
+
+static void on_alarm(int sig)
+{
+	static const char text[] = "faults wait for the file's server\n";
+
+	(void)sig;
+	_exit(write(2, text, sizeof(text) - 1) > 0 ? 1 : 2);
+}
+
+static void expect_hanging(void)
+{
+	for (int i = 0; i < 500 && !hanging; i++)
+		usleep(10000);
+	CHECK(hanging || !getenv("TIERSTAT_OUT"), "nobody asked for the file");
+}
+
+static void *map_and_check(void *arg)
+{
+	size_t size = *(size_t *)arg;
+	char *p = map(weights(size), size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, size / PAGE, 1, "mapped late");
+	finish();
+	return NULL;
+}
+
+/* Other memory does not wait for it: when it is looked at again, and when it is opened. */
+static void server_hangs(size_t size)
+{
+	size_t n = size / PAGE, half = size / 2;
+	char *p = map(weights(half), half, MAP_PRIVATE, 0), *q = filled(size);
+	pthread_t thread;
+
+	finish();
+	check_pages(p, 0, n / 2, 1, "before");
+	signal(SIGALRM, on_alarm);
+	alarm(40);
+	for (int round = 0; round < 2; round++) {
+		hanging = false;
+		hang = true;
+		if (round)
+			CHECK(!pthread_create(&thread, NULL, map_and_check, &half),
+			      "pthread_create");
+		expect_hanging();
+		for (int i = 0; i < 2; i++)
+			check_pages(q, 0, n, 1, "other memory");
+		hang = false;
+	}
+	pthread_join(thread, NULL);
+	alarm(0);
+	check_pages(p, 0, n / 2, 1, "after");
+}
+
 static bool is_gone(char *p)
 {
 	return touch(p, false) == SIGBUS;
@@ -707,6 +775,7 @@ static const struct row rows[] = {
 	{ "weights-changed", changed, true },
 	{ "weights-changed-shared", changed_shared, true },
 	{ "weights-sweep-shared", sweep_shared, true },
+	{ "weights-server-hangs", server_hangs, true },
 	{ "weights-truncated", truncated, true },
 	{ "weights-truncated-parts", truncated_parts, true },
 	{ "weights-readers", readers, true },
