@@ -304,6 +304,8 @@ static void write_out(struct block *b)
 	bool same = !zero && compare && store_matches(st, t->io.offset, t->io.length, t->addr);
 	lock_take(&engine.lock);
 	b = transfer_block(t);
+	/* Not if the slot is in doubt since. */
+	same &= b && !(b->flags & B_DIRTY);
 	if (!b || zero || same) {
 		transfer_cancel(t);
 		if (b)
