@@ -240,6 +240,10 @@ static long op_adopt(uintptr_t request, uintptr_t end, unsigned unused)
 	(void)unused;
 	engine_before_first();
 	lock_take(&engine.lock);
+	/* What was there before has gone, and we may not know yet, or never have been told. */
+	if (engine_active())
+		fault_catch_up();
+	change_gone(m->start, m->start + m->len);
 	/* By who forks, while it does: no child would know what to fill it from. */
 	struct source *s = engine.forking ? NULL : source_get(&m->look);
 	struct region *r = s ? region_insert(m->start, m->start + m->len) : NULL;

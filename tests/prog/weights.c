@@ -665,6 +665,41 @@ static void server_hangs(size_t size)
 	check_pages(p, 0, n / 2, 1, "after");
 }
 
+/* munmap past libc: while everything fits nobody is told. */
+static void unmap_unseen(char *p, size_t size)
+{
+#ifdef __x86_64__
+	long rc = SYS_munmap;
+
+	__asm__ volatile("syscall" : "+a"(rc) : "D"(p), "S"(size) : "rcx", "r11", "memory");
+	CHECK(!rc, "munmap: %s", strerror((int)-rc));
+#else
+	SYS(munmap(p, size));
+#endif
+}
+
+/* A file is mapped where memory was that has gone unseen. */
+static void over_unseen(size_t size)
+{
+	size_t part = size / 16, n = part / PAGE;
+	int fd = weights(part);
+	char *p = filled(part);
+
+	unmap_unseen(p, part);
+	SYS(mmap(p, part, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0));
+	check_pages(p, 0, n, 1, "the file");
+	write_version(SYS(open(path, O_RDWR | O_CLOEXEC)), 0, n, 2);
+	SYS(munmap(p, part));
+	SYS(mmap(p, part, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0));
+	/* From here on it does not fit any more. */
+	char *q = filled(size);
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, n, 2, "the file");
+		check_pages(q, 0, size / PAGE, 1, "memory");
+	}
+	finish();
+}
+
 static bool is_gone(char *p)
 {
 	return touch(p, false) == SIGBUS;
@@ -780,6 +815,7 @@ static const struct row rows[] = {
 	{ "weights-truncated-parts", truncated_parts, true },
 	{ "weights-readers", readers, true },
 	{ "weights-fitted", fitted, true },
+	{ "weights-over-unseen", over_unseen, true },
 };
 
 ROWS_MAIN(rows)
