@@ -366,6 +366,40 @@ static void test_written_meanwhile(void **state)
 	h->ops->close(h);
 }
 
+static uint64_t address_space(void)
+{
+	unsigned long pages_now = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (f && fscanf(f, "%lu", &pages_now) != 1)
+		pages_now = 0;
+	if (f)
+		fclose(f);
+	return (uint64_t)pages_now * PAGE;
+}
+
+/* A child can't share tiers: it gives back the memory in which they are. */
+static void test_forgotten(void **state)
+{
+	struct scene s;
+	int status;
+
+	(void)state;
+	scene_open(&s, NULL);
+	put(&s, 0);
+	pid_t pid = fork();
+	assert_int_not_equal(pid, -1);
+	if (!pid) {
+		uint64_t before = address_space();
+		store_forget(&s.st);
+		_exit(before - address_space() < TIERS * 1024ull * MIB);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	read_once(&s, 0);
+	scene_close(&s);
+}
+
 static void test_too_small(void **state)
 {
 	static const char *const uri[] = { "mem:?size=1M", "mem:?size=4M" };
@@ -395,6 +429,7 @@ int main(void)
 		cmocka_unit_test(test_no_ping_pong),
 		cmocka_unit_test(test_too_small),
 		cmocka_unit_test(test_written_meanwhile),
+		cmocka_unit_test(test_forgotten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
