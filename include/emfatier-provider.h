@@ -27,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EMF_PROVIDER_ABI 2u
+#define EMF_PROVIDER_ABI 3u
 
 enum emf_op {
 	EMF_READ,
@@ -118,6 +118,11 @@ struct emf_backend_ops {
 	 * touched. Returns how many it took, or -errno. NULL: nothing to do (links).
 	 */
 	int (*forked)(struct emf_backend *be, const int *fds);
+	/*
+	 * In a child that does not go on with it: unmaps what came with the fork. Descriptors
+	 * and queues are the parent's. NULL: nothing to do.
+	 */
+	void (*forget)(struct emf_backend *be);
 };
 
 struct emf_backend {

@@ -888,7 +888,7 @@ void block_distrust_slot(struct block *b)
 {
 	if (b->state == LOCAL || b->state == STANDBY)
 		block_unslot(b);
-	else if (b->state == TAKING || b->state == FETCHING)
+	else if (b->state == TAKING || b->state == FETCHING || b->state == WRITING)
 		b->flags |= B_DIRTY;
 	block_forget_clusters(b);
 }

@@ -658,13 +658,14 @@ static long op_discard_done(uintptr_t start, uintptr_t end, unsigned why)
 }
 
 /*
- * Not while another thread forks: then the child's copy of the map would not know. That thread
- * sees to it that none is under way (fork.c).
+ * Not while another thread forks: then the child's copy of the map would not know. Nor while pages
+ * are discarded, which might be others by then. Who does that sees to it that none is under way
+ * (fork.c, mapped.c).
  */
 static void begin_change(void)
 {
 	atomic_fetch_add(&engine.changes, 1);
-	while (engine.forking && !fork_is_mine()) {
+	while (engine.discarding || (engine.forking && !fork_is_mine())) {
 		atomic_fetch_sub(&engine.changes, 1);
 		control_call(op_nothing, 0, 0, 0, false);
 		atomic_fetch_add(&engine.changes, 1);

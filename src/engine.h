@@ -61,6 +61,7 @@ struct engine {
 	bool counts;	 /* local is what blocks and frames have, not a bound */
 	bool hold;	 /* nothing may leave local memory (a fork is prepared) */
 	_Atomic bool forking; /* all of this stands still until the fork is done, see fault.c */
+	_Atomic bool discarding; /* pages of files are let go of by address: see mapped_discard */
 	bool flagging;	 /* regions are being marked as not to be inherited */
 	bool forked;	 /* pages may be shared with a child, or were with a parent */
 	_Atomic bool keeps;	     /* some memory had to be kept, once */

@@ -84,11 +84,19 @@ static int dax_forked(struct emf_backend *be, const int *fds)
 	return 1;
 }
 
+static void dax_forget(struct emf_backend *be)
+{
+	struct dax *d = (struct dax *)be;
+
+	syscall(SYS_munmap, d->b.base, (size_t)d->b.be.size);
+}
+
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = bytes_queue_open,
 	.close = dax_close,
 	.descriptors = dax_descriptors,
 	.forked = dax_forked,
+	.forget = dax_forget,
 };
 
 /* Of a device: its size, from sysfs. */

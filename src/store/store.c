@@ -592,6 +592,9 @@ void store_forget(struct store *st)
 {
 	if (st->crypt)
 		crypt_forget(st->crypt);
+	for (unsigned i = 0; i < st->nleaves; i++)
+		if (st->leaf[i] && st->leaf[i]->ops->forget)
+			st->leaf[i]->ops->forget(st->leaf[i]);
 	*st = (struct store){ 0 };
 }
 
