@@ -76,7 +76,7 @@ bool fork_inherited(void)
 /* One step of a block towards where a child can take it over. What is in a file it can map. */
 static bool rest(struct block *b, bool share)
 {
-	block_drop_clusters(b);
+	block_clear_clusters(b);
 	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;

@@ -870,7 +870,8 @@ static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 		for (long i = 0; i < n; i++) {
 			out->bytes += found[i].end - found[i].start;
 			out->last = found[i].end - K_PAGE;
-			out->protected |= !(found[i].categories & PAGE_IS_WRITTEN);
+			if (!(found[i].categories & PAGE_IS_WRITTEN))
+				out->protected += found[i].end - found[i].start;
 			out->split |= !(found[i].categories & PAGE_IS_HUGE);
 		}
 		arg.start = arg.walk_end;
@@ -894,7 +895,7 @@ static int presence_read(int fd, void *addr, size_t len, struct presence *out)
 			if (entry[i] >> 62) { /* bit 63 present, 62 swapped */
 				out->bytes += K_PAGE;
 				out->last = (page + i) * K_PAGE;
-				out->protected |= entry[i] >> 57 & 1;
+				out->protected += entry[i] >> 57 & 1 ? K_PAGE : 0;
 			}
 		page += (size_t)got / 8;
 	}

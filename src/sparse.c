@@ -101,7 +101,7 @@ bool sparse_wants(struct block *b, uintptr_t addr)
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source || b->whole ||
 	    !block_is_full(b) || !is_readable(b, cluster))
 		return false;
-	if ((unsigned)__builtin_popcount(b->clusters) >= BLOCK_CLUSTERS / 4 * 3)
+	if (block_cluster_count(b) >= BLOCK_CLUSTERS / 4 * 3)
 		return false;
 	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
 	if (follows(b, cluster)) {
@@ -123,11 +123,30 @@ bool sparse_over(void)
 	return engine.cluster_bytes > engine.limit / SHARE;
 }
 
-void sparse_drop(struct block *b)
+/* Some of what is in place is not accounted for any more: as a block it is. */
+static void pull_whole(struct block *b)
 {
-	atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_cluster_bytes(b));
-	if (!block_drop_clusters(b) && b->state == FAR && !b->list)
-		list_append(&engine.pulls, b);
+	if (b->state != FAR || (b->list && b->list != &engine.sparse))
+		return;
+	list_remove(b);
+	list_append(&engine.pulls, b);
+}
+
+bool sparse_drop(struct block *b)
+{
+	uint64_t had = block_cluster_bytes(b);
+	bool dropped = block_drop_clusters(b);
+
+	atomic_fetch_add(&engine.stats->dropped_clean_bytes, had - block_cluster_bytes(b));
+	if (!dropped && b->whole)
+		pull_whole(b);
+	return dropped || b->whole;
+}
+
+void sparse_moved(struct block *b)
+{
+	if (b->clusters && !block_check_clusters(b))
+		pull_whole(b);
 }
 
 bool sparse_evict(void)
@@ -136,11 +155,9 @@ bool sparse_evict(void)
 
 	for (unsigned n = 0; (b = engine.sparse.head) && n < SPARED; n++) {
 		list_remove(b);
-		if (!thrash_spares(b)) {
-			sparse_drop(b);
-			return true;
-		}
 		list_append(&engine.sparse, b);
+		if (!thrash_spares(b))
+			return sparse_drop(b);
 	}
 	return false;
 }

@@ -681,6 +681,8 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 		if (is_frame(at) ? there[i] : !is_zapped(page_at(page)->flags)) {
 			out->bytes += K_PAGE;
 			out->last = page;
+			if (!is_frame(at) && page_at(page)->flags & P_PROTECTED)
+				out->protected += K_PAGE;
 		}
 	}
 	return 0;
