@@ -24,7 +24,8 @@ PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
 
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
-	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev libnuma-dev
+	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev libnuma-dev \
+	libibverbs-dev librdmacm-dev libseccomp-dev
 CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
@@ -35,7 +36,7 @@ DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 all: packages
 	$(MAKE) outputs
 .PHONY: outputs
-outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(PROVIDERS) $(CODECS) $(BUILD)/man/emfatier.conf.5
+outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(BUILD)/emfatierd $(PROVIDERS) $(CODECS) $(BUILD)/man/emfatier.conf.5
 
 include tests/packages.mk
 
@@ -84,8 +85,15 @@ tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.
 $(BUILD)/emfatier: $(call tool_obj,emfatier) $(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) \
 		$(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
-$(BUILD)/tierstat: $(call tool_obj,tierstat) $(BUILD)/librt_emf.a
+COMMON_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/common/*.c))
+$(BUILD)/tierstat: $(call tool_obj,tierstat) $(COMMON_OBJ) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-Bstatic -lncursesw -ltinfo -Wl,-Bdynamic -Wl,-z,now -pthread -ldl
+
+# The memory server: what it lends and to whom is apart from the wire, for tests and the NBD plugin.
+LEND_OBJ := $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/pool tools/emfatierd/lease tools/emfatierd/session \
+	src/provider/rdma/wire src/provider/rdma/auth)
+$(BUILD)/emfatierd: $(sort $(call tool_obj,emfatierd) $(LEND_OBJ)) $(COMMON_OBJ) $(BUILD)/librt_emf.a
+	$(CC) -o $@ $^ -Wl,-z,now -Wl,-z,relro -lrdmacm -libverbs -lseccomp -lcrypto -pthread -ldl
 
 # The settings in the man page are those of the table of keys.
 $(BUILD)/man/settings: $(BUILD)/obj/tools/man/settings.o $(BUILD)/librt_emf.a
@@ -99,7 +107,11 @@ $(BUILD)/man/emfatier.conf.5: tools/man/emfatier.conf.5.in $(BUILD)/man/settings
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
-	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka -pthread -ldl -lm
+	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka $(UNIT_LIBS) -pthread -ldl -lm
+$(BUILD)/obj/tests/unit/test_lend.o: ALL_CFLAGS += -Itools
+$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_EXTRA = $(LEND_OBJ)
+$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_LIBS = -lcrypto
+$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: $(LEND_OBJ)
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
 
