@@ -31,8 +31,9 @@ LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
 BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
+FUZZ_PACKAGES = $(PACKAGES) clang-14 libclang-rt-14-dev
 
-.PHONY: all check check-long debug demo bench install deb clean lint packages
+.PHONY: all check check-long fuzz debug demo bench install deb clean lint packages
 all: packages
 	$(MAKE) outputs
 .PHONY: outputs
@@ -147,6 +148,20 @@ $(BUILD)/bench/%: bench/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -Wall -Wextra -Wshadow -Werror -O2 -g -pthread -MMD -MP $< -o $@
 
+# Clang's: the fuzzer, and the sanitizers that tell it of more than crashes.
+FUZZ_CFLAGS = -std=gnu11 -g -O1 -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	-Iinclude -Isrc -Itools
+LEND_SRC = $(patsubst $(BUILD)/obj/%.o,%.c,$(LEND_OBJ))
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(LEND_SRC) $(wildcard tools/emfatierd/*.h src/provider/rdma/*.h)
+	@mkdir -p $(@D)
+	clang-14 $(FUZZ_CFLAGS) $< $(LEND_SRC) -o $@ -lcrypto
+
+# FUZZ_SECONDS each.
+FUZZ_SECONDS ?= 600
+fuzz: packages-fuzz
+	$(MAKE) outputs
+	FUZZ_SECONDS=$(FUZZ_SECONDS) BUILD=$(BUILD) tests/cli/fuzz.sh
+
 check: packages-check
 	$(MAKE) outputs $(UNIT) $(PROGS) $(BUILD)/bench/policysim
 	tests/run.sh $(BUILD)
@@ -187,9 +202,9 @@ MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-ctl:emfatie
 install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/emfatier/providers \
 		$(DESTDIR)$(PREFIX)/include $(SHARE)/emfatier/policies $(SHARE)/emfatier/grafana \
-		$(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/doc/emfatier/examples \
+		$(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/man/man8 $(SHARE)/doc/emfatier/examples \
 		$(DESTDIR)$(PKGCONFIGDIR) $(DESTDIR)$(UNITDIR) $(DESTDIR)$(COMPLETIONDIR)
-	install -m 755 $(BUILD)/emfatier $(BUILD)/tierstat $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BUILD)/emfatier $(BUILD)/tierstat $(BUILD)/emfatierd $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BUILD)/libemfatier.so $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/providers/*.so $(DESTDIR)$(PREFIX)/lib/emfatier/providers
 	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include
@@ -198,12 +213,13 @@ install: all
 	install -m 644 tools/man/*.1 $(SHARE)/man/man1
 	for a in $(MAN_ALIASES); do echo ".so man1/$${a#*:}.1" >$(SHARE)/man/man1/$${a%:*}.1; done
 	install -m 644 $(BUILD)/man/emfatier.conf.5 $(SHARE)/man/man5
+	install -m 644 tools/man/*.8 $(SHARE)/man/man8
 	install -m 644 tools/completion/* $(DESTDIR)$(COMPLETIONDIR)
 	install -m 755 tools/examples/*.sh $(SHARE)/doc/emfatier/examples
 	install -m 644 README.md $(SHARE)/doc/emfatier
 	install -m 644 tools/examples/*.yaml tools/examples/*.service $(SHARE)/doc/emfatier/examples
 	$(filled) tools/emfatier.pc.in >$(DESTDIR)$(PKGCONFIGDIR)/emfatier.pc
-	$(filled) tools/systemd/emfatier-prom.service.in >$(DESTDIR)$(UNITDIR)/emfatier-prom.service
+	for u in emfatier-prom emfatierd; do $(filled) tools/systemd/$$u.service.in >$(DESTDIR)$(UNITDIR)/$$u.service; done
 	install -D -m 644 tools/60-emfatier.rules $(DESTDIR)$(UDEVDIR)/60-emfatier.rules
 	install -D -m 644 tools/emfatier.sysusers $(DESTDIR)$(SYSUSERSDIR)/emfatier.conf
 

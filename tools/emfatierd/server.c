@@ -536,14 +536,10 @@ static void print_metrics(void *desk, FILE *f)
 static int listen_at(const struct options *o, unsigned i, char *err, size_t errlen)
 {
 	struct rdma_cm_id **id = &server.listener[i];
-	int yes = 1;
 
 	if (rdma_create_id(server.events, id, NULL, RDMA_PS_TCP))
 		return fail(err, errlen, "rdma_create_id", "");
 	server.nlisteners = i + 1;
-	/* "::" is that, and not IPv4, too: what else is meant is said. */
-	if (o->listen[i]->ai_family == AF_INET6)
-		(void)rdma_set_option(*id, RDMA_OPTION_ID, RDMA_OPTION_ID_AFONLY, &yes, sizeof(yes));
 	if (rdma_bind_addr(*id, o->listen[i]->ai_addr) || rdma_listen(*id, BACKLOG))
 		return fail(err, errlen, "--listen ", o->listen_text[i]);
 	return 0;
