@@ -13,6 +13,7 @@ ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Werror -fPIC -fvisi
 	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc $(CFLAGS)
 # What runs in somebody else's process brings no shared object of its own but libc.
 STATIC_LIBS = -Wl,-Bstatic -linih -Wl,-Bdynamic
+STATIC_CRYPTO = -Wl,-Bstatic -lcrypto -Wl,-Bdynamic -Wl,--exclude-libs,ALL -ldl
 
 RT_SRC := $(wildcard src/*.c src/store/*.c src/policy/*.c)
 RT_OBJ := $(RT_SRC:%.c=$(BUILD)/obj/%.o)
@@ -68,12 +69,17 @@ $(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/l
 $(BUILD)/providers/file.so: PROVIDER_LIBS = -luring
 $(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
 $(BUILD)/providers/numa.so: PROVIDER_LIBS = -lnuma
+# With a private copy of libcrypto's HMAC; librdmacm is loaded by cm.c.
+RDMA_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/provider/rdma/*.c))
+$(BUILD)/providers/rdma.so: PROVIDER_LIBS = $(RDMA_OBJ) -libverbs $(STATIC_CRYPTO) -Wl,-z,nodelete -Wl,-Bsymbolic \
+	-Wl,--gc-sections
+$(BUILD)/providers/rdma.so: $(RDMA_OBJ)
 $(BUILD)/providers/%.so: $(BUILD)/obj/src/provider/%.o
 	@mkdir -p $(@D)
 	$(CC) -shared -o $@ $< -Wl,-z,now -Wl,-z,relro -Wl,--no-undefined $(PROVIDER_LIBS) -pthread
 
 # A private copy of libcrypto, all of it hidden: the program may use its own.
-$(BUILD)/providers/link-crypt.so: CODEC_LIBS = -Wl,-Bstatic -lcrypto -Wl,-Bdynamic -Wl,--exclude-libs,ALL -ldl
+$(BUILD)/providers/link-crypt.so: CODEC_LIBS = $(STATIC_CRYPTO)
 $(BUILD)/providers/link-parity.so: CODEC_LIBS = -lisal
 $(BUILD)/providers/link-%.so: $(BUILD)/obj/src/codec/%.o
 	@mkdir -p $(@D)
@@ -186,7 +192,7 @@ bench: packages-bench
 	node bench/bench.mjs --build $(BUILD) $(BENCH)
 
 lint:
-	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] include/*.h preload/*.[ch])
+	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] include/*.h preload/*.[ch])
 	cppcheck -q --error-exitcode=1 --enable=warning,portability --inline-suppr -Iinclude -Isrc src preload tools
 
 VERSION = 0.1.0

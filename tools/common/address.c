@@ -7,7 +7,8 @@
 
 struct addrinfo *address_find(const char *text, const char *port, int flags, const char **why)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | flags }, *found;
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | flags },
+			*found;
 	char host[256], *colon, *name = host;
 	size_t n;
 	int rc;
@@ -39,13 +40,15 @@ struct addrinfo *address_find(const char *text, const char *port, int flags, con
 bool address_is_loopback(const struct sockaddr *at)
 {
 	if (at->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *)(const void *)at)->sin_addr.s_addr) >> 24 ==
+		return ntohl(((const struct sockaddr_in *)(const void *)at)->sin_addr.s_addr) >>
+			   24 ==
 		       127;
 	if (at->sa_family == AF_INET6) {
 		const struct in6_addr *a =
-			&((const struct sockaddr_in6 *)(const void *)at)->sin6_addr;
+		    &((const struct sockaddr_in6 *)(const void *)at)->sin6_addr;
 
-		return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+		return IN6_IS_ADDR_LOOPBACK(a) ||
+		       (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
 	}
 	return false;
 }

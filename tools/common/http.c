@@ -108,8 +108,8 @@ static enum MHD_Result handle(void *cls, struct MHD_Connection *c, const char *u
 		      MHD_RESPMEM_MUST_FREE);
 }
 
-int http_open(const struct sockaddr *at, const char *who, void (*page)(void *arg, FILE *f), void *arg,
-	      bool thread)
+int http_open(const struct sockaddr *at, const char *who, void (*page)(void *arg, FILE *f),
+	      void *arg, bool thread)
 {
 	unsigned flags = thread ? MHD_USE_INTERNAL_POLLING_THREAD : MHD_USE_EPOLL;
 
@@ -119,8 +119,8 @@ int http_open(const struct sockaddr *at, const char *who, void (*page)(void *arg
 	http.page = page;
 	http.arg = arg;
 	http.daemon = http.start(flags, 0, NULL, NULL, handle, NULL, MHD_OPTION_SOCK_ADDR, at,
-				 MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_CONNECTION_LIMIT, 32u,
-				 MHD_OPTION_END);
+				 MHD_OPTION_CONNECTION_TIMEOUT, 10u, MHD_OPTION_CONNECTION_LIMIT,
+				 32u, MHD_OPTION_END);
 	return http.daemon ? 0 : errno ? -errno : -EIO;
 }
 

@@ -15,8 +15,8 @@ bool http_load(const char **why);
  * which `page` runs then; else whenever http_work is called: http_fd can be polled for that.
  * 0, or -errno.
  */
-int http_open(const struct sockaddr *at, const char *who, void (*page)(void *arg, FILE *f), void *arg,
-	      bool thread);
+int http_open(const struct sockaddr *at, const char *who, void (*page)(void *arg, FILE *f),
+	      void *arg, bool thread);
 int http_fd(void);
 void http_work(void);
 void http_close(void);

@@ -39,9 +39,9 @@ struct leases {
 	struct pool *pool;
 	struct tenant *tenant;
 	uint32_t ntenants;
-	uint32_t most;	  /* at once */
-	uint64_t lasts;	  /* ns */
-	bool draining;	  /* no new ones */
+	uint32_t most;	/* at once */
+	uint64_t lasts; /* ns */
+	bool draining;	/* no new ones */
 	uint32_t count;
 	struct lease *first;
 	uint64_t made, expired; /* since the start */

@@ -42,7 +42,8 @@ void metrics_print(const struct desk *d, FILE *f)
 	const struct leases *ls = &d->leases;
 	const struct pool *p = ls->pool;
 
-	one(f, "size_bytes", "gauge", "Memory that can be leased in all.", p->nslabs * p->slab_bytes);
+	one(f, "size_bytes", "gauge", "Memory that can be leased in all.",
+	    p->nslabs * p->slab_bytes);
 	one(f, "clean_bytes", "gauge", "Memory that is free and zero.", p->clean * p->slab_bytes);
 	one(f, "dirty_bytes", "gauge", "Memory that was given back and is to be zeroed.",
 	    p->dirty * p->slab_bytes);

@@ -20,21 +20,21 @@
 #define METRICS_PORT "9465"
 
 static const char help[] =
-	"usage: emfatierd --size SIZE [OPTION]...\n"
-	"Lends memory of this machine to emfatier on others (store rdma://HOST).\n"
-	"\n"
-	"  --listen ADDR[:PORT]   where; may be repeated (127.0.0.1:" PORT ")\n"
-	"  --size SIZE            how much memory\n"
-	"  --node N               of this NUMA node\n"
-	"  --dax DEVICE           of this DAX device, all of it without --size\n"
-	"  --secret-file FILE     its first line is the secret that clients must know\n"
-	"  --tenant NAME=SIZE[,FILE]  may lease so much; FILE: a secret of its own\n"
-	"  --lease TIME           that a client which is gone keeps its memory (15s)\n"
-	"  --drain TIME           that SIGTERM waits for leases to end (30s)\n"
-	"  --metrics [ADDR:]PORT  serve /metrics for Prometheus\n"
-	"  --user NAME            to run as when started by root (nobody)\n"
-	"  -h, --help             this\n"
-	"  --version\n";
+    "usage: emfatierd --size SIZE [OPTION]...\n"
+    "Lends memory of this machine to emfatier on others (store rdma://HOST).\n"
+    "\n"
+    "  --listen ADDR[:PORT]   where; may be repeated (127.0.0.1:" PORT ")\n"
+    "  --size SIZE            how much memory\n"
+    "  --node N               of this NUMA node\n"
+    "  --dax DEVICE           of this DAX device, all of it without --size\n"
+    "  --secret-file FILE     its first line is the secret that clients must know\n"
+    "  --tenant NAME=SIZE[,FILE]  may lease so much; FILE: a secret of its own\n"
+    "  --lease TIME           that a client which is gone keeps its memory (15s)\n"
+    "  --drain TIME           that SIGTERM waits for leases to end (30s)\n"
+    "  --metrics [ADDR:]PORT  serve /metrics for Prometheus\n"
+    "  --user NAME            to run as when started by root (nobody)\n"
+    "  -h, --help             this\n"
+    "  --version\n";
 
 /* The text of a wrong value is not a secret: secrets are in files. */
 static int wrong(const char *option, const char *value, const char *why)
@@ -50,7 +50,8 @@ static int add_listen(struct options *o, const char *text)
 		return wrong("--listen", text, "is one too many");
 	o->listen[o->nlisten] = address_find(text, PORT, AI_NUMERICHOST | AI_NUMERICSERV, &why);
 	if (!o->listen[o->nlisten])
-		return wrong("--listen", text, "write an ADDRESS:PORT in numbers, as 10.0.0.1:" PORT);
+		return wrong("--listen", text,
+			     "write an ADDRESS:PORT in numbers, as 10.0.0.1:" PORT);
 	o->listen_text[o->nlisten++] = text;
 	return -1;
 }
@@ -149,7 +150,8 @@ static int take(struct options *o, int option, char *value, struct secret *share
 		fputs(help, stdout);
 		return 0;
 	default:
-		return say(EXIT_USAGE, "unknown option, or one without its value (emfatierd --help)");
+		return say(EXIT_USAGE,
+			   "unknown option, or one without its value (emfatierd --help)");
 	}
 }
 
@@ -165,7 +167,8 @@ static int check(struct options *o, const struct secret *shared)
 	if (!o->nlisten && add_listen(o, "127.0.0.1:" PORT) >= 0)
 		return EXIT_USAGE;
 	if (!o->ntenants)
-		o->tenant[o->ntenants++] = (struct tenant){ .name = "default", .quota = UINT64_MAX };
+		o->tenant[o->ntenants++] =
+		    (struct tenant){ .name = "default", .quota = UINT64_MAX };
 	for (uint32_t i = 0; i < o->ntenants; i++) {
 		if (!o->tenant[i].secret.length)
 			o->tenant[i].secret = *shared;

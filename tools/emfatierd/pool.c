@@ -20,8 +20,8 @@
 #endif
 
 #define HUGE (2ull << 20)
-#define STEP (4ull << 20)   /* cleaned at once */
-#define GOOD_COUNT 1024u    /* slabs: fine enough for quotas, few enough for their tables */
+#define STEP (4ull << 20) /* cleaned at once */
+#define GOOD_COUNT 1024u  /* slabs: fine enough for quotas, few enough for their tables */
 #define MOST_NODES 1024
 
 static int refuse(char *err, size_t errlen, int rc, const char *why)
@@ -42,8 +42,8 @@ static uint64_t spare_memory(int node)
 		 node < 0 ? "/proc/meminfo" : "/sys/devices/system/node/node%d/meminfo", node);
 	f = fopen(path, "re");
 	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, node < 0 ? "MemAvailable: %llu" : "Node %*d MemFree: %llu", &kib) ==
-		    1)
+		if (sscanf(line, node < 0 ? "MemAvailable: %llu" : "Node %*d MemFree: %llu",
+			   &kib) == 1)
 			spare = (uint64_t)kib << 10;
 	if (f)
 		fclose(f);
@@ -76,10 +76,9 @@ static int map_memory(struct pool *p, int node, bool huge)
 	/* Aligned to a huge page: what is mapped beyond is cut off again. */
 	uint64_t size = p->mapped, extra = huge ? 0 : HUGE, before;
 	int rc = 0;
-	unsigned char *at = mmap(NULL, (size_t)(size + extra), PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS |
-				     (huge ? MAP_HUGETLB | 21 << MAP_HUGE_SHIFT : 0),
-				 -1, 0);
+	unsigned char *at = mmap(
+	    NULL, (size_t)(size + extra), PROT_READ | PROT_WRITE,
+	    MAP_PRIVATE | MAP_ANONYMOUS | (huge ? MAP_HUGETLB | 21 << MAP_HUGE_SHIFT : 0), -1, 0);
 
 	if (at == MAP_FAILED)
 		return -errno;

@@ -96,7 +96,7 @@ static int map_slab(struct session *s, uint32_t slab, struct wire_slab *out)
 	if (!c->slab_mr[slab])
 		c->slab_mr[slab] = ibv_reg_mr(c->pd, at, (size_t)p->slab_bytes,
 					      IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_READ |
-						      IBV_ACCESS_REMOTE_WRITE);
+						  IBV_ACCESS_REMOTE_WRITE);
 	if (!c->slab_mr[slab])
 		return -errno;
 	*out = (struct wire_slab){ .address = (uintptr_t)at, .rkey = c->slab_mr[slab]->rkey };
@@ -112,9 +112,10 @@ static int post_receive(struct connection *c, unsigned i)
 		.length = WIRE_BYTES,
 		.lkey = c->message_mr->lkey,
 	};
-	struct ibv_recv_wr wr = {
-		.wr_id = (uint64_t)i << 8 | WR_RECEIVE, .sg_list = &sge, .num_sge = 1
-	}, *bad;
+	struct ibv_recv_wr wr = { .wr_id = (uint64_t)i << 8 | WR_RECEIVE,
+				  .sg_list = &sge,
+				  .num_sge = 1 },
+			   *bad;
 
 	return -ibv_post_recv(c->id->qp, &wr, &bad);
 }
@@ -122,9 +123,9 @@ static int post_receive(struct connection *c, unsigned i)
 static int post_send(struct connection *c, const struct wire_message *m)
 {
 	uint8_t *at = c->message + (RECEIVES + c->next_send) * WIRE_BYTES;
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)at, .length = WIRE_BYTES, .lkey = c->message_mr->lkey
-	};
+	struct ibv_sge sge = { .addr = (uintptr_t)at,
+			       .length = WIRE_BYTES,
+			       .lkey = c->message_mr->lkey };
 	struct ibv_send_wr wr = {
 		.wr_id = WR_SEND,
 		.sg_list = &sge,
@@ -188,7 +189,9 @@ static int make_queue_pair(struct connection *c)
 {
 	struct ibv_qp_init_attr attr = {
 		.qp_type = IBV_QPT_RC,
-		.cap = { .max_send_wr = SENDS + 1, .max_recv_wr = RECEIVES, .max_send_sge = 1,
+		.cap = { .max_send_wr = SENDS + 1,
+			 .max_recv_wr = RECEIVES,
+			 .max_send_sge = 1,
 			 .max_recv_sge = 1 },
 	};
 
@@ -206,8 +209,8 @@ static int make_queue_pair(struct connection *c)
 	if (!c->message)
 		return -ENOMEM;
 	/* What the card may write into is this side's only: no key of it is told to anybody. */
-	c->message_mr = ibv_reg_mr(c->pd, c->message, (RECEIVES + SENDS) * WIRE_BYTES,
-				   IBV_ACCESS_LOCAL_WRITE);
+	c->message_mr =
+	    ibv_reg_mr(c->pd, c->message, (RECEIVES + SENDS) * WIRE_BYTES, IBV_ACCESS_LOCAL_WRITE);
 	return c->message_mr ? 0 : -errno;
 }
 
@@ -224,9 +227,9 @@ static int accept_connection(struct connection *c, const struct rdma_conn_param 
 		return rc;
 	/* As many reads at once as it likes, and the card can. */
 	if (!ibv_query_device(c->id->verbs, &attr))
-		param.responder_resources =
-			asked->initiator_depth < attr.max_qp_rd_atom ? asked->initiator_depth
-								     : (uint8_t)attr.max_qp_rd_atom;
+		param.responder_resources = asked->initiator_depth < attr.max_qp_rd_atom
+						? asked->initiator_depth
+						: (uint8_t)attr.max_qp_rd_atom;
 	(void)rdma_set_option(c->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
 			      sizeof(timeout));
 	return rdma_accept(c->id, &param) ? -errno : 0;
@@ -296,8 +299,8 @@ static void tell_denied(struct connection *c, uint64_t now)
 		return;
 	server.told_denied = now;
 	if (peer->sa_family == AF_INET)
-		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, text,
-			  sizeof(text));
+		inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)peer)->sin_addr,
+			  text, sizeof(text));
 	else if (peer->sa_family == AF_INET6)
 		inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr,
 			  text, sizeof(text));
@@ -550,7 +553,8 @@ static int open_events(void)
 	sigset_t signals;
 
 	server.events = rdma_create_event_channel();
-	/* All devices now: librdmacm would open them when it first meets them, which is too late. */
+	/* All devices now: librdmacm would open them when it first meets them, which is too late.
+	 */
 	if (server.events)
 		server.devices = rdma_get_devices(NULL);
 	if (!server.devices || fcntl(server.events->fd, F_SETFL, O_NONBLOCK))

@@ -9,8 +9,8 @@
  *   PROVE   tenant, MAC          ->
  *                                <-   WELCOME status, MAC, state of the server
  *   LEASE   key, bytes           ->                                   once a connection
- *                                <-   LEASED status, bytes, bytes of a slab, fresh?, how long it lasts
- *   MAP     first slab           ->                                   as often as needed
+ *                                <-   LEASED status, bytes, bytes of a slab, fresh?, how long it
+ * lasts MAP     first slab           ->                                   as often as needed
  *                                <-   MAPPED status, up to WIRE_SLABS addresses with remote keys
  *   ASK                          ->                                   at any time
  *                                <-   STATE status, state of the server
@@ -18,9 +18,9 @@
  *                                <-   RELEASED status: all connections of the lease end
  *
  * Each MAC is over both nonces and the tenant (auth.h). A lease is named by a key that the client
- * makes up: who comes with a known one shares that lease, which is how more queues, other paths, and
- * connections that are made anew find the same memory; a lease that is not known (any more) is made
- * afresh, and LEASED says so.
+ * makes up: who comes with a known one shares that lease, which is how more queues, other paths,
+ * and connections that are made anew find the same memory; a lease that is not known (any more) is
+ * made afresh, and LEASED says so.
  *
  * Pure functions. Decoding takes nothing on trust: what is not exactly a message that could have
  * been encoded here is -EPROTO, and *out is not touched.
@@ -75,7 +75,7 @@ enum wire_status {
 struct wire_state {
 	bool draining;
 	uint32_t clients, leases;
-	uint32_t load; /* leased, in thousandths of all */
+	uint32_t load;		  /* leased, in thousandths of all */
 	uint64_t size, available; /* bytes: of all; that this tenant could lease now */
 };
 
