@@ -122,6 +122,11 @@ $(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: $(LEND_OBJ)
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
 
+# In the lab only.
+$(BUILD)/tests/vm/speed: $(BUILD)/obj/tests/vm/speed.o
+	@mkdir -p $(@D)
+	$(CC) -o $@ $< -lcmocka -ldl
+
 # The simulator of policies: src/policy as it is, without pages. Its core is tested by test_policy.
 POLICYSIM_CORE := $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out %/main.c,$(wildcard bench/policysim/*.c)))
 $(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) $(BUILD)/librt_emf.a

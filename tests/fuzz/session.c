@@ -103,8 +103,10 @@ static void check_clean(void)
 			MUST(!memcmp(pool_address(&pool, i), zero, sizeof(zero)));
 }
 
-static void close_session(unsigned i)
+static void close_session(unsigned i, bool disconnected)
 {
+	if (open_[i] && disconnected)
+		session_disconnected(&session[i]);
 	if (open_[i])
 		session_close(&session[i], now);
 	open_[i] = false;
@@ -123,6 +125,7 @@ static void make(struct wire_message *m, const struct session *s)
 	case WIRE_LEASE:
 		m->lease.key[0] = (uint8_t)(next() % 3);
 		m->lease.bytes = next() * (pool.slab_bytes / 2);
+		m->lease.hold = next() & 1;
 		break;
 	case WIRE_MAP:
 		m->map.first = next() % (SLABS + 2);
@@ -130,6 +133,14 @@ static void make(struct wire_message *m, const struct session *s)
 	default:
 		break;
 	}
+}
+
+/* As the server does. */
+static void close_ended(void)
+{
+	for (unsigned k = 0; k < SESSIONS; k++)
+		if (open_[k] && session[k].lease && session[k].lease->ended)
+			close_session(k, false);
 }
 
 static void send_message(unsigned i)
@@ -164,11 +175,8 @@ static void send_message(unsigned i)
 	}
 	check();
 	if (v != SESSION_ANSWER)
-		close_session(i);
-	/* As the server does: who has a lease that has ended is closed. */
-	for (unsigned k = 0; k < SESSIONS; k++)
-		if (open_[k] && session[k].lease && session[k].lease->ended)
-			close_session(k);
+		close_session(i, false);
+	close_ended();
 }
 
 static void set_up(void)
@@ -206,7 +214,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		}
 		switch (step / SESSIONS % 8) {
 		case 0:
-			close_session(i);
+			close_session(i, next() & 1);
+			close_ended();
 			break;
 		case 1:
 			now += 50u * next();
@@ -221,7 +230,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		check();
 	}
 	for (unsigned i = 0; i < SESSIONS; i++)
-		close_session(i);
+		close_session(i, false);
 	leases_close(&desk.leases);
 	check();
 	/* Cleaning is slow beside the rest: what is dirty from this input is what the next one gets. */

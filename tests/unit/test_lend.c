@@ -445,6 +445,33 @@ static void sessions_lease(void **unused)
 	assert_int_equal(tenant[0].used, 0);
 }
 
+/* The connection that holds a lease takes it along, when its client ends it; the others do not. */
+static void holders_take_it_along(void **unused)
+{
+	struct wire_message m = { .type = WIRE_LEASE, .lease = { .bytes = SLAB, .hold = true } }, out;
+	struct session holder, other;
+
+	(void)unused;
+	welcome(&other, "alice", NULL);
+	assert_int_equal(lease(&other, m.lease.key, SLAB).status, WIRE_OK);
+	welcome(&holder, "alice", NULL);
+	session_disconnected(&holder); /* it has none yet */
+	assert_int_equal(say(&holder, &m, &out), SESSION_ANSWER);
+	assert_int_equal(out.status, WIRE_OK);
+	session_disconnected(&other);
+	assert_false(holder.lease->ended);
+	/* lost, not ended: it may come back */
+	session_close(&holder, 0);
+	assert_false(other.lease->ended);
+	welcome(&holder, "alice", NULL);
+	assert_int_equal(say(&holder, &m, &out), SESSION_ANSWER);
+	session_disconnected(&holder);
+	assert_true(other.lease->ended);
+	session_close(&holder, 0);
+	session_close(&other, 0);
+	assert_int_equal(tenant[0].used, 0);
+}
+
 static void clients_have_a_limit(void **unused)
 {
 	struct wire_message out;
@@ -487,7 +514,7 @@ int main(void)
 		TEST(slabs_are_zero), cmocka_unit_test(pool_refuses),
 		TEST(leases_are_shared_by_key), TEST(leases_have_limits), TEST(leases_end),
 		TEST(leases_drain), TEST(proof_is_needed), TEST(old_proofs_do_not_count), TEST(order),
-		TEST(sessions_lease), TEST(clients_have_a_limit), TEST(malformed),
+		TEST(sessions_lease), TEST(holders_take_it_along), TEST(clients_have_a_limit), TEST(malformed),
 	};
 
 	return cmocka_run_group_tests_name("lend", tests, NULL, NULL);

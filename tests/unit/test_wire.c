@@ -45,6 +45,7 @@ static struct wire_message sample(enum wire_type type)
 	case WIRE_LEASE:
 		memset(m.lease.key, 7, WIRE_KEY);
 		m.lease.bytes = INT64_MAX;
+		m.lease.hold = true;
 		break;
 	case WIRE_LEASED:
 		m.lease.bytes = WIRE_MAX_SLABS * WIRE_MIN_SLAB;
@@ -148,6 +149,7 @@ static void strict(void **unused)
 	refused(WIRE_PROVE, HEAD + 3, '"');
 	/* lengths and counters */
 	refused(WIRE_LEASE, HEAD + WIRE_KEY + 7, 0x80);
+	refused(WIRE_LEASE, HEAD + WIRE_KEY + 8, 2);
 	refused(WIRE_LEASED, HEAD + 0, 1);	/* not whole slabs */
 	refused(WIRE_LEASED, HEAD + 5, 1);	/* too many */
 	refused(WIRE_LEASED, HEAD + 8 + 1, 1);	/* a slab is a power of two */

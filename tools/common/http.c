@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ static struct {
 				    void *apc_cls, MHD_AccessHandlerCallback dh, void *dh_cls, ...);
 	void (*stop)(struct MHD_Daemon *daemon);
 	enum MHD_Result (*run)(struct MHD_Daemon *daemon);
+	enum MHD_Result (*timeout)(struct MHD_Daemon *daemon, MHD_UNSIGNED_LONG_LONG *ms);
 	const union MHD_DaemonInfo *(*info)(struct MHD_Daemon *daemon, enum MHD_DaemonInfoType what,
 					    ...);
 	struct MHD_Response *(*response)(size_t size, void *data, enum MHD_ResponseMemoryMode mode);
@@ -33,6 +35,7 @@ bool http_load(const char **why)
 		{ "MHD_start_daemon", (void **)&http.start },
 		{ "MHD_stop_daemon", (void **)&http.stop },
 		{ "MHD_run", (void **)&http.run },
+		{ "MHD_get_timeout", (void **)&http.timeout },
 		{ "MHD_get_daemon_info", (void **)&http.info },
 		{ "MHD_create_response_from_buffer", (void **)&http.response },
 		{ "MHD_add_response_header", (void **)&http.header },
@@ -129,6 +132,15 @@ int http_fd(void)
 	const union MHD_DaemonInfo *info = http.info(http.daemon, MHD_DAEMON_INFO_EPOLL_FD);
 
 	return info ? info->epoll_fd : -1;
+}
+
+int http_timeout(void)
+{
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	if (http.timeout(http.daemon, &ms) != MHD_YES)
+		return -1;
+	return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
 void http_work(void)

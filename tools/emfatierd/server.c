@@ -79,6 +79,11 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* --- what a connection may reach --- */
 
 static int map_slab(struct session *s, uint32_t slab, struct wire_slab *out)
@@ -374,10 +379,13 @@ static void on_event(enum rdma_cm_event_type type, struct rdma_cm_id *id,
 	case RDMA_CM_EVENT_ESTABLISHED:
 		c->established = true;
 		break;
+	case RDMA_CM_EVENT_DISCONNECTED:
+		if (c)
+			session_disconnected(&c->session);
+		/* fall through */
 	case RDMA_CM_EVENT_CONNECT_ERROR:
 	case RDMA_CM_EVENT_UNREACHABLE:
 	case RDMA_CM_EVENT_REJECTED:
-	case RDMA_CM_EVENT_DISCONNECTED:
 	case RDMA_CM_EVENT_TIMEWAIT_EXIT:
 	case RDMA_CM_EVENT_DEVICE_REMOVAL:
 		if (c)
@@ -407,6 +415,14 @@ static void read_events(void)
 	}
 }
 
+/* The metrics' server may have something to do that its descriptor does not tell. */
+static uint64_t metrics_due(uint64_t now)
+{
+	int ms = server.metrics ? http_timeout() : -1;
+
+	return ms < 0 ? UINT64_MAX : now + (unsigned)ms * NS_PER_MS;
+}
+
 /* When there is something to do next. */
 static uint64_t watch_time(uint64_t now)
 {
@@ -415,8 +431,8 @@ static uint64_t watch_time(uint64_t now)
 	for (struct connection *c = server.first; c; c = c->next) {
 		if (c->deadline && now >= c->deadline)
 			c->gone = true;
-		if (c->deadline && c->deadline < next)
-			next = c->deadline;
+		if (c->deadline)
+			next = sooner(next, c->deadline);
 		if (!c->established || c->gone || c->last)
 			continue;
 		if (now >= c->keepalive_at) {
@@ -425,7 +441,7 @@ static uint64_t watch_time(uint64_t now)
 				c->gone = true;
 			c->keepalive_at = now + server.keepalive;
 		}
-		next = c->keepalive_at < next ? c->keepalive_at : next;
+		next = sooner(next, c->keepalive_at);
 	}
 	return next;
 }
@@ -482,16 +498,16 @@ int server_run(void)
 {
 	static struct pollfd fds[3 + MOST_CONNECTIONS];
 	struct leases *ls = &server.desk->leases;
-	uint64_t now = now_ns(), next, expiry;
+	uint64_t now = now_ns(), next;
 	bool busy = false;
 
 	for (; !is_drained(now) && !server.failed; now = now_ns()) {
 		next = watch_time(now);
 		sweep();
-		expiry = leases_work(ls, now);
-		next = expiry < next ? expiry : next;
-		if (server.drain_until && server.drain_until < next)
-			next = server.drain_until;
+		next = sooner(next, leases_work(ls, now));
+		next = sooner(next, metrics_due(now));
+		if (server.drain_until)
+			next = sooner(next, server.drain_until);
 		wait_for_something(fds, next, busy);
 		if (fds[0].revents)
 			read_signals(now_ns());

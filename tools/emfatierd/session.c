@@ -126,6 +126,7 @@ static enum session_verdict on_lease(struct session *s, const struct wire_messag
 	if (rc)
 		return SESSION_ANSWER;
 	s->state = SESSION_LEASED;
+	s->holds = m->lease.hold;
 	out->lease.bytes = s->lease->nslabs * ls->pool->slab_bytes;
 	out->lease.slab_bytes = ls->pool->slab_bytes;
 	out->lease.fresh = fresh;
@@ -187,6 +188,12 @@ enum session_verdict session_input(struct session *s, const void *data, size_t l
 	return SESSION_CLOSE;
 }
 
+void session_disconnected(struct session *s)
+{
+	if (s->holds)
+		lease_end(s->lease);
+}
+
 void session_close(struct session *s, uint64_t now)
 {
 	if (s->lease)
@@ -194,5 +201,6 @@ void session_close(struct session *s, uint64_t now)
 	if (!session_is_pending(s))
 		s->desk->clients--;
 	s->lease = NULL;
+	s->holds = false;
 	s->state = SESSION_HELLO;
 }

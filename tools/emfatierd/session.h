@@ -31,6 +31,7 @@ struct session {
 	uint8_t client_nonce[WIRE_NONCE], server_nonce[WIRE_NONCE];
 	struct tenant *tenant;
 	struct lease *lease;
+	bool holds; /* the lease: it ends when the client ends this connection */
 	/*
 	 * Lets the client reach a slab of its lease: 0 and where, or -errno. Of the owner of the
 	 * connection, on which alone it counts.
@@ -51,6 +52,11 @@ bool session_is_pending(const struct session *s);
 /* A message came. */
 enum session_verdict session_input(struct session *s, const void *data, size_t length,
 				   struct wire_message *out);
+/*
+ * The client has ended the connection, or its kernel has, as it does when a process ends. Not so
+ * when nothing is heard of it any more.
+ */
+void session_disconnected(struct session *s);
 /* The connection is gone, and what was mapped for it cannot be reached any more. */
 void session_close(struct session *s, uint64_t now);
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define LIBRARY "librdmacm.so.1"
+#define VERBS "libibverbs.so.1"
 
 struct cm cm;
 static pid_t loaded_by; /* 0: nobody yet */
@@ -41,34 +42,41 @@ static void *load_copy(const char *path)
 	return dl;
 }
 
-static bool find_all(void *dl)
-{
-	const struct {
-		const char *name;
-		void **to;
-	} functions[] = {
-		{ "rdma_create_event_channel", (void **)&cm.create_event_channel },
-		{ "rdma_destroy_event_channel", (void **)&cm.destroy_event_channel },
-		{ "rdma_create_id", (void **)&cm.create_id },
-		{ "rdma_destroy_id", (void **)&cm.destroy_id },
-		{ "rdma_resolve_addr", (void **)&cm.resolve_addr },
-		{ "rdma_resolve_route", (void **)&cm.resolve_route },
-		{ "rdma_create_qp", (void **)&cm.create_qp },
-		{ "rdma_destroy_qp", (void **)&cm.destroy_qp },
-		{ "rdma_connect", (void **)&cm.connect },
-		{ "rdma_disconnect", (void **)&cm.disconnect },
-		{ "rdma_get_cm_event", (void **)&cm.get_cm_event },
-		{ "rdma_ack_cm_event", (void **)&cm.ack_cm_event },
-		{ "rdma_set_option", (void **)&cm.set_option },
-	};
+struct function {
+	const char *name;
+	void **to;
+};
 
-	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
-		*functions[i].to = dlsym(dl, functions[i].name);
-		if (!*functions[i].to)
+static bool find(void *dl, const struct function *f, size_t n)
+{
+	for (size_t i = 0; dl && i < n; i++) {
+		*f[i].to = dlsym(dl, f[i].name);
+		if (!*f[i].to)
 			return false;
 	}
-	return true;
+	return dl;
 }
+
+static const struct function manager[] = {
+	{ "rdma_create_event_channel", (void **)&cm.create_event_channel },
+	{ "rdma_destroy_event_channel", (void **)&cm.destroy_event_channel },
+	{ "rdma_create_id", (void **)&cm.create_id },
+	{ "rdma_destroy_id", (void **)&cm.destroy_id },
+	{ "rdma_resolve_addr", (void **)&cm.resolve_addr },
+	{ "rdma_resolve_route", (void **)&cm.resolve_route },
+	{ "rdma_create_qp", (void **)&cm.create_qp },
+	{ "rdma_destroy_qp", (void **)&cm.destroy_qp },
+	{ "rdma_connect", (void **)&cm.connect },
+	{ "rdma_disconnect", (void **)&cm.disconnect },
+	{ "rdma_get_cm_event", (void **)&cm.get_cm_event },
+	{ "rdma_ack_cm_event", (void **)&cm.ack_cm_event },
+	{ "rdma_set_option", (void **)&cm.set_option },
+};
+
+static const struct function verbs[] = {
+	{ "ibv_reg_mr", (void **)&cm.reg_mr },
+	{ "ibv_dereg_mr", (void **)&cm.dereg_mr },
+};
 
 int cm_load(char *err, size_t errlen)
 {
@@ -81,8 +89,10 @@ int cm_load(char *err, size_t errlen)
 		dl = load_copy(where.dli_fname);
 	else
 		dl = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-	if (!dl || !find_all(dl)) {
-		snprintf(err, errlen, "cannot load %s (Debian: librdmacm1)", LIBRARY);
+	if (!find(dl, manager, sizeof(manager) / sizeof(manager[0])) ||
+	    !find(dlopen(VERBS, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE), verbs,
+		  sizeof(verbs) / sizeof(verbs[0]))) {
+		snprintf(err, errlen, "cannot load %s, %s (Debian: librdmacm1)", LIBRARY, VERBS);
 		return -ELIBACC;
 	}
 	loaded_by = getpid();

@@ -71,7 +71,7 @@ void path_stop(struct path *p)
 	if (p->id && p->id->qp)
 		cm.destroy_qp(p->id);
 	if (p->mr)
-		ibv_dereg_mr(p->mr);
+		cm.dereg_mr(p->mr);
 	if (p->cq)
 		ibv_destroy_cq(p->cq);
 	if (p->channel)
@@ -193,6 +193,7 @@ static void on_welcome(struct path *p, const struct wire_message *in)
 		return;
 	}
 	memcpy(m.lease.key, p->terms->key, WIRE_KEY);
+	m.lease.hold = p->control;
 	send_message(p, &m, PATH_LEASE);
 }
 
@@ -292,7 +293,7 @@ static int make_queue_pair(struct path *p)
 	if (!p->pd || !p->channel || fcntl(p->channel->fd, F_SETFL, O_NONBLOCK))
 		return -errno;
 	p->cq = ibv_create_cq(p->id->verbs, (int)(p->slots + 2 + RECEIVES), NULL, p->channel, 0);
-	p->mr = ibv_reg_mr(p->pd, p->memory, memory_size(p), IBV_ACCESS_LOCAL_WRITE);
+	p->mr = cm.reg_mr(p->pd, p->memory, memory_size(p), IBV_ACCESS_LOCAL_WRITE);
 	if (!p->cq || !p->mr)
 		return -errno;
 	attr.send_cq = attr.recv_cq = p->cq;

@@ -65,7 +65,7 @@ struct path_piece {
 struct path {
 	const struct path_terms *terms;
 	const struct sockaddr_storage *peer;
-	bool control; /* for messages only: nothing is mapped */
+	bool control; /* for messages only: nothing is mapped; it holds the lease */
 	unsigned slots;
 	uint32_t chunk;
 

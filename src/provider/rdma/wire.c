@@ -138,6 +138,7 @@ static void body(struct walk *w, struct wire_message *m)
 	case WIRE_LEASE:
 		bytes(w, m->lease.key, WIRE_KEY);
 		u64(w, &m->lease.bytes, INT64_MAX);
+		flag(w, &m->lease.hold);
 		break;
 	case WIRE_LEASED:
 		leased(w, m);

@@ -8,7 +8,7 @@
  *                                <-   CHALLENGE nonce, must the client prove itself?
  *   PROVE   tenant, MAC          ->
  *                                <-   WELCOME status, MAC, state of the server
- *   LEASE   key, bytes           ->                                   once a connection
+ *   LEASE   key, bytes, hold?    ->                                   once a connection
  *                                <-   LEASED status, bytes, bytes of a slab, fresh?, how long it
  * lasts MAP     first slab           ->                                   as often as needed
  *                                <-   MAPPED status, up to WIRE_SLABS addresses with remote keys
@@ -20,7 +20,8 @@
  * Each MAC is over both nonces and the tenant (auth.h). A lease is named by a key that the client
  * makes up: who comes with a known one shares that lease, which is how more queues, other paths,
  * and connections that are made anew find the same memory; a lease that is not known (any more) is
- * made afresh, and LEASED says so.
+ * made afresh, and LEASED says so. The connection that holds a lease is the one that is only made
+ * anew to give it back: when the client ends it, or dies, the lease ends.
  *
  * Pure functions. Decoding takes nothing on trust: what is not exactly a message that could have
  * been encoded here is -EPROTO, and *out is not touched.
@@ -99,8 +100,9 @@ struct wire_message {
 		} proof;			 /* PROVE, WELCOME */
 		struct {
 			uint8_t key[WIRE_KEY]; /* of LEASE */
-			uint64_t bytes;	       /* of LEASE: 0: what the server thinks fit */
-			uint64_t slab_bytes;   /* of LEASED from here: a power of two */
+			bool hold;
+			uint64_t bytes;	     /* of LEASE: 0: what the server thinks fit */
+			uint64_t slab_bytes; /* of LEASED from here: a power of two */
 			bool fresh;
 			uint32_t lasts_ms; /* after the last connection is lost */
 		} lease;		   /* LEASE, LEASED */
