@@ -20,6 +20,8 @@ RT_OBJ := $(RT_SRC:%.c=$(BUILD)/obj/%.o)
 PRELOAD_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard preload/*.c))
 PROVIDERS := $(patsubst src/provider/%.c,$(BUILD)/providers/%.so,$(wildcard src/provider/*.c))
 CODECS := $(patsubst src/codec/%.c,$(BUILD)/providers/link-%.so,$(wildcard src/codec/*.c))
+# Where nbdkit's header is; its name is how nbdkit finds it.
+NBDKIT_PLUGIN := $(if $(wildcard /usr/include/nbdkit-plugin.h),$(BUILD)/nbdkit/nbdkit-emfatier-plugin.so)
 UNIT := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/*.c)) $(BUILD)/tests/unit/sim
 PROGS := $(patsubst tests/prog/%.c,$(BUILD)/tests/%,$(wildcard tests/prog/*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)/bench/policysim
@@ -27,18 +29,19 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
 	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev libnuma-dev \
 	libibverbs-dev librdmacm-dev libseccomp-dev
-CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
+CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 fonts-dejavu-core man-db nbdkit nbdkit-plugin-dev libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
 BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 FUZZ_PACKAGES = $(PACKAGES) clang-14 libclang-rt-14-dev
 
-.PHONY: all check check-long fuzz debug demo bench install deb clean lint packages
+.PHONY: all check check-long check-vm fuzz debug demo bench install deb clean lint packages
 all: packages
 	$(MAKE) outputs
 .PHONY: outputs
-outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(BUILD)/emfatierd $(PROVIDERS) $(CODECS) $(BUILD)/man/emfatier.conf.5
+outputs: $(BUILD)/libemfatier.so $(BUILD)/emfatier $(BUILD)/tierstat $(BUILD)/emfatierd $(PROVIDERS) $(CODECS) \
+	$(NBDKIT_PLUGIN) $(BUILD)/man/emfatier.conf.5
 
 include tests/packages.mk
 
@@ -101,6 +104,12 @@ LEND_OBJ := $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/pool tools/emfatierd/l
 	src/provider/rdma/wire src/provider/rdma/auth)
 $(BUILD)/emfatierd: $(sort $(call tool_obj,emfatierd) $(LEND_OBJ)) $(COMMON_OBJ) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ -Wl,-z,now -Wl,-z,relro -lrdmacm -libverbs -lseccomp -lcrypto -pthread -ldl
+
+$(BUILD)/obj/tools/nbdkit/plugin.o: ALL_CFLAGS += -Itools
+$(BUILD)/nbdkit/nbdkit-emfatier-plugin.so: $(BUILD)/obj/tools/nbdkit/plugin.o \
+		$(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/pool tools/emfatierd/lease src/provider/rdma/wire src/parse)
+	@mkdir -p $(@D)
+	$(CC) -shared -o $@ $^ -Wl,-z,now -Wl,-z,relro -Wl,-Bsymbolic -pthread
 
 # The settings in the man page are those of the table of keys.
 $(BUILD)/man/settings: $(BUILD)/obj/tools/man/settings.o $(BUILD)/librt_emf.a
@@ -182,6 +191,11 @@ check-long: packages-long
 	$(MAKE) outputs $(PROGS)
 	TESTS=long tests/run.sh $(BUILD)
 
+# What needs RDMA, or CXL memory: in emulated machines, a quarter of an hour. tests/vm/README.md.
+check-vm: packages-check
+	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
+	tests/vm/check.sh $(BUILD)
+
 demo: packages-demo
 	$(MAKE) outputs
 	node bench/demo/demo.mjs
@@ -205,6 +219,7 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 # Where systemd and bash look; for another PREFIX than /usr and /usr/local say where.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+NBDKITDIR ?= $(PREFIX)/lib/emfatier/nbdkit
 PKGCONFIGDIR ?= $(PREFIX)/lib/pkgconfig
 filled = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g'
 MAN_ALIASES = emfatier-run:emfatier emfatier-check:emfatier emfatier-ctl:emfatier emfatier-doctor:emfatier emfatier-topo:emfatier \
@@ -218,6 +233,7 @@ install: all
 	install -m 755 $(BUILD)/emfatier $(BUILD)/tierstat $(BUILD)/emfatierd $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(BUILD)/libemfatier.so $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(BUILD)/providers/*.so $(DESTDIR)$(PREFIX)/lib/emfatier/providers
+	$(if $(NBDKIT_PLUGIN),install -D -m 755 $(NBDKIT_PLUGIN) $(DESTDIR)$(NBDKITDIR)/$(notdir $(NBDKIT_PLUGIN)))
 	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include
 	install -m 644 policies/*.conf $(SHARE)/emfatier/policies
 	install -m 644 tools/grafana/emfatier.json $(SHARE)/emfatier/grafana

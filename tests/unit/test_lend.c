@@ -182,6 +182,13 @@ static void leases_have_limits(void **unused)
 	l = join(&tenant[1], key_c, 0, true);
 	assert_int_equal(l->nslabs, 1);
 	assert_int_equal(join_fails(&tenant[0], key_c, SLAB), -ENFILE);
+	/* or what is usual */
+	leases_leave(&desk.leases, l, 0);
+	leases_work(&desk.leases, LASTS);
+	desk.leases.usual = SLAB + 1;
+	assert_int_equal(join_fails(&tenant[1], key_c, 0), -ENOSPC);
+	desk.leases.usual = SLAB - 1;
+	assert_int_equal(join(&tenant[0], key_c, 0, true)->nslabs, 1);
 	assert_int_equal(leases_available(&desk.leases, &tenant[0]), 0);
 }
 

@@ -58,7 +58,7 @@ static int make(struct leases *ls, struct tenant *t, const uint8_t key[WIRE_KEY]
 	if (ls->count >= ls->most)
 		return -ENFILE;
 	if (!bytes)
-		bytes = sane(ls, leases_available(ls, t));
+		bytes = ls->usual ? ls->usual : sane(ls, leases_available(ls, t));
 	n = bytes / slab + (bytes % slab != 0);
 	if (n > ls->pool->nslabs || n > WIRE_MAX_SLABS)
 		return -ENOSPC;

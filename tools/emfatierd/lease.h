@@ -41,6 +41,7 @@ struct leases {
 	uint32_t ntenants;
 	uint32_t most;	/* at once */
 	uint64_t lasts; /* ns */
+	uint64_t usual; /* bytes, where none are asked for; 0: a quarter of what is available */
 	bool draining;	/* no new ones */
 	uint32_t count;
 	struct lease *first;
@@ -54,7 +55,7 @@ uint64_t leases_available(const struct leases *ls, const struct tenant *t);
 
 /*
  * One more connection for the tenant's lease of that key; made if there is none, with `bytes`,
- * or, where that is 0, some: a quarter of what is available. 0 and *fresh; -EINVAL other
+ * or, where that is 0, the usual. 0 and *fresh; -EINVAL other
  * bytes than it has; -EDQUOT, -ENOSPC, -ENFILE, -ESHUTDOWN (draining), -ENOMEM.
  */
 int leases_join(struct leases *ls, struct tenant *t, const uint8_t key[WIRE_KEY], uint64_t bytes,
