@@ -171,8 +171,9 @@ $(BUILD)/bench/%: bench/%.c
 # Clang's: the fuzzer, and the sanitizers that tell it of more than crashes.
 FUZZ_CFLAGS = -std=gnu11 -g -O1 -Wall -Wextra -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	-Iinclude -Isrc -Itools
-LEND_SRC = $(patsubst $(BUILD)/obj/%.o,%.c,$(LEND_OBJ))
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(LEND_SRC) $(wildcard tools/emfatierd/*.h src/provider/rdma/*.h)
+LEND_SRC = $(patsubst $(BUILD)/obj/%.o,%.c,$(LEND_OBJ)) src/parse.c
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(LEND_SRC) $(wildcard tools/emfatierd/*.h src/provider/rdma/*.h) \
+		tools/nbdkit/plugin.c
 	@mkdir -p $(@D)
 	clang-14 $(FUZZ_CFLAGS) $< $(LEND_SRC) -o $@ -lcrypto
 

@@ -14,6 +14,9 @@ for source in "$ROOT"/tests/fuzz/*.c; do
 	elif [ "$status" -ne 0 ] && grep -q 'libclang_rt.fuzzer' "$WORK/err"; then
 		skipped "fuzz $name" "no libFuzzer (libclang-rt-14-dev)"
 		continue
+	elif [ "$status" -ne 0 ] && grep -q "'nbdkit-plugin.h' file not found" "$WORK/err"; then
+		skipped "fuzz $name" "no nbdkit-plugin-dev"
+		continue
 	fi
 	[ "$status" -eq 0 ]
 	verdict "fuzz $name: builds"

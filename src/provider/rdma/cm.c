@@ -95,6 +95,9 @@ int cm_load(char *err, size_t errlen)
 		snprintf(err, errlen, "cannot load %s, %s (Debian: librdmacm1)", LIBRARY, VERBS);
 		return -ELIBACC;
 	}
+	/* Before Linux 5.12 a fork takes the pages that a card writes to from who it writes for. */
+	if (ibv_is_fork_initialized() == IBV_FORK_DISABLED)
+		(void)ibv_fork_init();
 	loaded_by = getpid();
 	return 0;
 }
