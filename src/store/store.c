@@ -618,8 +618,7 @@ bool store_needs_work(const struct store *st)
 	bool needs = st->redundant || st->hierarchy;
 
 	for (unsigned i = 0; i < st->nleaves; i++)
-		needs |= st->inject[i] ||
-			 st->leaf[i]->caps & (EMF_CAP_OUTLIVES | EMF_CAP_CONNECTS);
+		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_CONNECTS;
 	return needs;
 }
 

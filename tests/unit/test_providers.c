@@ -458,7 +458,8 @@ static void test_nbd(void **state)
 	server_start(&s, "memory", "64M", NULL);
 	be = open_ok("nbd", s.uri, 5000);
 	assert_int_equal(be->size, 64 * MIB);
-	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS);
+	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS |
+				   EMF_CAP_CONNECTS);
 	run_all(be, 500);
 	run_threads(be);
 	be->ops->close(be);
@@ -523,7 +524,8 @@ static void test_nbd_full(void **state)
 		     "pread=dd if=/dev/zero count=$3 iflag=count_bytes status=none",
 		     "pwrite=cat >/dev/null; echo ENOSPC full >&2; exit 1");
 	be = open_ok("nbd", s.uri, 5000);
-	assert_int_equal(be->caps, EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS);
+	assert_int_equal(be->caps,
+			 EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS | EMF_CAP_CONNECTS);
 	q = queue_ok(be, EMF_QUEUE_BULK, 4);
 	assert_int_equal(transfer(q, EMF_WRITE, 0, MIB, buf), -ENOSPC);
 	assert_int_equal(transfer(q, EMF_READ, 0, 64 * KIB, buf), 0);

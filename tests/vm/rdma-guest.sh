@@ -119,7 +119,26 @@ t_speed() {
 	verdict $? "speed: $ours" "is not within 1.5 of the latency and 0.7 of the bandwidth"
 }
 
-for name in ${*:-provider integrity killed refused client speed}; do
+# The same tokens, and the same probability of each, as with all of it local.
+t_llama() {
+	local demo decode one
+	demo=$(cd "$(dirname "$0")/../../bench/demo" && pwd)
+	if ! [ -e "${MODEL:-}" ]; then
+		echo "SKIPPED rdma llama: no node, or no node-llama-cpp (make demo installs it)"
+		return
+	fi
+	decode=(node "$demo/decode.mjs" --model "$MODEL" --tokens 4 --prompt 4 --context 64 --threads 1)
+	server 4010 --size 64M
+	(cd "$demo" && timeout 600 "${decode[@]}") >plain.out 2>plain.err
+	one=$(grep -oE '"digest":"[0-9a-f]+"' plain.out)
+	(cd "$demo" && timeout 600 "$BUILD/emfatier" run --local 8M --store "$(uri 4010 48M)" --summary -- "${decode[@]}") \
+		>far.out 2>far.err
+	[ -n "$one" ] && grep -qF "$one" far.out && was_read far.err
+	verdict $? "llama: the tokens are the same" "$(gist plain.err far.err) $(head -c 200 far.out)"
+	stop 4010
+}
+
+for name in ${*:-provider integrity killed refused client speed llama}; do
 	t_"$name"
 done
 exit $failed

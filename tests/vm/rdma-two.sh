@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # rdma-two.sh: in guest 1 of two (rdma.sh): servers on guest 2, and a network between that can fail.
 #
-# It fails by a filter that drops RoCE's packets. (With the interface set down soft-RoCE's own queue pair
-# for connection management fails for good when something is sent meanwhile: a fault of that driver.)
+# It fails by filters that drop RoCE's packets where they arrive. (What soft-RoCE cannot send, because the
+# interface is down or a filter drops it on its way out, breaks its own queue pair for connection
+# management for good: a fault of that driver.)
 set -u
 . "$(dirname "$0")/rdma-lib.bash"
 SERVER=$VMLAB_PEER
-cp secret "$SHARED/secret"
+cd "$SHARED" || exit 1 # peer runs its commands in the same directory
+cp $T/secret "$SHARED/secret"
 
 # The server's own part of `server`; its metrics are reached over the network.
 server() {
@@ -17,17 +19,18 @@ server() {
 		--metrics $SERVER:$((10000 + port)) $* 2>'$SHARED/server-$port.err'"
 	METRICS=$SERVER wait_for 30 answers $((10000 + port))
 }
-link_fails() {
-	tc qdisc add dev eth0 clsact
-	for way in ingress egress; do
-		tc filter add dev eth0 $way protocol ip u32 match ip dport 4791 0xffff action drop || return 1
-	done
+both() {
+	"$@" && peer "$@"
 }
-link_works() { tc qdisc del dev eth0 clsact; }
+link_fails() {
+	both tc qdisc add dev eth0 clsact &&
+		both tc filter add dev eth0 ingress protocol ip u32 match ip dport 4791 0xffff action drop
+}
+link_works() { both tc qdisc del dev eth0 clsact; }
 METRICS=$SERVER
-modprobe sch_ingress
-modprobe cls_u32
-modprobe act_gact
+for module in sch_ingress cls_u32 act_gact; do
+	both modprobe $module
+done
 
 server 5000 --size 64M
 words --store "$(uri 5000 48M)" --set store.timeout=40s

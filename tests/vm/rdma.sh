@@ -26,6 +26,13 @@ lab() {
 # What guests may write: for what two of them share.
 SHARED=$(mktemp -d /tmp/emf-rdma-XXXXXX)
 trap 'rm -rf "$SHARED"' EXIT
-lab rdma -- env BUILD="$BUILD" SHARED="$SHARED" "$here/rdma-guest.sh" "$@"
+# A llama of 18 MiB, where the demo was installed.
+demo=$here/../../bench/demo
+MODEL=
+if command -v node >/dev/null && [ -e "$demo/node_modules/node-llama-cpp" ]; then
+	MODEL=$(node "$demo/make-model.mjs" --cache "$SHARED" --layers 3 --width 512 --ffn 1536 --heads 8 --kv-heads 4 \
+		--vocab 8000 2>/dev/null)
+fi
+lab rdma -- env MODEL="$MODEL" BUILD="$BUILD" SHARED="$SHARED" "$here/rdma-guest.sh" "$@"
 [ $# -gt 0 ] || lab "rdma, two machines" --guests 2 -- env BUILD="$BUILD" SHARED="$SHARED" "$here/rdma-two.sh"
 exit $bad
