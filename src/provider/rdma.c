@@ -77,8 +77,12 @@ static int take_option(struct space *s, const char *key, char *value, const char
 static int read_secret(struct space *s, const char *file, char *err, size_t errlen)
 {
 	char why[128];
-	int rc = auth_read(file, &s->terms.secret, why, sizeof(why));
+	int rc;
 
+	/* The store is opened when memory gets short: wherever the program is by then. */
+	if (file[0] != '/')
+		return malformed(err, errlen, file, "the secret's file needs an absolute path");
+	rc = auth_read(file, &s->terms.secret, why, sizeof(why));
 	if (rc)
 		snprintf(err, errlen, "secret-file %s: %s", file, why);
 	return rc;

@@ -54,6 +54,7 @@ static void bad_uris(void **state)
 	open_fails("rdma", "rdma://h?sized=2M", 0, -EINVAL, "'sized'");
 	open_fails("rdma", "rdma://h?path=a&path=b&path=c&path=d", 0, -EINVAL, "one path too many");
 	open_fails("rdma", "rdma://127.0.0.1?path=:7", 0, -EINVAL, "write HOST");
+	open_fails("rdma", "rdma://h?secret-file=secret", 0, -EINVAL, "absolute path");
 	open_fails("rdma", "rdma://h?secret-file=/no/such/file", 0, -ENOENT, "No such file");
 	open_fails("rdma", "rdma://h?secret-file=/etc/passwd", 0, -EPERM, "others than its owner");
 }

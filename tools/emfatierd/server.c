@@ -31,9 +31,13 @@
 #define BACKLOG 64
 #define RECEIVES 4u
 #define SENDS 4u
-/* 4.096 us x 2^16, 0.27 s, and seven times before the other side counts as gone. */
+/*
+ * 4.096 us x 2^16, 0.27 s, and six times more before the other side counts as gone. (Seven is for
+ * ever to some cards, so there is a limit of ours, too.)
+ */
 #define ACK_TIMEOUT 16
-#define RETRIES 7
+#define RETRIES 6
+#define UNANSWERED_NS (10000 * NS_PER_MS)
 
 /* What a completion is of. */
 enum { WR_RECEIVE, WR_SEND, WR_KEEPALIVE };
@@ -53,7 +57,7 @@ struct connection {
 	bool established, keepalive; /* one is on its way */
 	bool gone, last;	     /* to be closed: now; when all is sent */
 	uint64_t deadline;	     /* 0: none */
-	uint64_t keepalive_at;
+	uint64_t keepalive_at, keepalive_since;
 };
 
 static struct {
@@ -162,6 +166,7 @@ static int post_keepalive(struct connection *c)
 	int rc = -ibv_post_send(c->id->qp, &wr, &bad);
 
 	c->keepalive = !rc;
+	c->keepalive_since = now_ns();
 	return rc;
 }
 
@@ -436,8 +441,8 @@ static uint64_t watch_time(uint64_t now)
 		if (!c->established || c->gone || c->last)
 			continue;
 		if (now >= c->keepalive_at) {
-			/* One that is still on its way fails by itself when nobody answers. */
-			if (!c->keepalive && post_keepalive(c))
+			if (c->keepalive ? now - c->keepalive_since >= UNANSWERED_NS
+					 : post_keepalive(c) != 0)
 				c->gone = true;
 			c->keepalive_at = now + server.keepalive;
 		}

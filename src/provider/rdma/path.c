@@ -14,9 +14,12 @@
 /* In the first page: RECEIVES to be received, one to be sent. */
 #define MESSAGES PAGE
 #define RESOLVE_MS 2000
-/* 4.096 us x 2^16, 0.27 s, and seven times before the other side counts as gone. */
+/*
+ * 4.096 us x 2^16, 0.27 s, and six times more before the other side counts as gone. Seven is for
+ * ever to some cards. It counts for both directions.
+ */
 #define ACK_TIMEOUT 16
-#define RETRIES 7
+#define RETRIES 6
 #define READS 16 /* at once: what most cards can */
 
 #define WR_SEND (1ull << 63)
