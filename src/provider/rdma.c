@@ -203,8 +203,10 @@ static int take_lease(struct space *s, char *err, size_t errlen)
 		rc = queue_wait(&s->control, PATH_READY, queue_now() + share);
 		if (!rc)
 			return 0;
-		snprintf(err, errlen, "%s",
-			 rc == -ETIMEDOUT ? "no answer in time" : path_why(&s->control));
+		if (rc == -ETIMEDOUT)
+			snprintf(err, errlen, "no answer in time");
+		else
+			path_why(&s->control, err, errlen);
 		path_free(&s->control);
 		if (queue_now() >= until)
 			break;

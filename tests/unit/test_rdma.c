@@ -161,11 +161,11 @@ static void is_refused(void **state)
 	unlink(secret);
 	open_more_fails("&tenant=nobody", -EACCES, "denies access");
 	open_more_fails("&size=1T", -ENOSPC, "no room left");
-	open_more_fails("&size=65M", -ENOSPC, "no room left");
+	open_more_fails("&size=65M", -ENOSPC, "no room left: 64 MiB of 64 MiB are available");
 	/* what it takes without being asked leaves something to others */
 	be = open_more("");
 	assert_int_equal(be->size, 16 * MIB);
-	open_more_fails("&size=50M", -ENOSPC, "no room left");
+	open_more_fails("&size=50M", -ENOSPC, "48 MiB of 64 MiB are available, 25% are leased");
 	be->ops->close(be);
 	be = open_more("&size=50M");
 	be->ops->close(be);

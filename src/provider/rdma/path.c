@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../own.h"
@@ -195,6 +196,7 @@ static void on_welcome(struct path *p, const struct wire_message *in)
 		refused(p, WIRE_DENIED);
 		return;
 	}
+	p->server = in->proof.state;
 	memcpy(m.lease.key, p->terms->key, WIRE_KEY);
 	m.lease.hold = p->control;
 	send_message(p, &m, PATH_LEASE);
@@ -388,6 +390,7 @@ void path_start(struct path *p)
 	path_stop(p);
 	p->error = 0;
 	p->refusal = WIRE_OK;
+	p->server = (struct wire_state){ 0 };
 	p->head = p->posted = p->tail = 0;
 	p->inflight = 0;
 	p->events = cm.create_event_channel();
@@ -578,22 +581,28 @@ bool path_take_back(struct path *p, struct path_piece *out)
 	return true;
 }
 
-const char *path_why(const struct path *p)
+void path_why(const struct path *p, char *out, size_t length)
 {
-	if (p->refusal)
-		return wire_status_text(p->refusal);
-	switch (p->error) {
-	case -ENODEV:
-		return "no RDMA device leads there";
-	case -ENOMEM:
-		return "the card's memory can't be had; a higher limit of locked memory (ulimit "
-		       "-l) "
-		       "may do";
-	case -ECONNREFUSED:
-		return "nobody listens there, or the server has too many clients";
-	case -ESTALE:
-		return "the server has another lease for us";
-	default:
-		return strerror(-p->error);
+	const char *text = strerror(-p->error);
+
+	if (p->server.size && (p->refusal == WIRE_QUOTA || p->refusal == WIRE_FULL)) {
+		snprintf(out, length, "%s: %llu MiB of %llu MiB are available, %u%% are leased",
+			 wire_status_text(p->refusal),
+			 (unsigned long long)(p->server.available >> 20),
+			 (unsigned long long)(p->server.size >> 20), p->server.load / 10);
+		return;
 	}
+	if (p->refusal)
+		text = wire_status_text(p->refusal);
+	else if (p->error == -ENODEV)
+		text = "no RDMA device leads there";
+	else if (p->error == -ENOMEM)
+		text =
+		    "the card's memory can't be had; a higher limit of locked memory (ulimit -l) "
+		    "may do";
+	else if (p->error == -ECONNREFUSED)
+		text = "nobody listens there, or the server has too many clients";
+	else if (p->error == -ESTALE)
+		text = "the server has another lease for us";
+	snprintf(out, length, "%s", text);
 }

@@ -81,6 +81,7 @@ struct path {
 	bool connected, inlined;
 	uint8_t nonce[WIRE_NONCE], server_nonce[WIRE_NONCE];
 	bool prove;
+	struct wire_state server; /* as it was when it let us in */
 
 	/* of the lease */
 	uint64_t bytes, slab_bytes;
@@ -120,7 +121,7 @@ static inline bool path_is_connecting(const struct path *p)
 }
 
 /* One line for a person about why it is BROKEN. */
-const char *path_why(const struct path *p);
+void path_why(const struct path *p, char *out, size_t length);
 
 /* In READY: is there a slot left? */
 static inline bool path_has_room(const struct path *p)
