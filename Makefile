@@ -173,7 +173,7 @@ FUZZ_CFLAGS = -std=gnu11 -g -O1 -Wall -Wextra -fsanitize=fuzzer,address,undefine
 	-Iinclude -Isrc -Itools
 LEND_SRC = $(patsubst $(BUILD)/obj/%.o,%.c,$(LEND_OBJ)) src/parse.c
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(LEND_SRC) $(wildcard tools/emfatierd/*.h src/provider/rdma/*.h) \
-		tools/nbdkit/plugin.c
+		tools/nbdkit/plugin.c tests/fuzz/fuzz.h
 	@mkdir -p $(@D)
 	clang-14 $(FUZZ_CFLAGS) $< $(LEND_SRC) -o $@ -lcrypto
 

@@ -1,35 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libFuzzer: what reaches our nbdkit plugin from clients (names of exports, and requests within their
- * bounds, which nbdkit sees to), and from the operator (settings). Clients of one export see what the
- * last of them wrote, and nobody sees anything of another export, or of one that is gone.
+ * libFuzzer: what reaches our nbdkit plugin from clients (names of exports, and requests within
+ * their bounds, which nbdkit sees to), and from the operator (settings). Clients of one export see
+ * what the last of them wrote, and nobody sees anything of another export, or of one that is gone.
  */
 #include "../../tools/nbdkit/plugin.c"
+#include "fuzz.h"
 
 #define CLIENTS 4u
 #define SLABS 8u
 #define NAME 40u
 
-#define MUST(what)                                                                                 \
-	do {                                                                                       \
-		if (!(what)) {                                                                     \
-			fprintf(stderr, "does not hold: %s (line %d)\n", #what, __LINE__);         \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
-
-static const uint8_t *input;
-static size_t left;
 static char export_name[NAME + 1];
 static struct client *client[CLIENTS];
-
-static unsigned next(void)
-{
-	if (!left)
-		return 0;
-	left--;
-	return *input++;
-}
 
 static void text(char *out, size_t size)
 {
@@ -124,7 +107,6 @@ static void set_up(void)
 	MUST(!pool_open(&pool, &pool_options, why, sizeof(why)));
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const names[] = { "", "a", "t/a", "t/b", "default/a" };

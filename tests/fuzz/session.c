@@ -4,25 +4,17 @@
  * bytes as they are, a right message of each kind with bytes changed in it, proofs with the right
  * secret, connections that break, time that passes. After each step what holds for all inputs is
  * checked: no two leases have a slab in common, quotas and counters are right, every answer
- * can be read, nothing is leased to who has not proved who they are, and what is handed out is zero.
+ * can be read, nothing is leased to who has not proved who they are, and what is handed out is
+ * zero.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "emfatierd/session.h"
+#include "fuzz.h"
 
 #define SESSIONS 4u
 #define SLABS 8u
 #define LASTS 1000u
-
-#define MUST(what)                                                                                 \
-	do {                                                                                       \
-		if (!(what)) {                                                                     \
-			fprintf(stderr, "does not hold: %s (line %d)\n", #what, __LINE__);         \
-			abort();                                                                   \
-		}                                                                                  \
-	} while (0)
 
 static struct pool pool;
 static struct tenant tenant[2];
@@ -30,17 +22,6 @@ static struct desk desk;
 static struct session session[SESSIONS];
 static bool open_[SESSIONS], mapped[SESSIONS][SLABS];
 static uint64_t now;
-
-static const uint8_t *input;
-static size_t left;
-
-static unsigned next(void)
-{
-	if (!left)
-		return 0;
-	left--;
-	return *input++;
-}
 
 static int map(struct session *s, uint32_t slab, struct wire_slab *out)
 {
@@ -187,7 +168,6 @@ static void set_up(void)
 	MUST(!pool_open(&pool, &opt, why, sizeof(why)));
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	if (!pool.base)
@@ -202,7 +182,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	desk = (struct desk){
 		.most_clients = 3,
-		.leases = { .pool = &pool, .tenant = tenant, .ntenants = 2, .most = 3, .lasts = LASTS },
+		.leases = { .pool = &pool,
+			    .tenant = tenant,
+			    .ntenants = 2,
+			    .most = 3,
+			    .lasts = LASTS },
 	};
 	now = 0;
 	while (left) {
@@ -233,7 +217,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		close_session(i, false);
 	leases_close(&desk.leases);
 	check();
-	/* Cleaning is slow beside the rest: what is dirty from this input is what the next one gets. */
+	/* Cleaning is slow beside the rest: what is dirty from this input is what the next one
+	 * gets. */
 	if (pool.dirty > SLABS / 2)
 		while (pool_work(&pool))
 			;
