@@ -65,6 +65,7 @@ enum {
 	EMF_CAP_OUTLIVES = 1u << 2, /* written space outlives the process: somebody must trim it after a crash */
 	EMF_CAP_MALLOC = 1u << 3,   /* uses malloc after open, or what open got from it */
 	EMF_CAP_CUTS = 1u << 4, /* closing a queue never waits for what is in flight */
+	EMF_CAP_CONNECTS = 1u << 5, /* a queue can break for reasons of its own, and be opened anew */
 };
 
 struct emf_backend;

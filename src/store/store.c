@@ -28,7 +28,7 @@
 #include "where.h"
 
 #define MAX_URI 4096
-#define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
+#define SCHEMES "file:, numa:, dax:, mem:, rdma://, nbd:// or nbd+unix://"
 
 /* --- URIs --- */
 
@@ -179,7 +179,7 @@ static const void *load_codec(const char *setting, const char *name, const char 
 
 static bool is_ours(const char *name)
 {
-	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd" };
+	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd", "rdma" };
 
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
 		if (!strcmp(name, ours[i]))
@@ -621,7 +621,7 @@ bool store_needs_work(const struct store *st)
 	bool needs = st->redundant || st->hierarchy;
 
 	for (unsigned i = 0; i < st->nleaves; i++)
-		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_OUTLIVES;
+		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_CONNECTS;
 	return needs;
 }
 
