@@ -22,9 +22,10 @@ server() {
 both() {
 	"$@" && peer "$@"
 }
+# link_fails [MATCH...]: for what matches this, too
 link_fails() {
 	both tc qdisc add dev eth0 clsact &&
-		both tc filter add dev eth0 ingress protocol ip u32 match ip dport 4791 0xffff action drop
+		both tc filter add dev eth0 ingress protocol ip u32 match ip dport 4791 0xffff "$@" action drop
 }
 link_works() { both tc qdisc del dev eth0 clsact; }
 METRICS=$SERVER
@@ -48,6 +49,18 @@ wait_for 60 is 5001 leases_expired_total 1
 verdict $? "two machines: the lease of a client out of reach ends" "$(metric 5001 leases_expired_total)"
 link_works
 words_end "two machines: a lease has ended: SIGBUS and no wrong page" some
+
+# A second address of the server is a second path; what comes from it is lost.
+other=10.99.0.12
+peer ip addr add $other/24 dev eth0
+server 5002 --size 64M --listen $other:5002
+words --store "$(uri 5002 48M)&path=$other:5002" --set store.timeout=20s
+# The one that holds the lease, those of two queues, and more: the second path of a queue in use.
+wait_for 10 eval '[ "$(metric 5002 clients)" -ge 4 ]'
+verdict $? "two machines: connections over both paths" "$(metric 5002 clients)"
+link_fails match ip src $other/32
+words_end "two machines: one of two paths fails" all
+link_works
 
 words --store "$(uri 5000 48M)" --set store.timeout=5s
 peer sh -c 'echo o > /proc/sysrq-trigger'
