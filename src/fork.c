@@ -338,6 +338,7 @@ static void inherit_regions(void)
 static void reset(void)
 {
 	engine.pid = getpid();
+	lock_reset(&engine.freeing);
 	lock_reset(&engine.ops);
 	lock_reset(&engine.lock);
 	control_after_fork();
