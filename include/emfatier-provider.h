@@ -27,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EMF_PROVIDER_ABI 2u
+#define EMF_PROVIDER_ABI 3u
 
 enum emf_op {
 	EMF_READ,
@@ -65,6 +65,7 @@ enum {
 	EMF_CAP_OUTLIVES = 1u << 2, /* written space outlives the process: somebody must trim it after a crash */
 	EMF_CAP_MALLOC = 1u << 3,   /* uses malloc after open, or what open got from it */
 	EMF_CAP_CUTS = 1u << 4, /* closing a queue never waits for what is in flight */
+	EMF_CAP_CONNECTS = 1u << 5, /* a queue can break for reasons of its own, and be opened anew */
 };
 
 struct emf_backend;
@@ -118,6 +119,11 @@ struct emf_backend_ops {
 	 * touched. Returns how many it took, or -errno. NULL: nothing to do (links).
 	 */
 	int (*forked)(struct emf_backend *be, const int *fds);
+	/*
+	 * In a child that does not go on with it: unmaps what came with the fork. Descriptors
+	 * and queues are the parent's. NULL: nothing to do.
+	 */
+	void (*forget)(struct emf_backend *be);
 };
 
 struct emf_backend {

@@ -82,7 +82,7 @@ long map_over(void *addr, size_t len, int prot, int flags, int fd, long off)
 
 	if (!(flags & MAP_FIXED) || !managed(addr, len))
 		return k_mmap(addr, len, prot, flags, fd, off);
-	engine_change_begin(&c, addr, len, NULL, 0);
+	engine_change_begin(&c, addr, len, NULL, 0, true);
 	long r = k_mmap(addr, len, prot, flags, fd, off);
 	/* One that fails may have unmapped before; the events tell, if there are any. */
 	engine_change_end(&c, r < 0 ? CHANGE_NONE : CHANGE_GONE);
@@ -152,7 +152,7 @@ int unmap(void *addr, size_t len)
 
 	if (!managed(addr, len))
 		return k_munmap(addr, len);
-	engine_change_begin(&c, addr, len, NULL, 0);
+	engine_change_begin(&c, addr, len, NULL, 0, true);
 	int r = k_munmap(addr, len);
 	engine_change_end(&c, r ? CHANGE_NONE : CHANGE_GONE);
 	return r;
@@ -207,7 +207,7 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 	bool locked = new > old && engine_kept(addr, old_len) & KEPT_LOCKED;
 	if (locked)
 		syscall(SYS_munlock, addr, old);
-	engine_change_begin(&c, addr, old_len, flags & MREMAP_FIXED ? to : NULL, new_len);
+	engine_change_begin(&c, addr, old_len, flags & MREMAP_FIXED ? to : NULL, new_len, true);
 	bool grows = !(flags & ~MREMAP_MAYMOVE) && old && new > old;
 	r = grows ? k_mremap(addr, old_len, new_len, 0, NULL) : -ENOMEM;
 	if (grows && r == -ENOMEM && (flags & MREMAP_MAYMOVE)) {
@@ -248,7 +248,7 @@ static int discard(void *addr, size_t len, int advice)
 {
 	struct change c;
 
-	engine_change_begin(&c, addr, len, NULL, 0);
+	engine_change_begin(&c, addr, len, NULL, 0, false);
 	int r = k_madvise(addr, len, advice);
 	engine_change_end(&c, CHANGE_DISCARDED);
 	return r;

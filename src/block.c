@@ -389,48 +389,75 @@ bool block_has_cluster(const struct block *b, uintptr_t addr)
 	return b->clusters >> (addr - grid_start(b)) / STORE_CLUSTER & 1;
 }
 
-static void uncount_clusters(struct block *b)
+/* Fewer than it had. */
+static void set_clusters(struct block *b, uint32_t clusters)
 {
-	engine_account(-(int64_t)block_cluster_bytes(b));
-	engine.cluster_bytes -= block_cluster_bytes(b);
-	b->clusters = 0;
-	sparse_gone(b);
+	uint64_t had = block_cluster_bytes(b);
+
+	b->clusters = clusters;
+	engine_account((int64_t)(block_cluster_bytes(b) - had));
+	engine.cluster_bytes += block_cluster_bytes(b) - had;
+	if (!clusters)
+		sparse_gone(b);
 }
 
 void block_forget_clusters(struct block *b)
 {
 	if (!b->clusters)
 		return;
-	uncount_clusters(b);
+	set_clusters(b, 0);
 	b->whole = true;
+}
+
+/* Nobody can have written to it: protection that is there has always been. */
+static bool cluster_is_clean(const struct block *b, unsigned i)
+{
+	struct presence found;
+
+	return !uffd_presence(&engine.uffd, (void *)(grid_start(b) + i * (size_t)STORE_CLUSTER),
+			      STORE_CLUSTER, &found) &&
+	       found.bytes == found.protected;
 }
 
 bool block_drop_clusters(struct block *b)
 {
 	uint32_t f = b->clusters ? frame_empty(FRAME_SMALL) : NO_FRAME;
-	bool torn, all = true;
+	uint32_t kept = 0;
+	bool torn;
 
-	if (f == NO_FRAME) {
-		all = !b->clusters;
-		block_forget_clusters(b);
-		return all;
-	}
+	if (f == NO_FRAME)
+		return !b->clusters;
 	for (unsigned i = 0; i < BLOCK_CLUSTERS; i++) {
 		size_t at = i * (size_t)STORE_CLUSTER;
 		if (!(b->clusters >> i & 1))
 			continue;
 		int err = uffd_move(&engine.uffd, frame_start(f) + at, (void *)(grid_start(b) + at),
 				    STORE_CLUSTER, true, &torn);
-		if (!err)
-			continue;
 		/* What has moved and come back has lost its protection. */
-		log_debug("cluster at %#lx stays: error %d", grid_start(b) + at, -err);
-		b->whole = true;
-		all = false;
+		if (err == -EAGAIN && cluster_is_clean(b, i))
+			kept |= 1u << i;
+		else if (err)
+			b->whole = true;
 	}
-	uncount_clusters(b);
+	set_clusters(b, kept);
 	frame_release(f, frame_start(f), BLOCK_SIZE);
-	return all;
+	return !kept && !b->whole;
+}
+
+void block_clear_clusters(struct block *b)
+{
+	if (!block_drop_clusters(b))
+		block_forget_clusters(b);
+}
+
+bool block_check_clusters(struct block *b)
+{
+	for (unsigned i = 0; i < BLOCK_CLUSTERS; i++)
+		if (b->clusters >> i & 1 && !cluster_is_clean(b, i)) {
+			block_forget_clusters(b);
+			return false;
+		}
+	return true;
 }
 
 bool block_fetch_cluster(struct block *b)
@@ -488,7 +515,7 @@ bool block_fetch(struct block *b, bool force)
 	uint32_t f;
 
 	/* They are in the way of the whole. */
-	block_drop_clusters(b);
+	block_clear_clusters(b);
 	if (block_is_full(b)) {
 		f = engine_frame(false, force);
 	} else {
@@ -680,7 +707,7 @@ static int take_move(struct block *b, uint32_t f)
 
 	struct presence found;
 	if (torn || uffd_presence(&engine.uffd, frame_addr(f, b), len, &found))
-		found = (struct presence){ .bytes = len, .protected = true, .split = true };
+		found = (struct presence){ .bytes = len, .protected = len, .split = true };
 	look_for_split(b, f, &found);
 	m->paged = found.split;
 	if (torn) {
@@ -888,7 +915,7 @@ void block_distrust_slot(struct block *b)
 {
 	if (b->state == LOCAL || b->state == STANDBY)
 		block_unslot(b);
-	else if (b->state == TAKING || b->state == FETCHING)
+	else if (b->state == TAKING || b->state == FETCHING || b->state == WRITING)
 		b->flags |= B_DIRTY;
 	block_forget_clusters(b);
 }
@@ -1003,11 +1030,11 @@ void block_loosen(struct block *b)
 		set_state(b, FAR);
 		engine_wake(b, false);
 		b->flags = 0;
-		block_drop_clusters(b);
+		block_clear_clusters(b);
 		break;
 	}
 	case FAR:
-		block_drop_clusters(b);
+		block_clear_clusters(b);
 		break;
 	case WRITING: {
 		/* A copy of it; the transfer keeps the rest. */

@@ -190,13 +190,28 @@ void block_fetched(struct block *b, int status, bool map);
 bool block_fetch_cluster(struct block *b);
 void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf);
 bool block_has_cluster(const struct block *b, uintptr_t addr);
-/* Takes all its clusters out. False: not all would go, and those were forgotten. */
+/*
+ * Takes its clusters out. False: some are left, as the address space is being changed; or would not
+ * go for other reasons and were forgotten (whole).
+ */
 bool block_drop_clusters(struct block *b);
+/* The same, but none are left: they are forgotten rather. */
+void block_clear_clusters(struct block *b);
+/* It was moved in memory. False: they can't be told from what was written to, and were forgotten. */
+bool block_check_clusters(struct block *b);
 /* What is in place of it counts as newer from now on, or is gone. */
 void block_forget_clusters(struct block *b);
+static inline unsigned block_cluster_count(const struct block *b)
+{
+	unsigned n = 0;
+
+	for (uint32_t left = b->clusters; left; left &= left - 1)
+		n++;
+	return n;
+}
 static inline uint64_t block_cluster_bytes(const struct block *b)
 {
-	return (uint64_t)__builtin_popcount(b->clusters) * STORE_CLUSTER;
+	return (uint64_t)block_cluster_count(b) * STORE_CLUSTER;
 }
 
 /*

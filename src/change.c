@@ -9,6 +9,7 @@
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sparse.h"
 
 /*
  * That a discard is waited for where nobody says that it is done (system calls that we don't
@@ -105,13 +106,10 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 			struct block *b = r->blocks + i;
 			if (b->state == LOCAL && !(b->flags & B_DIRTY))
 				b->flags |= B_UNSURE; /* protection may not have moved */
-			if (b->clusters) {
-				block_forget_clusters(b);
-				if (b->state == FAR && !b->list)
-					list_append(&engine.pulls, b);
-			}
 		}
 		region_move(r, r->start - from + to);
+		for (size_t i = 0; i < r->nblocks; i++)
+			sparse_moved(r->blocks + i);
 	}
 	wake(from, end);
 	if (engine.flagging)

@@ -47,9 +47,14 @@ long control_call(long (*fn)(uintptr_t, uintptr_t, unsigned), uintptr_t start, u
 		.tid = (pid_t)syscall(SYS_gettid),
 	};
 
+	uint64_t saved;
+
+	/* A handler may never return (siglongjmp), and the request is on this stack. */
+	k_signals_block(&saved);
 	push(&r);
 	while (!atomic_load(&r.done))
 		word_wait(&r.done, 0, -1);
+	k_signals_restore(saved);
 	return r.result;
 }
 

@@ -38,6 +38,7 @@
 #define STORE_BACKOFF_NS 1000000000ull
 
 struct engine engine = {
+	.freeing = LOCK_INIT(RANK_CHANGE),
 	.ops = LOCK_INIT(RANK_OPS),
 	.lock = LOCK_INIT(RANK_ENGINE),
 	.mover_event = -1,
@@ -658,13 +659,14 @@ static long op_discard_done(uintptr_t start, uintptr_t end, unsigned why)
 }
 
 /*
- * Not while another thread forks: then the child's copy of the map would not know. That thread
- * sees to it that none is under way (fork.c).
+ * Not while another thread forks: then the child's copy of the map would not know. Nor while pages
+ * are discarded, which might be others by then. Who does that sees to it that none is under way
+ * (fork.c, mapped.c).
  */
 static void begin_change(void)
 {
 	atomic_fetch_add(&engine.changes, 1);
-	while (engine.forking && !fork_is_mine()) {
+	while (engine.discarding || (engine.forking && !fork_is_mine())) {
 		atomic_fetch_sub(&engine.changes, 1);
 		control_call(op_nothing, 0, 0, 0, false);
 		atomic_fetch_add(&engine.changes, 1);
@@ -672,13 +674,13 @@ static void begin_change(void)
 }
 
 void engine_change_begin(struct change *c, const void *addr, size_t len, const void *to,
-			 size_t to_len)
+			 size_t to_len, bool frees)
 {
 	c->start = (uintptr_t)addr;
 	c->end = page_end(c->start, len);
 	c->to = (uintptr_t)to;
 	c->to_end = to ? page_end(c->to, to_len) : 0;
-	c->locked = c->held = false;
+	c->locked = c->held = c->freeing = false;
 	k_signals_block(&c->signals);
 	if (is_stranger())
 		return;
@@ -698,6 +700,10 @@ void engine_change_begin(struct change *c, const void *addr, size_t len, const v
 		c->held = true;
 		begin_change();
 	}
+	/* Only who is counted: while nobody is, a fork finds it free. */
+	c->freeing = frees && !c->locked;
+	if (c->freeing)
+		lock_take(&engine.freeing);
 }
 
 static void apply(const struct change *c, enum change_kind what)
@@ -741,6 +747,8 @@ void engine_change_end(struct change *c, enum change_kind what)
 	}
 	if (!is_active())
 		apply(c, what);
+	if (c->freeing)
+		lock_give(&engine.freeing);
 	if (!c->locked)
 		atomic_fetch_sub(&engine.changes, 1);
 	if (is_active() && what == CHANGE_DISCARDED)

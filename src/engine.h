@@ -38,6 +38,12 @@
 enum phase { PHASE_IDLE, PHASE_STARTING, PHASE_ACTIVE, PHASE_FAILED };
 
 struct engine {
+	/*
+	 * Around a program's call that frees addresses, while ACTIVE. The kernel sends the event of an
+	 * unmapping after it has given up its own lock: memory that another thread moves there meanwhile
+	 * could be told of first, and would then be taken for what is gone.
+	 */
+	struct lock freeing;
 	struct lock ops;  /* while not ACTIVE: one structural operation at a time */
 	struct lock lock; /* blocks, regions, frames, slots, policy and the fields below */
 	_Atomic uint32_t phase;
@@ -61,6 +67,7 @@ struct engine {
 	bool counts;	 /* local is what blocks and frames have, not a bound */
 	bool hold;	 /* nothing may leave local memory (a fork is prepared) */
 	_Atomic bool forking; /* all of this stands still until the fork is done, see fault.c */
+	_Atomic bool discarding; /* pages of files are let go of by address: see mapped_discard */
 	bool flagging;	 /* regions are being marked as not to be inherited */
 	bool forked;	 /* pages may be shared with a child, or were with a parent */
 	_Atomic bool keeps;	     /* some memory had to be kept, once */
@@ -158,10 +165,11 @@ enum change_kind { CHANGE_NONE, CHANGE_GONE, CHANGE_MOVED, CHANGE_DISCARDED };
 struct change {
 	uintptr_t start, end, to, to_end; /* to: where it may go, and what is there ends */
 	uint64_t signals;
-	bool locked, held;
+	bool locked, held, freeing;
 };
+/* frees: it may free addresses, be it those of [addr, addr+len) or of `to`. */
 void engine_change_begin(struct change *c, const void *addr, size_t len, const void *to,
-			 size_t to_len);
+			 size_t to_len, bool frees);
 void engine_change_end(struct change *c, enum change_kind what);
 
 /* The program is about to make managed memory read-only, which MOVE can't take then. */

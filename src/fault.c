@@ -185,7 +185,8 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 /* Gives up engine.lock while it submits. */
 static void fault_far(struct block *b, bool write, uint64_t since)
 {
-	if (!pool.free || !block_fetch(b, false)) {
+	/* Clusters that are in the way leave when the address space is at rest. */
+	if (!pool.free || (!block_drop_clusters(b) && b->clusters) || !block_fetch(b, false)) {
 		starve(b, since);
 		return;
 	}

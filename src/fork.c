@@ -19,6 +19,7 @@
 #include "frame.h"
 #include "keeper.h"
 #include "log.h"
+#include "mapped.h"
 #include "mover.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -29,6 +30,8 @@
 #include "stats.h"
 #include "trace.h"
 #include "watch.h"
+
+#define DESCRIPTORS 384 /* of all sources, and what the store may have */
 
 static _Atomic pid_t owner;  /* the thread that is between prepare and parent/child */
 static bool by_control;	     /* how the fork under way was prepared. Under ops, or while paused */
@@ -70,10 +73,11 @@ bool fork_inherited(void)
 
 /* --- the parent --- */
 
-/* One step of a block towards where a child can take it over. */
+/* One step of a block towards where a child can take it over. What is in a file it can map. */
 static bool rest(struct block *b, bool share)
 {
-	block_drop_clusters(b);
+	block_clear_clusters(b);
+	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;
 	if (share && b->state == STANDBY && !(b->flags & (B_DIRTY | B_UNSURE)) &&
@@ -124,7 +128,7 @@ static bool any_far(void)
 /* Sends the child what it needs: its life, the slots, the guard, the store's. */
 static int send_to_child(int to)
 {
-	int fds[K_MAX_FDS] = { slot_fork(), slot_memfd(), engine.guard }, n;
+	int fds[DESCRIPTORS] = { slot_fork(), slot_memfd(), engine.guard }, n;
 	unsigned fixed = engine.guard < 0 ? 2 : 3;
 	/* Could the child start? */
 	int pagemap = uffd_open_pagemap();
@@ -136,23 +140,23 @@ static int send_to_child(int to)
 			close(fds[0]);
 		return fds[0] < 0 ? fds[0] : pagemap;
 	}
-	int sources = source_descriptors(fds + fixed, (int)(K_MAX_FDS - fixed));
+	int sources = source_descriptors(fds + fixed, (int)(DESCRIPTORS - fixed));
 	if (sources > 0)
 		fixed += (unsigned)sources;
 	n = sources < 0 ? sources
-			: store_descriptors(&engine.store, fds + fixed, K_MAX_FDS - fixed);
+			: store_descriptors(&engine.store, fds + fixed, DESCRIPTORS - fixed);
 	/* Where this fails the child's membership ends with the descriptor of its life. */
 	int err = n < 0 ? n : k_send_fds(to, fds, fixed + (unsigned)n);
 	close(fds[0]);
 	return err;
 }
 
-static void all_inheritable(bool on)
+static void all_inheritable(bool on, bool files)
 {
 	struct region *r;
 
 	for (size_t i = 0; (r = region_at(i)); i++)
-		if (r->registered)
+		if (r->registered && (files || !r->source))
 			engine_inheritable(r, on);
 }
 
@@ -164,7 +168,7 @@ static void none_inheritable(void)
 {
 	fault_catch_up();
 	engine.flagging = true;
-	all_inheritable(false);
+	all_inheritable(false, true);
 	fault_catch_up();
 	engine.flagging = false;
 }
@@ -194,8 +198,10 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 	while (engine.changes || !fault_rescued())
 		engine_wait_settled();
 	fault_deferred();
-	all_inheritable(true);
+	all_inheritable(true, share);
 	lock_give(&engine.lock);
+	if (!share)
+		mapped_lend();
 	if (to >= 0)
 		close(to);
 	control_pause(true);
@@ -210,6 +216,7 @@ static long op_done(uintptr_t start, uintptr_t end, unsigned why)
 	lock_take(&engine.lock);
 	while (!fault_rescued())
 		engine_wait_settled();
+	mapped_unlend();
 	engine.forking = engine.hold = false;
 	engine.forked = true;
 	fault_deferred();
@@ -297,10 +304,6 @@ static void inherit(struct region *r)
 			block_inherit(r->blocks + i);
 		else
 			block_reset(r->blocks + i);
-	/* All of it is there, in memory like any other, but the program may not write to it. */
-	if (!inherited && r->source && r->registered)
-		k_syscall(SYS_mprotect, (long)r->start, (long)(r->end - r->start), PROT_READ, 0, 0,
-			  0);
 }
 
 /* Protection by userfaultfd is not inherited. */
@@ -335,6 +338,7 @@ static void inherit_regions(void)
 static void reset(void)
 {
 	engine.pid = getpid();
+	lock_reset(&engine.freeing);
 	lock_reset(&engine.ops);
 	lock_reset(&engine.lock);
 	control_after_fork();
@@ -384,17 +388,18 @@ void fork_child(void)
 	owner = 0;
 	reset();
 	arena_after_fork();
+	source_forget();
 	if (inherited) {
 		slot_forked();
 		budget_reserve();
 	} else {
 		slot_forget();
-		source_forget();
 		store_forget(&engine.store);
 	}
 	inherit_regions();
 	/* What was put off in the parent had happened before. */
 	fault_deferred();
+	mapped_take_lent();
 	fault_after_fork();
 	if (region_count()) {
 		stats_open(engine.command, engine.budget);
@@ -424,7 +429,7 @@ static int receive(int *fds)
 
 	if (!err && inode(from) != sock_inode)
 		err = -EBADF;
-	int n = err ? err : k_receive_fds(from, fds, K_MAX_FDS);
+	int n = err ? err : k_receive_fds(from, fds, DESCRIPTORS);
 	close(from);
 	return n < 0 ? n : n < 2 ? -EPROTO : 0;
 }
@@ -470,7 +475,7 @@ static void lose_far(void)
 
 bool fork_boot(void)
 {
-	int fds[K_MAX_FDS];
+	int fds[DESCRIPTORS];
 	int err = receive(fds);
 
 	engine_thread_begin("emf-mover");

@@ -10,7 +10,7 @@
  * What is local the kernel copies on write. What is far stays far: the child becomes
  * a member of the family that shares the slots (slot.h), with descriptors that
  * come through a socket, and starts a runtime of its own before it goes on. Where
- * that can't be, everything is pulled local before.
+ * that can't be, everything is pulled local before, and of files it gets mappings.
  */
 #ifndef EMF_FORK_H
 #define EMF_FORK_H

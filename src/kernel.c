@@ -293,12 +293,14 @@ int k_borrow_fd(int fd)
 	return copy;
 }
 
+#define MESSAGE_FDS 64u /* the kernel takes up to 253 */
+
 union fd_message {
 	struct cmsghdr head;
-	char room[CMSG_SPACE(K_MAX_FDS * sizeof(int))];
+	char room[CMSG_SPACE(MESSAGE_FDS * sizeof(int))];
 };
 
-int k_send_fds(int sock, const int *fds, unsigned n)
+static int send_some(int sock, const int *fds, unsigned n)
 {
 	char byte = 0;
 	union fd_message control = { .head = { .cmsg_level = SOL_SOCKET,
@@ -310,13 +312,21 @@ int k_send_fds(int sock, const int *fds, unsigned n)
 			    .msg_control = &control,
 			    .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
 
-	if (n > K_MAX_FDS)
-		return -E2BIG;
 	memcpy(CMSG_DATA(&control.head), fds, n * sizeof(int));
 	return sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 ? 0 : -errno;
 }
 
-int k_receive_fds(int sock, int *fds, unsigned max)
+int k_send_fds(int sock, const int *fds, unsigned n)
+{
+	int err = 0;
+
+	for (unsigned at = 0; at < n && !err; at += MESSAGE_FDS)
+		err = send_some(sock, fds + at, n - at < MESSAGE_FDS ? n - at : MESSAGE_FDS);
+	return err;
+}
+
+/* 0: there are no more. */
+static int receive_some(int sock, int *fds, unsigned max)
 {
 	char byte;
 	union fd_message control = { 0 };
@@ -327,8 +337,8 @@ int k_receive_fds(int sock, int *fds, unsigned max)
 			    .msg_controllen = sizeof(control) };
 
 	ssize_t got = recvmsg(sock, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	if (got < 0)
-		return -errno;
+	if (got <= 0)
+		return got && errno != EAGAIN ? -errno : 0;
 	const struct cmsghdr *c = CMSG_FIRSTHDR(&m);
 	if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 		return -EPROTO;
@@ -337,6 +347,16 @@ int k_receive_fds(int sock, int *fds, unsigned max)
 		return -EPROTO;
 	memcpy(fds, CMSG_DATA(c), n * sizeof(int));
 	return (int)n;
+}
+
+int k_receive_fds(int sock, int *fds, unsigned max)
+{
+	unsigned n = 0;
+	int got;
+
+	while ((got = receive_some(sock, fds + n, max - n)) > 0)
+		n += (unsigned)got;
+	return got < 0 ? got : (int)n;
 }
 
 int k_memfd(const char *name, size_t len)
@@ -659,13 +679,24 @@ ssize_t uffd_zero(const struct uffd *u, void *addr, size_t len)
 
 int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 {
-	struct uffdio_writeprotect w = {
-		.range = range(addr, len),
-		/* Taking protection away wakes; DONTWAKE is not allowed with MODE_WP. */
-		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
-	};
+	size_t done = 0, chunk = len;
 
-	return (int)ret(ioctl(u->fd, UFFDIO_WRITEPROTECT, &w));
+	/* One mapping a call before 6.6. */
+	while (done < len) {
+		struct uffdio_writeprotect w = {
+			.range = range((char *)addr + done, chunk),
+			/* Taking protection away wakes; DONTWAKE is not allowed with MODE_WP. */
+			.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+		};
+		int err = ioctl(u->fd, UFFDIO_WRITEPROTECT, &w) ? errno : 0;
+		if (!err) {
+			done += chunk;
+			chunk = len - done;
+		} else if (!try_less(err, &chunk)) {
+			return -err;
+		}
+	}
+	return 0;
 }
 
 bool uffd_changing(const struct uffd *u, void *page)
@@ -675,9 +706,22 @@ bool uffd_changing(const struct uffd *u, void *page)
 
 int uffd_poison(const struct uffd *u, void *addr, size_t len)
 {
-	struct uffdio_poison p = { .range = range(addr, len), .mode = UFFDIO_POISON_MODE_DONTWAKE };
+	size_t done = 0, chunk = len;
 
-	return u->poison ? (int)ret(ioctl(u->fd, UFFDIO_POISON, &p)) : -ENOSYS;
+	while (done < len && u->poison) {
+		struct uffdio_poison p = {
+			.range = range((char *)addr + done, chunk),
+			.mode = UFFDIO_POISON_MODE_DONTWAKE,
+		};
+		int err = ioctl(u->fd, UFFDIO_POISON, &p) ? errno : 0;
+		if (!err || p.updated > 0) {
+			done += err ? (size_t)p.updated : chunk;
+			chunk = len - done;
+		} else if (!try_less(err, &chunk)) {
+			return -err;
+		}
+	}
+	return u->poison ? 0 : -ENOSYS;
 }
 
 void uffd_wake(const struct uffd *u, void *addr, size_t len)
@@ -826,7 +870,8 @@ static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 		for (long i = 0; i < n; i++) {
 			out->bytes += found[i].end - found[i].start;
 			out->last = found[i].end - K_PAGE;
-			out->protected |= !(found[i].categories & PAGE_IS_WRITTEN);
+			if (!(found[i].categories & PAGE_IS_WRITTEN))
+				out->protected += found[i].end - found[i].start;
 			out->split |= !(found[i].categories & PAGE_IS_HUGE);
 		}
 		arg.start = arg.walk_end;
@@ -850,7 +895,7 @@ static int presence_read(int fd, void *addr, size_t len, struct presence *out)
 			if (entry[i] >> 62) { /* bit 63 present, 62 swapped */
 				out->bytes += K_PAGE;
 				out->last = (page + i) * K_PAGE;
-				out->protected |= entry[i] >> 57 & 1;
+				out->protected += entry[i] >> 57 & 1 ? K_PAGE : 0;
 			}
 		page += (size_t)got / 8;
 	}

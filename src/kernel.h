@@ -71,10 +71,8 @@ int k_own_descriptors(const int *keep, unsigned n);
 int k_socketpair(int fds[2]);
 /* A copy of descriptor fd of the process's main thread, whose table may be another. */
 int k_borrow_fd(int fd);
-/* One message of n descriptors (at most K_MAX_FDS). */
-#define K_MAX_FDS 64u
 int k_send_fds(int sock, const int *fds, unsigned n);
-/* Receives it, CLOEXEC; the count, -EPROTO: it holds anything else. Does not block. */
+/* Receives all that were sent, CLOEXEC; the count, -EPROTO: anything else came. Does not block. */
 int k_receive_fds(int sock, int *fds, unsigned max);
 
 /* A memory file of that size, CLOEXEC; the same opened anew (a description of its own). */
@@ -162,7 +160,7 @@ int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end);
 struct presence {
 	size_t bytes;	/* present or swapped out */
 	uintptr_t last; /* the last such page */
-	bool protected; /* one of them is write-protected */
+	size_t protected; /* bytes of that, write-protected */
 	bool split;	/* one of them is not part of a huge page, as far as the kernel says (6.7) */
 };
 /* What of the range has a page. PAGEMAP_SCAN (6.7), else /proc/self/pagemap. */

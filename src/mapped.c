@@ -9,7 +9,9 @@
 #include <sys/syscall.h>
 
 #include "change.h"
+#include "control.h"
 #include "engine.h"
+#include "fault.h"
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -29,7 +31,7 @@ struct mapping {
 };
 
 static _Atomic bool any;	    /* is, or was, anything managed so? */
-static _Atomic uint64_t next_check; /* ns */
+static _Atomic uint64_t next_look, next_refresh; /* ns */
 
 static uint64_t round_up(uint64_t n)
 {
@@ -183,7 +185,21 @@ static int open_source(uintptr_t start, int fd)
 {
 	lock_take(&engine.lock);
 	struct region *r = region_find(start);
-	int err = r && r->source ? source_open(r->source, fd) : -ENOENT;
+	struct source *s = r ? r->source : NULL, copy;
+	if (!s || s->fd >= 0) {
+		lock_give(&engine.lock);
+		return s ? 0 : -ENOENT;
+	}
+	source_hold(s);
+	copy = *s;
+	lock_give(&engine.lock);
+	int err = source_open(&copy, fd);
+	lock_take(&engine.lock);
+	if (!err) {
+		s->fd = copy.fd;
+		s->direct = copy.direct;
+	}
+	source_put(s);
 	lock_give(&engine.lock);
 	return err;
 }
@@ -224,7 +240,12 @@ static long op_adopt(uintptr_t request, uintptr_t end, unsigned unused)
 	(void)unused;
 	engine_before_first();
 	lock_take(&engine.lock);
-	struct source *s = source_get(&m->look);
+	/* What was there before has gone, and we may not know yet, or never have been told. */
+	if (engine_active())
+		fault_catch_up();
+	change_gone(m->start, m->start + m->len);
+	/* By who forks, while it does: no child would know what to fill it from. */
+	struct source *s = engine.forking ? NULL : source_get(&m->look);
 	struct region *r = s ? region_insert(m->start, m->start + m->len) : NULL;
 	if (!r) {
 		source_put(s);
@@ -252,18 +273,31 @@ void mapped_adopt(struct mapping *m, void *addr, const void *caller)
 	mapped_forget(m);
 }
 
-/* Puts a mapping of the file where the region is. */
-static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)
+static long map_file(size_t len, const struct source *s, bool shared, uint64_t off)
 {
-	long at =
-	    k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
+	return k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
+}
 
-	if (at < 0)
-		return (int)at;
+/* Puts a mapping where the region is, or was. */
+static int put_there(uintptr_t at, size_t len, uintptr_t start)
+{
 	long to = k_mremap((void *)at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+
 	if (to < 0)
 		k_munmap((void *)at, len);
 	return to < 0 ? (int)to : 0;
+}
+
+static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)
+{
+	long at = map_file(len, s, shared, off);
+
+	return at < 0 ? (int)at : put_there((uintptr_t)at, len, start);
+}
+
+static uint64_t offset_of(const struct region *r)
+{
+	return (uint64_t)(r->file_at + (int64_t)(r->start - r->base));
 }
 
 /* The next region of a file in the range, cut to it; NULL: none. The lock may be given up. */
@@ -296,7 +330,7 @@ void mapped_give_back_now(uintptr_t start, uintptr_t end)
 		size_t len = r->end - at;
 		struct source *s = r->source;
 		bool shared = r->shared;
-		uint64_t off = (uint64_t)(r->file_at + (int64_t)(at - r->base));
+		uint64_t off = offset_of(r);
 
 		start = r->end;
 		if (!r->registered) {
@@ -330,6 +364,74 @@ void mapped_give_back(const void *addr, size_t len)
 	engine_call(op_give_back, addr, len, 0);
 }
 
+long mapped_discard(uintptr_t start, uintptr_t end, unsigned unused)
+{
+	struct region *r;
+
+	(void)unused;
+	lock_take(&engine.lock);
+	/* What is at the address must stay what it is: no changes by the program meanwhile. */
+	engine.discarding = true;
+	while (engine.changes)
+		engine_wait_settled();
+	fault_catch_up();
+	while (start < end && (r = region_next(start)) && r->start < end) {
+		uintptr_t from = r->start > start ? r->start : start,
+			  to = r->end < end ? r->end : end;
+
+		start = to;
+		if (!r->source || !r->registered)
+			continue;
+		lock_give(&engine.lock);
+		k_madvise((void *)from, to - from, MADV_DONTNEED);
+		lock_take(&engine.lock);
+		change_discard_done(from, to);
+	}
+	engine.discarding = false;
+	lock_give(&engine.lock);
+	return 0;
+}
+
+/* --- fork --- */
+
+void mapped_lend(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++) {
+		if (!r->source || !r->registered || r->no_fork)
+			continue;
+		long at = map_file(r->end - r->start, r->source, r->shared, offset_of(r));
+		if (at < 0) /* then it gets nothing there */
+			log_warn("fork: %s cannot be mapped for the child: error %ld",
+				 r->source->path, -at);
+		else
+			r->lent = (uintptr_t)at;
+	}
+}
+
+void mapped_unlend(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		if (r->lent) {
+			k_munmap((void *)r->lent, r->end - r->start);
+			r->lent = 0;
+		}
+}
+
+void mapped_take_lent(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		if (r->lent) {
+			put_there(r->lent, r->end - r->start, r->start);
+			r->lent = 0;
+		}
+}
+
 /* --- advice, writes, changes of the file --- */
 
 static long op_advise(uintptr_t start, uintptr_t end, unsigned random)
@@ -355,25 +457,28 @@ void mapped_written(uintptr_t addr, size_t len)
 
 void mapped_shortened(void)
 {
-	next_check = 0;
+	next_look = 0;
 	engine_kick_mover();
 }
 
-/* Nothing of what was read of it stays, and what there is no more raises SIGBUS. */
-static void let_go(struct block *b, const struct source *s)
+/* Nothing of what was read of it stays, and what there is no more raises SIGBUS. False: it stays.
+ */
+static bool let_go(struct block *b, const struct source *s)
 {
 	if (b->state == LOCAL && block_take(&b))
-		return;
+		return false;
 	if (b->state == STANDBY)
 		block_refetch(b);
 	if (b->state == FAR && block_file_offset(b) >= round_up(s->size))
 		block_cut_off(b);
+	return true;
 }
 
-static void refresh(const struct source *s)
+/* False: some of it stayed, and is to be let go of again. */
+static bool refresh(const struct source *s)
 {
 	struct region *r;
-	uintptr_t at = 0, next;
+	uintptr_t at = 0, next, from = 0, to = 0;
 
 	for (; (r = region_next(at)); at = next) {
 		next = r->end;
@@ -390,8 +495,42 @@ static void refresh(const struct source *s)
 			continue;
 		struct block *b = region_block(r, at);
 		next = (uintptr_t)block_start(b) + block_len(b);
-		let_go(b, s);
+		if (let_go(b, s))
+			continue;
+		from = to ? from : at;
+		to = next;
 	}
+	/* Of others that lie in between all is fetched again, too. */
+	return !to || control_post(mapped_discard, from, to, 0);
+}
+
+/* By the control thread: whoever serves the file may not answer, and the mover must go on. */
+static long op_look(uintptr_t start, uintptr_t end, unsigned unused)
+{
+	struct source *s, copy;
+
+	(void)start;
+	(void)end;
+	(void)unused;
+	lock_take(&engine.lock);
+	for (unsigned i = 0; (s = source_at(i)); i++) {
+		source_hold(s);
+		copy = *s;
+		lock_give(&engine.lock);
+		bool changed = source_changed(&copy);
+		lock_take(&engine.lock);
+		if (changed) {
+			log_info("%s has changed while it is mapped: it is read anew", s->path);
+			s->size = copy.size;
+			s->mtime = copy.mtime;
+			s->stale = 2; /* what was being read is let go of by the next look */
+			next_refresh = 0;
+			engine_kick_mover();
+		}
+		source_put(s);
+	}
+	lock_give(&engine.lock);
+	return 0;
 }
 
 void mapped_check(void)
@@ -399,17 +538,14 @@ void mapped_check(void)
 	uint64_t now = k_now_ns();
 	struct source *s;
 
-	if (!any || engine.hold || now < next_check)
+	if (!any || engine.hold)
 		return;
-	next_check = now + CHECK_NS;
-	for (unsigned i = 0; (s = source_at(i)); i++) {
-		if (source_changed(s)) {
-			log_info("%s has changed while it is mapped: it is read anew", s->path);
-			s->stale = 2; /* what was being read is let go of by the next look */
-		}
-		if (s->stale) {
-			s->stale--;
-			refresh(s);
-		}
+	if (now >= next_refresh) {
+		next_refresh = now + CHECK_NS;
+		for (unsigned i = 0; (s = source_at(i)); i++)
+			if (s->stale && refresh(s))
+				s->stale--;
 	}
+	if (now >= next_look && control_post(op_look, 0, 0, 0))
+		next_look = now + CHECK_NS;
 }

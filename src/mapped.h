@@ -43,8 +43,22 @@ void mapped_advise(const void *addr, size_t len, int advice);
 /* --- by the control thread, or under engine.ops while not ACTIVE; without engine.lock --- */
 
 void mapped_give_back_now(uintptr_t start, uintptr_t end);
+/*
+ * Discards what is in place of files in the range: what the kernel does not move, as a forked
+ * process shares it, leaves so. For control_post.
+ */
+long mapped_discard(uintptr_t start, uintptr_t end, unsigned unused);
 /* At the end of the start: all that is only an entry in the map. The fault thread runs. */
 void mapped_start(void);
+
+/*
+ * A child that starts from anew gets mappings of the files, whatever of them is far in the parent:
+ * lend makes them beside the regions, while engine.forking, unlend takes them away again; in the
+ * child take_lent puts them where the regions are.
+ */
+void mapped_lend(void);
+void mapped_unlend(void);
+void mapped_take_lent(void);
 
 /* --- with engine.lock --- */
 
@@ -53,7 +67,7 @@ void mapped_shortened(void);
 /* A thread writes to [addr, addr + len) of it: from now on that is read-only for the kernel, too.
  */
 void mapped_written(uintptr_t addr, size_t len);
-/* By the mover, in each round: looks now and then whether files have changed. */
+/* By the mover, in each round: has it looked now and then whether files have changed. */
 void mapped_check(void);
 
 #endif

@@ -86,22 +86,30 @@ static long op_unshare(uintptr_t start, uintptr_t end, unsigned advice)
 }
 
 /*
- * The kernel does not move a page that a forked process shares: make it ours alone first.
- * By the control thread: a page may be missing, and the mover must not wait for what it
- * has to do itself. The block is looked up again, as anything may happen to it meanwhile.
+ * What the kernel refuses the control thread does: a page may be missing, and the mover must not
+ * wait for what it has to do itself. The block is looked up again, as anything may happen to it
+ * meanwhile.
  */
-static int unshare_and_take(struct block **b, int advice)
+static bool have_done(struct block **b, long (*fn)(uintptr_t, uintptr_t, unsigned), unsigned advice)
 {
-	char *p = block_start(*b);
+	uintptr_t at = (uintptr_t)block_start(*b);
 	size_t len = block_len(*b);
 
-	block_dirty(*b);
 	lock_give(&engine.lock);
-	bool done = control_post(op_unshare, (uintptr_t)p, (uintptr_t)p + len, (unsigned)advice) &&
-		    control_posted(UNSHARE_MS);
+	bool done = control_post(fn, at, at + len, advice) && control_posted(UNSHARE_MS);
 	lock_take(&engine.lock);
-	struct region *r = region_find((uintptr_t)p);
-	*b = r && r->registered ? region_block(r, (uintptr_t)p) : NULL;
+	struct region *r = region_find(at);
+	*b = r && r->registered ? region_block(r, at) : NULL;
+	return done;
+}
+
+/* The kernel does not move a page that a forked process shares: make it ours alone first. */
+static int unshare_and_take(struct block **b, int advice)
+{
+	const char *p = block_start(*b);
+
+	block_dirty(*b);
+	bool done = have_done(b, op_unshare, (unsigned)advice);
 	if (!*b)
 		return -ENOENT;
 	if ((*b)->state != LOCAL || block_start(*b) != p || engine.hold)
@@ -112,6 +120,11 @@ static int unshare_and_take(struct block **b, int advice)
 /* Shared, or shared once: of a huge page that was split the kernel asks its first page alone. */
 static int take_shared(struct block **b)
 {
+	if ((*b)->region->source) {
+		/* The file has it: no copy is needed. */
+		have_done(b, mapped_discard, 0);
+		return *b ? -EBUSY : -ENOENT;
+	}
 	int err = unshare_and_take(b, MADV_POPULATE_WRITE);
 
 	return err == -EBUSY && block_is_full(*b) ? unshare_and_take(b, MADV_COLLAPSE) : err;
@@ -291,6 +304,8 @@ static void write_out(struct block *b)
 	bool same = !zero && compare && store_matches(st, t->io.offset, t->io.length, t->addr);
 	lock_take(&engine.lock);
 	b = transfer_block(t);
+	/* Not if the slot is in doubt since. */
+	same &= b && !(b->flags & B_DIRTY);
 	if (!b || zero || same) {
 		transfer_cancel(t);
 		if (b)

@@ -252,6 +252,7 @@ struct region *region_split(struct region *r, uintptr_t at)
 	high->source = r->source;
 	source_hold(high->source);
 	high->file_at = r->file_at + (int64_t)(high->base - r->base);
+	high->lent = r->lent ? r->lent + (at - r->start) : 0;
 	high->shared = r->shared;
 	high->random = r->random;
 	high->sparse = r->sparse;

@@ -122,6 +122,7 @@ struct source *source_get(const struct source *look)
 		return NULL;
 	*free = *look;
 	free->refs = 1;
+	free->sent = -1;
 	if (used <= (unsigned)(free - table))
 		used = (unsigned)(free - table) + 1;
 	return free;
@@ -227,31 +228,40 @@ struct source *source_at(unsigned i)
 	return NULL;
 }
 
+static int sent; /* by the last source_descriptors */
+
 int source_descriptors(int *fds, int max)
 {
-	struct source *s;
-	int n = 0;
-
-	for (; (s = source_at((unsigned)n)); n++) {
-		if (n == max)
+	sent = 0;
+	for (struct source *s = table; s < table + used; s++) {
+		s->sent = -1;
+		if (!s->refs || s->fd < 0)
+			continue;
+		if (sent == max)
 			return -E2BIG;
-		fds[n] = s->fd;
+		fds[sent] = s->fd;
+		s->sent = sent++;
 	}
-	return n;
-}
-
-int source_forked(const int *fds)
-{
-	struct source *s;
-	int n = 0;
-
-	for (; (s = source_at((unsigned)n)); n++)
-		s->fd = fds[n];
-	return n;
+	return sent;
 }
 
 void source_forget(void)
 {
-	for (unsigned i = 0; i < used; i++)
-		table[i].fd = -1;
+	for (struct source *s = table; s < table + used; s++)
+		s->fd = -1;
+}
+
+int source_forked(const int *fds)
+{
+	bool taken[SOURCES] = { false };
+
+	for (struct source *s = table; s < table + used; s++)
+		if (s->refs && s->sent >= 0) {
+			s->fd = fds[s->sent];
+			taken[s->sent] = true;
+		}
+	for (int i = 0; i < sent; i++)
+		if (!taken[i])
+			close(fds[i]);
+	return sent;
 }

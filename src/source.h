@@ -19,6 +19,7 @@ struct source {
 	uint64_t dev, ino, size, mtime; /* mtime: ns */
 	char path[SOURCE_PATH_MAX];
 	int fd; /* in the runtime's table; -1: not open */
+	int sent; /* its place in what source_descriptors gave last; -1: it was not open */
 	bool direct;
 	uint8_t stale; /* it has changed: so often is all of it to be let go of still */
 	uint32_t refs; /* regions */
@@ -39,7 +40,10 @@ struct source *source_get(const struct source *look);
 void source_hold(struct source *s);
 void source_put(struct source *s);
 
-/* By a runtime thread: opens it, by what the program has open (fd, -1: nothing) or by its path. */
+/*
+ * By a runtime thread, without the lock, of a copy: these take as long as a server does.
+ * Opens it, by what the program has open (fd, -1: nothing) or by its path.
+ */
 int source_open(struct source *s, int fd);
 /* Has the file changed since? Takes note of what it is now. */
 bool source_changed(struct source *s);
@@ -52,10 +56,13 @@ struct source *source_of(uint64_t address, uint64_t *offset);
 /* The i-th that is open, NULL: no more. */
 struct source *source_at(unsigned i);
 
-/* fork: as for stores, see emfatier-provider.h. */
+/*
+ * fork, as for stores (emfatier-provider.h). In a child first of all: the parent's descriptors are
+ * none of ours. Then, with copies of them: what is not referred to any more is closed. Returns
+ * how many there are.
+ */
 int source_descriptors(int *fds, int max);
-int source_forked(const int *fds);
-/* In a child: the parent's descriptors are none of ours. */
 void source_forget(void);
+int source_forked(const int *fds);
 
 #endif

@@ -52,34 +52,47 @@ static bool is_on_the_way(const struct block *b)
 	return false;
 }
 
-/* Whether a neighbour of what was asked for follows; that answers the question. */
-static bool follows(const struct block *b, unsigned cluster)
+/* What was asked for last of the block, NULL: nothing that still waits for its answer. */
+static struct question *question(const struct block *b)
 {
 	uint32_t number = view_number(b);
 
-	for (unsigned i = 0; i < RECENT; i++) {
-		unsigned was = recent[i].cluster, off = cluster > was ? cluster - was : was - cluster;
-		if (recent[i].block != number || off > NEAR)
-			continue;
-		recent[i].block = 0;
-		return true;
+	for (unsigned i = 1; i <= RECENT; i++) {
+		struct question *q = recent + (next - i) % RECENT;
+		if (q->block == number)
+			return q;
 	}
-	return false;
+	return NULL;
 }
 
-/* The oldest question goes; nobody came for a neighbour. */
+static bool is_near(const struct question *q, unsigned cluster)
+{
+	return (cluster > q->cluster ? cluster - q->cluster : q->cluster - cluster) <= NEAR;
+}
+
+static void is_dense(struct region *r)
+{
+	r->sparse -= r->sparse < DENSE_WEIGHT ? r->sparse : DENSE_WEIGHT;
+	if (r->caution < CAUTION)
+		r->caution++;
+}
+
+static void is_sparse(struct region *r)
+{
+	if (r->sparse < SURE)
+		r->sparse++;
+	if (r->caution)
+		r->caution--;
+}
+
 static void ask(const struct block *b, unsigned cluster)
 {
 	struct question *q = recent + next++ % RECENT;
 	const struct block *was = q->block ? view_find(q->block) : NULL;
 
-	if (was && was->state == FAR && was->clusters) {
-		struct region *r = was->region;
-		if (r->sparse < SURE)
-			r->sparse++;
-		if (r->caution)
-			r->caution--;
-	}
+	/* The oldest goes; nobody came for a neighbour. */
+	if (was && was->state == FAR && was->clusters)
+		is_sparse(was->region);
 	*q = (struct question){ view_number(b), cluster };
 }
 
@@ -101,17 +114,20 @@ bool sparse_wants(struct block *b, uintptr_t addr)
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source || b->whole ||
 	    !block_is_full(b) || !is_readable(b, cluster))
 		return false;
-	if ((unsigned)__builtin_popcount(b->clusters) >= BLOCK_CLUSTERS / 4 * 3)
+	if (block_cluster_count(b) >= BLOCK_CLUSTERS / 4 * 3)
 		return false;
 	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
-	if (follows(b, cluster)) {
+	struct question *q = question(b);
+	if (q && is_near(q, cluster)) {
+		is_dense(r);
+		q->block = 0;
 		/* It may be by chance, where all is sparse. */
-		r->sparse -= r->sparse < DENSE_WEIGHT ? r->sparse : DENSE_WEIGHT;
-		if (r->caution < CAUTION)
-			r->caution++;
 		if (dense)
 			return false;
-	} else if (dense && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+	} else if (q) {
+		is_sparse(r);
+		q->block = 0;
+	} else if (dense && !b->clusters && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
 		return false;
 	}
 	ask(b, cluster);
@@ -123,11 +139,30 @@ bool sparse_over(void)
 	return engine.cluster_bytes > engine.limit / SHARE;
 }
 
-void sparse_drop(struct block *b)
+/* Some of what is in place is not accounted for any more: as a block it is. */
+static void pull_whole(struct block *b)
 {
-	atomic_fetch_add(&engine.stats->dropped_clean_bytes, block_cluster_bytes(b));
-	if (!block_drop_clusters(b) && b->state == FAR && !b->list)
-		list_append(&engine.pulls, b);
+	if (b->state != FAR || (b->list && b->list != &engine.sparse))
+		return;
+	list_remove(b);
+	list_append(&engine.pulls, b);
+}
+
+bool sparse_drop(struct block *b)
+{
+	uint64_t had = block_cluster_bytes(b);
+	bool dropped = block_drop_clusters(b);
+
+	atomic_fetch_add(&engine.stats->dropped_clean_bytes, had - block_cluster_bytes(b));
+	if (!dropped && b->whole)
+		pull_whole(b);
+	return dropped || b->whole;
+}
+
+void sparse_moved(struct block *b)
+{
+	if (b->clusters && !block_check_clusters(b))
+		pull_whole(b);
 }
 
 bool sparse_evict(void)
@@ -136,11 +171,9 @@ bool sparse_evict(void)
 
 	for (unsigned n = 0; (b = engine.sparse.head) && n < SPARED; n++) {
 		list_remove(b);
-		if (!thrash_spares(b)) {
-			sparse_drop(b);
-			return true;
-		}
 		list_append(&engine.sparse, b);
+		if (!thrash_spares(b))
+			return sparse_drop(b);
 	}
 	return false;
 }

@@ -31,6 +31,8 @@ void sparse_touched(const struct block *b);
 /* Makes room in the budget for a cluster: at the cost of others, or of free frames. */
 bool sparse_room(void);
 
+/* The block was moved in memory. */
+void sparse_moved(struct block *b);
 /* The block has clusters, and no list has it: it may be given up from now on. */
 void sparse_rest(struct block *b);
 /* It has none any more. */
@@ -38,8 +40,8 @@ void sparse_gone(struct block *b);
 
 /* Do they take more than their share? */
 bool sparse_over(void);
-/* Gives up those of one block. What of them can't leave will do so as a block. */
-void sparse_drop(struct block *b);
+/* Gives up those of one block. What of them can't leave will do so as a block. False: not now. */
+bool sparse_drop(struct block *b);
 /* The same for the block that had its first the longest ago; false: there is none. */
 bool sparse_evict(void);
 /* In the child of a fork. */

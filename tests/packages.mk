@@ -20,7 +20,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: packages packages-check packages-long packages-demo packages-bench
+.PHONY: packages packages-check packages-long packages-demo packages-bench packages-fuzz
 packages:
 	$(call ensure,$(PACKAGES))
 packages-check:
@@ -31,3 +31,5 @@ packages-demo:
 	$(call ensure,$(DEMO_PACKAGES))
 packages-bench:
 	$(call ensure,$(BENCH_PACKAGES))
+packages-fuzz:
+	$(call ensure,$(FUZZ_PACKAGES))

@@ -18,10 +18,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "bytes.h"
+#include "daxsize.h"
 #include "uri.h"
 
 #define MAX_LENGTH (1u << 30)
@@ -84,30 +84,20 @@ static int dax_forked(struct emf_backend *be, const int *fds)
 	return 1;
 }
 
+static void dax_forget(struct emf_backend *be)
+{
+	struct dax *d = (struct dax *)be;
+
+	syscall(SYS_munmap, d->b.base, (size_t)d->b.be.size);
+}
+
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = bytes_queue_open,
 	.close = dax_close,
 	.descriptors = dax_descriptors,
 	.forked = dax_forked,
+	.forget = dax_forget,
 };
-
-/* Of a device: its size, from sysfs. */
-static uint64_t device_size(const struct stat *st)
-{
-	char path[64], text[32];
-	ssize_t n;
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/size", major(st->st_rdev),
-		 minor(st->st_rdev));
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	return strtoull(text, NULL, 0);
-}
 
 static int open_device(struct dax *d, const char *path, uint64_t *size, char *err, size_t errlen)
 {
@@ -133,7 +123,7 @@ static int open_device(struct dax *d, const char *path, uint64_t *size, char *er
 			 rc == -EBUSY ? "in use by another process" : strerror(-rc));
 		return rc;
 	}
-	has = fstat(d->fd, &st) ? 0 : device_size(&st);
+	has = fstat(d->fd, &st) ? 0 : dax_device_size(&st);
 	if (!has) {
 		snprintf(err, errlen, "not a DAX device (it has no size in sysfs)");
 		return -ENODEV;

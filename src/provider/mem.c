@@ -251,6 +251,7 @@ static const struct emf_backend_ops backend_ops = {
 	.close = mem_close,
 	.descriptors = mem_descriptors,
 	.forked = mem_forked,
+	.forget = mem_close,
 };
 
 static int map(struct mem *m, uint64_t size)

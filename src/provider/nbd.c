@@ -490,7 +490,7 @@ static int space_open(const char *uri, unsigned timeout_ms, struct emf_backend *
 			     : DEFAULT_MAX_REQUEST;
 	s->be.ops = &backend_ops;
 	s->be.size = (uint64_t)nbd_get_size(nbd) & ~(uint64_t)(IO_PAGE - 1);
-	s->be.caps = EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS |
+	s->be.caps = EMF_CAP_OUTLIVES | EMF_CAP_MALLOC | EMF_CAP_CUTS | EMF_CAP_CONNECTS |
 		     (nbd_can_trim(nbd) > 0 ? EMF_CAP_TRIM : 0);
 	s->be.max_length = MAX_LENGTH;
 	*out = &s->be;

@@ -98,6 +98,7 @@ static const struct emf_backend_ops backend_ops = {
 	.close = numa_close,
 	.descriptors = numa_descriptors,
 	.forked = numa_forked,
+	.forget = numa_close,
 };
 
 /* The memory, bound to the node. */

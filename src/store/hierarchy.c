@@ -145,6 +145,15 @@ static void leave(struct hierarchy *h, uint64_t slot)
 }
 
 /*
+ * The same after a write to where it is: what was read of it since that began, be it for a move,
+ * may be the content before it.
+ */
+static void leave_written(struct hierarchy *h, uint64_t slot)
+{
+	atomic_fetch_add(&h->word[slot], WORD_VERSION - WORD_USER);
+}
+
+/*
  * The first tier from `from` on that takes the slot; where it is, no other place is needed.
  * False: none does.
  */
@@ -177,7 +186,7 @@ static void wrote(struct tier_io *ti)
 	if (!WORD_IS_PLACED(w))
 		atomic_store(&h->heat[ti->slot], atomic_load(&h->usual));
 	if (!ti->fresh) {
-		leave(h, ti->slot);
+		leave_written(h, ti->slot);
 		return;
 	}
 	do {
@@ -205,7 +214,7 @@ static bool write_failed(struct tier_io *ti)
 		start_up(ti);
 		return true;
 	}
-	leave(h, ti->slot);
+	leave_written(h, ti->slot);
 	return false;
 }
 

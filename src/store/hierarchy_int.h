@@ -15,7 +15,8 @@
 /*
  * A slot's word. Changed by whoever transfers, with compare-and-swap: so the store's thread may
  * move the slot exactly if it still is where it was, nobody wrote it meanwhile and nobody
- * is at it now.
+ * is at it now. The version is another one when a write begins, and again when it ends: it may have
+ * been under way already when the store's thread looked.
  */
 #define WORD_INDEX(w) ((uint32_t)(w))
 #define WORD_TIER(w) ((unsigned)((w) >> 32 & 15) - 1u) /* of a slot that lies somewhere */

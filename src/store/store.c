@@ -32,7 +32,7 @@
 #define MAX_URI 4096
 #define LEAVE_NS 250000000ull
 #define ADD_MS 3000u /* to open a store that is added */
-#define SCHEMES "file:, numa:, dax:, mem:, nbd:// or nbd+unix://"
+#define SCHEMES "file:, numa:, dax:, mem:, rdma://, nbd:// or nbd+unix://"
 
 /* --- URIs --- */
 
@@ -183,7 +183,7 @@ static const void *load_codec(const char *setting, const char *name, const char 
 
 static bool is_ours(const char *name)
 {
-	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd" };
+	static const char *const ours[] = { "file", "numa", "dax", "mem", "nbd", "rdma" };
 
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
 		if (!strcmp(name, ours[i]))
@@ -697,6 +697,9 @@ void store_forget(struct store *st)
 {
 	if (st->crypt)
 		crypt_forget(st->crypt);
+	for (unsigned i = 0; i < st->nleaves; i++)
+		if (st->leaf[i] && st->leaf[i]->ops->forget)
+			st->leaf[i]->ops->forget(st->leaf[i]);
 	*st = (struct store){ 0 };
 }
 
@@ -963,7 +966,7 @@ bool store_needs_work(const struct store *st)
 	bool needs = st->redundant || st->hierarchy || st->pool;
 
 	for (unsigned i = 0; i < st->nleaves && !needs; i++)
-		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_OUTLIVES;
+		needs |= st->inject[i] || st->leaf[i]->caps & EMF_CAP_CONNECTS;
 	return needs;
 }
 

@@ -118,7 +118,8 @@ void store_close(struct store *st);
  */
 int store_descriptors(const struct store *st, int *fds, unsigned max);
 int store_forked(struct store *st, const int *fds, struct emf_store_stats *stats);
-/* In a child that does not go on with it: no key of the parent's stays behind. */
+/* In a child that does not go on with it: neither a key of the parent's nor its memory stays
+ * behind. */
 void store_forget(struct store *st);
 
 /*

@@ -78,6 +78,20 @@ done
 [ -z "$bad" ] && [ -s help ]
 verdict "documents: emfatier: commands of completion"
 
+"$BUILD/emfatierd" --help >emfatierd.help
+help_options emfatierd.help >help
+[ "$(wc -l <help)" -ge 12 ]
+verdict "documents: emfatierd --help has options"
+man_options "$man/emfatierd.8" >man
+same help man "emfatierd: options of help and man page"
+completion_options "$ROOT/tools/completion/emfatierd" >completion
+same help completion "emfatierd: options of help and completion"
+for option in $(grep -vxE -- '-h|--help|--version' help); do
+	"$BUILD/emfatierd" "$option" '' 2>&1 </dev/null | grep -q 'unknown option' && bad="$bad $option"
+done
+[ -z "$bad" ]
+verdict "documents: emfatierd knows its options"
+
 # The page of the policy file is made from the table of keys.
 sed -n '/^Settings/,/^$/s/^  \([a-z]*\)\.\([a-z_]*\) .*/\1 \2/p' emfatier.help >help
 awk '/^\.SS \[/ { gsub(/[][]/, "", $2); section = $2; next }
@@ -87,7 +101,7 @@ same help man "emfatier.conf: the settings"
 verdict "documents: emfatier.conf has settings"
 
 if command -v man >/dev/null; then
-	for page in "$man"/*.1 "$BUILD"/man/*.5; do
+	for page in "$man"/*.[18] "$BUILD"/man/*.5; do
 		LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$page" 2>err >out
 		[ ! -s err ] && [ -s out ]
 		verdict "documents: $(basename "$page") is sound"

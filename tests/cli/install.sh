@@ -9,11 +9,11 @@ call make -C "$ROOT" --no-print-directory install BUILD="$BUILD" DESTDIR="$WORK/
 [ "$status" -eq 0 ]
 verdict "install"
 
-for file in bin/emfatier bin/tierstat lib/libemfatier.so lib/emfatier/providers/file.so \
+for file in bin/emfatier bin/tierstat bin/emfatierd lib/libemfatier.so lib/emfatier/providers/file.so \
 	include/emfatier-stats.h share/emfatier/policies/default.conf \
 	lib/udev/rules.d/60-emfatier.rules lib/sysusers.d/emfatier.conf share/man/man1/tierstat.1 \
-	share/man/man1/emfatier-run.1 share/man/man5/emfatier.conf.5 lib/pkgconfig/emfatier.pc \
-	lib/systemd/system/emfatier-prom.service share/bash-completion/completions/tierstat \
+	share/man/man1/emfatier-run.1 share/man/man5/emfatier.conf.5 share/man/man8/emfatierd.8 lib/pkgconfig/emfatier.pc \
+	lib/systemd/system/emfatier-prom.service lib/systemd/system/emfatierd.service share/bash-completion/completions/tierstat share/bash-completion/completions/emfatierd \
 	share/emfatier/grafana/emfatier.json share/doc/emfatier/examples/pod.yaml; do
 	[ -s "$WORK/root/usr/$file" ]
 	verdict "install: $file"

@@ -5,10 +5,15 @@
 #define _GNU_SOURCE
 #include "rows.h"
 
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 
@@ -354,6 +359,129 @@ static void run_stays_huge(size_t size)
 		die("only %u%% of it is in huge pages", huge_share(p, size / 2));
 }
 
+static sigjmp_buf back;
+static volatile sig_atomic_t armed;
+
+static void jump_back(int sig)
+{
+	(void)sig;
+	if (!armed)
+		return;
+	armed = 0;
+	siglongjmp(back, 1);
+}
+
+/* Where the stack frames were that were left. */
+__attribute__((noinline)) static size_t overwritten(void)
+{
+	volatile char area[4096];
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof(area); i++)
+		area[i] = 7;
+	usleep(50);
+	for (size_t i = 0; i < sizeof(area); i++)
+		n += area[i] != 7;
+	return n;
+}
+
+/* A handler jumps out of a mmap that the runtime had been asked about: it answered to that stack. */
+static void run_jump_out(size_t size)
+{
+	struct itimerval often = { { 0, 137 }, { 0, 137 } }, never = { 0 };
+	char *p = filled(size), *volatile q;
+	volatile unsigned jumps = 0;
+
+	signal(SIGALRM, jump_back);
+	SYS(setitimer(ITIMER_REAL, &often, NULL));
+	for (volatile time_t end = time(NULL) + SECONDS; time_left(end);) {
+		q = NULL;
+		if (!sigsetjmp(back, 1)) {
+			armed = 1;
+			q = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+				 0);
+			armed = 0;
+		} else {
+			jumps++;
+			if (overwritten())
+				die("the stack was written to");
+		}
+		if (q)
+			SYS(munmap(q, 2 * BLOCK));
+	}
+	SYS(setitimer(ITIMER_REAL, &never, NULL));
+	if (!jumps)
+		skip("no signal came in time");
+	check_pages(p, 0, size / PAGE, 1, "after");
+}
+
+static volatile bool old_kernel;
+
+/* Is [start, end) in one mapping? By whatever thread, without libc's buffers. */
+static bool in_one_mapping(uintptr_t start, uintptr_t end)
+{
+	char buf[4096];
+	uintptr_t v = 0, from = 0;
+	int field = 0, fd = SYS(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
+	bool found = false;
+	ssize_t n;
+
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		for (ssize_t i = 0; i < n; i++) {
+			char c = buf[i];
+			if (c == '\n') {
+				field = 0;
+				v = 0;
+			} else if (field == 0 && c == '-') {
+				from = v;
+				field = 1;
+				v = 0;
+			} else if (field == 1 && c == ' ') {
+				found |= from <= start && end <= v;
+				field = 2;
+			} else if (field < 2) {
+				v = v << 4 | (uintptr_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+			}
+		}
+	close(fd);
+	return found;
+}
+
+/* The runtime's, too. Kernels before 6.6 protect within one mapping. */
+int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+
+	va_start(ap, request);
+	void *arg = va_arg(ap, void *);
+	va_end(ap);
+	const struct uffdio_range *r = arg;
+	if (old_kernel && request == UFFDIO_WRITEPROTECT &&
+	    !in_one_mapping(r->start, r->start + r->len)) {
+		errno = ENOENT;
+		return -1;
+	}
+	return (int)syscall(SYS_ioctl, fd, request, arg);
+}
+
+/* Advice to a part of a block cuts its mapping; who then wrote to it waited for ever. */
+static void run_protect_parts(size_t size)
+{
+	char *p = block_aligned(size);
+	const size_t n = BLOCK / PAGE;
+
+	old_kernel = true;
+	fill_pages(p, 0, size / PAGE, 1);
+	check_pages(p, 0, size / PAGE, 1, "before");
+	for (size_t at = BLOCK / 2; at < size; at += BLOCK)
+		SYS(madvise(p + at, 16 * PAGE, MADV_NOHUGEPAGE));
+	/* First what was read last, and so is there. */
+	for (size_t i = size / PAGE; i; i -= n)
+		fill_pages(p, i - n, i, 2);
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, size / PAGE, 2, "written");
+}
+
 static const struct row rows[] = {
 	{ "signal-write", run_signal_write, true },
 	{ "discard-edges", run_discard_edges, true },
@@ -366,6 +494,8 @@ static const struct row rows[] = {
 	{ "write-after-fork", run_write_after_fork, true },
 	{ "protect-cuts", run_protect_cuts, true },
 	{ "stays-huge", run_stays_huge, true },
+	{ "jump-out", run_jump_out, true },
+	{ "protect-parts", run_protect_parts, true },
 };
 
 ROWS_MAIN(rows)

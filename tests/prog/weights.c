@@ -7,8 +7,11 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -256,6 +259,124 @@ static void forks(size_t size)
 	finish();
 }
 
+/* Of two files the child gets one: with that its own descriptor, and none of the program's is closed. */
+static void fork_one(size_t size)
+{
+	size_t half = size / 2, n = half / PAGE;
+	int spare[40], fd = weights(half);
+	char *a = map(fd, half, MAP_PRIVATE, 0);
+
+	finish();
+	SYS(close(weights(half)));
+	fd = SYS(open(path, O_RDWR | O_CLOEXEC));
+	write_version(fd, 0, n, 2);
+	SYS(close(fd));
+	fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+	char *b = map(fd, half, MAP_PRIVATE, 0);
+	for (size_t i = 0; i < sizeof(spare) / sizeof(*spare); i++)
+		spare[i] = SYS(open("/dev/null", O_RDONLY | O_CLOEXEC));
+	check_pages(a, 0, n, 1, "before");
+	check_pages(b, 0, n, 2, "before");
+	SYS(madvise(a, half, MADV_DONTFORK));
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		check_pages(b, 0, n, 2, "child");
+		for (size_t i = 0; i < sizeof(spare) / sizeof(*spare); i++)
+			CHECK(fcntl(spare[i], F_GETFD) >= 0, "a descriptor of the program's is closed");
+		_exit(0);
+	}
+	expect_child(pid, "child");
+	check_pages(a, 0, n, 1, "parent");
+	finish();
+}
+
+/* KiB of anonymous memory that are in memory. */
+static long anonymous(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	char line[128];
+	long kib = 0;
+
+	CHECK(f, "/proc/self/status");
+	while (fgets(line, sizeof(line), f))
+		sscanf(line, "RssAnon: %ld", &kib);
+	fclose(f);
+	return kib;
+}
+
+static void expect_no_more(long before, size_t size)
+{
+	long now = anonymous();
+
+	CHECK(now - before < (long)(size >> 12), "a fork took %ld KiB more", now - before);
+}
+
+/* A child that shares the descriptor table can't go on with what is far: it maps the file anew. */
+static void fork_apart(size_t size)
+{
+	int fd = weights(size), go[2];
+	size_t n = size / PAGE, part = 256;
+	char *p = map(fd, size, MAP_PRIVATE, 0), c;
+
+	finish();
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, n, 1, "before");
+	for (size_t at = part; at + part <= n; at += 2 * part)
+		SYS(madvise(p + at * PAGE, part * PAGE, MADV_DONTNEED));
+	SYS(pipe(go));
+	long before = anonymous();
+	pid_t pid = (pid_t)SYS(syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0));
+	if (!pid) {
+		SYS(prctl(PR_SET_PDEATHSIG, SIGKILL));
+		SYS(read(go[0], &c, 1));
+		for (int round = 0; round < 2; round++)
+			check_pages(p, 0, n, 1, "child");
+		CHECK(touch(p + (n - 2) * PAGE, true) == SIGSEGV, "the child writes");
+		_exit(0);
+	}
+	expect_no_more(before, size);
+	SYS(write(go[1], "x", 1));
+	check_pages(p, 0, n, 1, "parent");
+	expect_child(pid, "child");
+	CHECK(touch(p + n / 2 * PAGE, true) == SIGSEGV, "the parent writes");
+	check_pages(p, 0, n, 1, "after");
+}
+
+/* More files than fit into one message to the child. */
+static void fork_many(size_t size)
+{
+	enum { FILES = 100, BYTES = 4 << 20 };
+	char *p[FILES];
+
+	for (size_t i = 0; i < FILES; i++) {
+		SYS(close(weights(PAGE)));
+		int fd = SYS(open(path, O_RDWR | O_CLOEXEC));
+		write_version(fd, 0, 1, (unsigned)i);
+		SYS(ftruncate(fd, BYTES));
+		SYS(close(fd));
+		fd = SYS(open(path, O_RDONLY | O_CLOEXEC));
+		p[i] = map(fd, BYTES, MAP_PRIVATE, 0);
+		SYS(close(fd));
+		finish();
+	}
+	for (int round = 0; round < 2; round++)
+		for (size_t i = 0; i < FILES; i++) {
+			page_check(p[i], 0, i, SEED, "before");
+			check_zeros(p[i], BYTES / PAGE - 1, BYTES / PAGE, "before");
+		}
+	long before = anonymous();
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		for (size_t i = 0; i < FILES; i++)
+			page_check(p[i], 0, i, SEED, "child");
+		_exit(0);
+	}
+	expect_no_more(before, size);
+	expect_child(pid, "child");
+	for (size_t i = 0; i < FILES; i++)
+		page_check(p[i], 0, i, SEED, "parent");
+}
+
 static void unmap_parts(size_t size)
 {
 	int fd = weights(size);
@@ -405,6 +526,180 @@ static void changed(size_t size)
 	finish();
 }
 
+/* A child that only lives: what was in memory at the fork is shared with it. */
+static pid_t idle_child(void)
+{
+	pid_t pid = SYS(fork());
+
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pause();
+	_exit(0);
+}
+
+static void end_child(pid_t pid)
+{
+	SYS(kill(pid, SIGKILL));
+	SYS(waitpid(pid, NULL, 0));
+}
+
+static void changed_shared(size_t size)
+{
+	int fd = weights(size), rw = SYS(open(path, O_RDWR | O_CLOEXEC));
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_SHARED, 0), page[PAGE];
+
+	check_pages(p, 0, n, 1, "before");
+	pid_t child = idle_child();
+	write_version(rw, 0, n, 2);
+	page_fill(other = page, n - 1, 2, SEED);
+	CHECK(within_seconds(is_new, p + (n - 1) * PAGE),
+	      "what was written to the file is not seen");
+	nanosleep(&(struct timespec){ .tv_sec = 2, .tv_nsec = 500000000 }, NULL);
+	check_pages(p, 0, n, 2, "changed");
+	end_child(child);
+	finish();
+}
+
+/* Is a part of it anonymous memory that may only be read? It is for who wrote to it. */
+static bool read_only(const char *p, size_t size)
+{
+	FILE *f = fopen("/proc/self/maps", "r");
+	unsigned long start, end, inode;
+	bool found = false;
+	char line[512], may[5];
+
+	CHECK(f, "/proc/self/maps");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &start, &end, may, &inode) == 4)
+			found |= start < (uintptr_t)p + size && end > (uintptr_t)p && !inode &&
+				 may[1] == '-';
+	fclose(f);
+	return found;
+}
+
+/* What is shared leaves by being discarded. */
+static void sweep_shared(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	/* So that some of what is in memory has a page missing. */
+	for (size_t at = 77; at < n; at += 512)
+		SYS(madvise(p + at * PAGE, PAGE, MADV_DONTNEED));
+	pid_t child = idle_child();
+	for (int round = 0; round < 2; round++)
+		check_pages(p, 0, n, 1, "shared");
+	CHECK(!read_only(p, size), "it has become read-only");
+	end_child(child);
+	finish();
+}
+
+static volatile bool hang, hanging;
+
+/* A server that does not answer, to threads of the runtime. */
+int fstat(int fd, struct stat *st)
+{
+	char name[16] = "";
+
+	prctl(PR_GET_NAME, name);
+	while (hang && !strncmp(name, "emf-", 4)) {
+		hanging = true;
+		usleep(1000);
+	}
+	return (int)syscall(SYS_fstat, fd, st);
+}
+
+static void on_alarm(int sig)
+{
+	static const char text[] = "faults wait for the file's server\n";
+
+	(void)sig;
+	_exit(write(2, text, sizeof(text) - 1) > 0 ? 1 : 2);
+}
+
+static void expect_hanging(void)
+{
+	for (int i = 0; i < 500 && !hanging; i++)
+		usleep(10000);
+	CHECK(hanging || !getenv("TIERSTAT_OUT"), "nobody asked for the file");
+}
+
+static void *map_and_check(void *arg)
+{
+	size_t size = *(size_t *)arg;
+	char *p = map(weights(size), size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, size / PAGE, 1, "mapped late");
+	finish();
+	return NULL;
+}
+
+/* Other memory does not wait for it: when it is looked at again, and when it is opened. */
+static void server_hangs(size_t size)
+{
+	size_t n = size / PAGE, half = size / 2;
+	char *p = map(weights(half), half, MAP_PRIVATE, 0), *q = filled(size);
+	pthread_t thread;
+
+	finish();
+	check_pages(p, 0, n / 2, 1, "before");
+	signal(SIGALRM, on_alarm);
+	alarm(40);
+	for (int round = 0; round < 2; round++) {
+		hanging = false;
+		hang = true;
+		if (round)
+			CHECK(!pthread_create(&thread, NULL, map_and_check, &half),
+			      "pthread_create");
+		expect_hanging();
+		for (int i = 0; i < 2; i++)
+			check_pages(q, 0, n, 1, "other memory");
+		hang = false;
+	}
+	pthread_join(thread, NULL);
+	alarm(0);
+	check_pages(p, 0, n / 2, 1, "after");
+}
+
+/* munmap past libc: while everything fits nobody is told. */
+static void unmap_unseen(char *p, size_t size)
+{
+#ifdef __x86_64__
+	long rc = SYS_munmap;
+
+	__asm__ volatile("syscall" : "+a"(rc) : "D"(p), "S"(size) : "rcx", "r11", "memory");
+	CHECK(!rc, "munmap: %s", strerror((int)-rc));
+#else
+	SYS(munmap(p, size));
+#endif
+}
+
+/* A file is mapped where memory was that has gone unseen. */
+static void over_unseen(size_t size)
+{
+	size_t part = size / 16, n = part / PAGE;
+	int fd = weights(part);
+	char *p = filled(part);
+
+	unmap_unseen(p, part);
+	SYS(mmap(p, part, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0));
+	check_pages(p, 0, n, 1, "the file");
+	write_version(SYS(open(path, O_RDWR | O_CLOEXEC)), 0, n, 2);
+	SYS(munmap(p, part));
+	SYS(mmap(p, part, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0));
+	/* From here on it does not fit any more. */
+	char *q = filled(size);
+	for (int round = 0; round < 2; round++) {
+		check_pages(p, 0, n, 2, "the file");
+		check_pages(q, 0, size / PAGE, 1, "memory");
+	}
+	finish();
+}
+
 static bool is_gone(char *p)
 {
 	return touch(p, false) == SIGBUS;
@@ -422,6 +717,24 @@ static void truncated(size_t size)
 	CHECK(within_seconds(is_gone, p + left * PAGE), "the first page that was cut off");
 	for (int round = 0; round < 2; round++)
 		check_pages(p, 0, left, 1, "what is left");
+	finish();
+}
+
+/* The same where advice has cut its mapping: what is not touched does no harm. */
+static void truncated_parts(size_t size)
+{
+	int fd = weights(size);
+	size_t n = size / PAGE, left = n / 2 + 7;
+	char *p = map(fd, size, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n, 1, "before");
+	for (size_t at = 256; at + 16 < n; at += 512)
+		madvise(p + at * PAGE, 16 * PAGE, MADV_NOHUGEPAGE);
+	SYS(truncate(path, (off_t)(left * PAGE)));
+	/* Time enough to notice it. */
+	nanosleep(&(struct timespec){ .tv_sec = 2, .tv_nsec = 500000000 }, NULL);
+	CHECK(within_seconds(is_gone, p + (n - 1) * PAGE), "what was cut off is still there");
+	check_pages(p, 0, left, 1, "what is left");
 	finish();
 }
 
@@ -484,6 +797,9 @@ static const struct row rows[] = {
 	{ "weights-shared-protect", shared_protect, true },
 	{ "weights-shared-writable", shared_writable, false },
 	{ "weights-fork", forks, true },
+	{ "weights-fork-one", fork_one, true },
+	{ "weights-fork-apart", fork_apart, true },
+	{ "weights-fork-many", fork_many, true },
 	{ "weights-unmap", unmap_parts, true },
 	{ "weights-remap", remaps, false },
 	{ "weights-locked", locked, true },
@@ -492,9 +808,14 @@ static const struct row rows[] = {
 	{ "weights-advice", advice, true },
 	{ "weights-system-calls", system_calls, true },
 	{ "weights-changed", changed, true },
+	{ "weights-changed-shared", changed_shared, true },
+	{ "weights-sweep-shared", sweep_shared, true },
+	{ "weights-server-hangs", server_hangs, true },
 	{ "weights-truncated", truncated, true },
+	{ "weights-truncated-parts", truncated_parts, true },
 	{ "weights-readers", readers, true },
 	{ "weights-fitted", fitted, true },
+	{ "weights-over-unseen", over_unseen, true },
 };
 
 ROWS_MAIN(rows)

@@ -276,6 +276,9 @@ static void send_events(struct event *e, size_t n)
 			sim_fail("too many events");
 		if (engine_thread && co_self->held)
 			sim_fail("raises an event with locks %#x", co_self->held);
+		/* Others may be quicker, and have what was freed by now. Who goes past libc is not safe from that. */
+		if (!plan.raw && chance(4))
+			co_sleep(rnd_below(SIM_MS));
 		trace("event %u of %#lx-%#lx", e->m.what, e->m.addr, e->m.end);
 		queue[nqueue++] = e;
 		co_block(was_read, e, 0);
@@ -681,6 +684,8 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 		if (is_frame(at) ? there[i] : !is_zapped(page_at(page)->flags)) {
 			out->bytes += K_PAGE;
 			out->last = page;
+			if (!is_frame(at) && page_at(page)->flags & P_PROTECTED)
+				out->protected += K_PAGE;
 		}
 	}
 	return 0;

@@ -108,6 +108,50 @@ static void identity(void **state)
 	unlink(path);
 }
 
+static struct source *open_one(int *fd)
+{
+	struct source look;
+	const char *why;
+
+	*fd = make_file(PAGE, ".bin");
+	assert_int_equal(source_look(*fd, &look, &why), 0);
+	struct source *s = source_get(&look);
+	assert_int_equal(source_open(s, *fd), 0);
+	unlink(path);
+	return s;
+}
+
+/* A child lets go of one before it has descriptors: neither are the program's closed, nor do
+ * the others get each other's. */
+static void forked(void **state)
+{
+	int fd[3], parents[3], fds[4], i;
+	struct source *s[3];
+
+	(void)state;
+	for (i = 0; i < 3; i++)
+		s[i] = open_one(&fd[i]);
+	assert_int_equal(source_descriptors(fds, 2), -E2BIG);
+	assert_int_equal(source_descriptors(fds, 4), 3);
+	for (i = 0; i < 3; i++) {
+		parents[i] = s[i]->fd;
+		fds[i] = dup(fds[i]);
+	}
+	source_forget();
+	source_put(s[1]);
+	assert_true(fcntl(parents[1], F_GETFD) >= 0);
+	assert_int_equal(source_forked(fds), 3);
+	assert_int_equal(s[0]->fd, fds[0]);
+	assert_int_equal(s[2]->fd, fds[2]);
+	assert_int_equal(fcntl(fds[1], F_GETFD), -1);
+	source_put(s[0]);
+	source_put(s[2]);
+	for (i = 0; i < 3; i++) {
+		close(parents[i]);
+		close(fd[i]);
+	}
+}
+
 static void address(void **state)
 {
 	struct source look = { .ino = 7, .fd = -1 }, other = { .ino = 8, .fd = -1 };
@@ -232,7 +276,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),   cmocka_unit_test(heads), cmocka_unit_test(identity),
-		cmocka_unit_test(address), cmocka_unit_test(reads),
+		cmocka_unit_test(address), cmocka_unit_test(reads), cmocka_unit_test(forked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

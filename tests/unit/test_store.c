@@ -387,7 +387,7 @@ static void test_store_bad_uri(void **state)
 	store_fails(many, 17, -EINVAL, "at most 16");
 #define FAILS(uri, rc, line) store_fails((const char *const[]){ uri }, 1, rc, line)
 	FAILS("foo:bar", -EINVAL,
-	      "store.uri: 'foo:bar': no provider 'foo'; use file:, numa:, dax:, mem:, nbd:// or nbd+unix://");
+	      "store.uri: 'foo:bar': no provider 'foo'; use file:, numa:, dax:, mem:, rdma://, nbd:// or nbd+unix://");
 	FAILS("", -EINVAL, "store.uri: '': not a URI");
 	FAILS("nonsense", -EINVAL, "store.uri: 'nonsense': not a URI");
 	FAILS("../../tmp/x:", -EINVAL, "not a URI");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tiers: where slots come to lie, by use; that they stay there; tiers that are full or fail. */
-#include "test_store_util.h"
+#include "test_store_toy.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -269,6 +269,137 @@ static void test_model(void **state)
 	}
 }
 
+/* --- a move while the slot is written --- */
+
+static struct emf_queue *writer; /* ends when a move writes to where the slot is to go */
+static struct toy fast, slow;
+
+/* What is written gets there only when it ends. */
+static int late_submit(struct emf_queue *q, struct emf_io *io)
+{
+	struct toy_queue *tq = (struct toy_queue *)q;
+
+	if (io->op != EMF_WRITE)
+		return toy_submit(q, io);
+	if (tq->toy == &slow && writer)
+		writer->ops->poll(writer);
+	q->inflight++;
+	io->status = 0;
+	io->next = tq->list;
+	tq->list = io;
+	return 0;
+}
+
+static int late_poll(struct emf_queue *q)
+{
+	struct toy_queue *tq = (struct toy_queue *)q;
+
+	for (struct emf_io *io = tq->list; io; io = io->next)
+		if (io->op == EMF_WRITE)
+			memcpy(tq->toy->mem + io->offset, io->buf, io->length);
+	return toy_poll(q);
+}
+
+static int late_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
+		     struct emf_queue **out)
+{
+	static const struct emf_queue_ops ops = {
+		.submit = late_submit,
+		.poll = late_poll,
+		.pollfds = toy_pollfds,
+		.close = toy_queue_close,
+	};
+	int rc = toy_queue_open(be, kind, depth, out);
+
+	(*out)->ops = &ops;
+	return rc;
+}
+
+static void late_init(struct toy *t)
+{
+	static const struct emf_backend_ops ops = { .queue_open = late_open };
+
+	toy_init(t, 16 * SLOT);
+	t->be.ops = &ops;
+	t->be.max_length = SLOT;
+}
+
+static void ended(struct emf_io *io)
+{
+	*(bool *)io->user = true;
+}
+
+/* It begins before the look that finds the slot, and ends when the copy has been made. */
+static void test_written_meanwhile(void **state)
+{
+	struct hierarchy_tier tier[2] = { { &fast.be, 0, 1, 0, NULL, 0 },
+					  { &slow.be, 0, 95, 90, NULL, 0 } };
+	unsigned char *buf = pages(SLOT), *back = pages(SLOT);
+	struct emf_backend *h;
+	bool done = false;
+
+	(void)state;
+	late_init(&fast);
+	late_init(&slow);
+	assert_int_equal(hierarchy_open(tier, 2, 4000, 1ull << 40, &h), 0);
+	struct emf_queue *q = queue_ok(h, EMF_QUEUE_BULK, 4);
+	fill(buf, SLOT, 1);
+	assert_int_equal(transfer(q, EMF_WRITE, 0, SLOT, buf), 0);
+	assert_int_equal(hierarchy_tier_of(h, 0), 0);
+	fill(buf, SLOT, 2);
+	struct emf_io io = {
+		.op = EMF_WRITE, .length = SLOT, .buf = buf, .done = ended, .user = &done
+	};
+	assert_int_equal(q->ops->submit(q, &io), 0);
+	writer = q;
+	hierarchy_work(h, 1ull << 62);
+	writer = NULL;
+	assert_true(done);
+	assert_int_equal(transfer(q, EMF_READ, 0, SLOT, back), 0);
+	assert_memory_equal(buf, back, SLOT);
+	/* The next move has it. */
+	hierarchy_work(h, 1ull << 63);
+	assert_int_equal(hierarchy_tier_of(h, 0), 1);
+	assert_int_equal(transfer(q, EMF_READ, 0, SLOT, back), 0);
+	assert_memory_equal(buf, back, SLOT);
+	q->ops->close(q);
+	h->ops->close(h);
+}
+
+static uint64_t address_space(void)
+{
+	unsigned long pages_now = 0;
+	FILE *f = fopen("/proc/self/statm", "r");
+
+	if (f && fscanf(f, "%lu", &pages_now) != 1)
+		pages_now = 0;
+	if (f)
+		fclose(f);
+	return (uint64_t)pages_now * PAGE;
+}
+
+/* A child can't share tiers: it gives back the memory in which they are. */
+static void test_forgotten(void **state)
+{
+	struct scene s;
+	int status;
+
+	(void)state;
+	scene_open(&s, NULL);
+	put(&s, 0);
+	pid_t pid = fork();
+	assert_int_not_equal(pid, -1);
+	if (!pid) {
+		uint64_t before = address_space();
+		store_forget(&s.st);
+		_exit(before - address_space() < TIERS * 1024ull * MIB);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	read_once(&s, 0);
+	scene_close(&s);
+}
+
 static void test_too_small(void **state)
 {
 	static const char *const uri[] = { "mem:?size=1M", "mem:?size=4M" };
@@ -291,9 +422,14 @@ static void test_too_small(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_watermarks),   cmocka_unit_test(test_failing),
-		cmocka_unit_test(test_model),	     cmocka_unit_test(test_oracle),
-		cmocka_unit_test(test_no_ping_pong), cmocka_unit_test(test_too_small),
+		cmocka_unit_test(test_watermarks),
+		cmocka_unit_test(test_failing),
+		cmocka_unit_test(test_model),
+		cmocka_unit_test(test_oracle),
+		cmocka_unit_test(test_no_ping_pong),
+		cmocka_unit_test(test_too_small),
+		cmocka_unit_test(test_written_meanwhile),
+		cmocka_unit_test(test_forgotten),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,11 @@ far_rests() {
 	[ "$far" = "$was" ]
 }
 
+is_hurt() {
+	far_mib >/dev/null
+	grep -qE '"state": "(down|rebuilding|degraded)"' "$T/poll"
+}
+
 # Every store answers, and nothing is left to be rebuilt.
 is_whole() {
 	far_mib >/dev/null

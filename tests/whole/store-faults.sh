@@ -47,7 +47,8 @@ kill_each() {
 	wait_for 20 is_far 30
 	for each; do
 		kill_server "$each"
-		sleep 0.5
+		# Who does not read or write at that time does not know of it, and so neither of the loss.
+		wait_for 10 is_hurt || echo "the end of $each was not noticed" >>"$T/err"
 		server "$each" 256M
 		wait_for 30 is_whole || echo "not whole again" >>"$T/err"
 	done

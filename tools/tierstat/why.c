@@ -350,7 +350,7 @@ static bool late_answers(const struct why_input *in, const struct numbers *n,
 
 static bool random_access(const struct why_input *in, const struct numbers *n, struct why *w)
 {
-	char each[TEXT_NUMBER];
+	char each[TEXT_NUMBER], brought[TEXT_NUMBER];
 	struct emf_hist h;
 
 	if (n->demand < FEW || n->touches < FEW || n->near >= NEAR_LITTLE * n->touches)
@@ -362,9 +362,8 @@ static bool random_access(const struct why_input *in, const struct numbers *n, s
 		 "four: nothing to foresee",
 		 n->touches / in->seconds, 100 * n->near / n->touches);
 	evidence(w,
-		 "each brings a block of 2 MiB for the few bytes that are read; half of the "
-		 "faults take %s or more",
-		 text_time(hist_quantile(&h, 0.5), each));
+		 "each brings %s for the few bytes that are read; half of the faults take %s or more",
+		 size(n->fetched / n->demand, brought), text_time(hist_quantile(&h, 0.5), each));
 	advise(w, "give the part that is walked at random local memory: raise local.limit, or a "
 		  "class for it with resident=100");
 	advise(w, "small objects (engine.heap=all): keep the index in memory, the values far");

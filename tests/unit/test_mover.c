@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Steps of the mover that others come between: what happens meanwhile is a function here. */
+#include "test_store_toy.h"
+
+#define store_matches compared
+#include "../../src/mover.c"
+#include "stats.h"
+
+static struct block *meanwhile; /* whose slot is not to be trusted any more, once it was compared */
+
+bool compared(struct store *st, uint64_t offset, size_t length, const void *buf)
+{
+	(void)st;
+	(void)offset;
+	(void)length;
+	(void)buf;
+	if (meanwhile) {
+		lock_take(&engine.lock);
+		block_distrust_slot(meanwhile);
+		lock_give(&engine.lock);
+	}
+	return true;
+}
+
+/* In standby, perhaps written to, with a slot that has its content. */
+static void make_standby(struct block *b)
+{
+	b->frame = frame_empty(FRAME_BIG);
+	frame_meta(b->frame)->owner = b;
+	frame_meta(b->frame)->bytes = BLOCK_SIZE;
+	fill(frame_start(b->frame), BLOCK_SIZE, 1);
+	b->slot = slot_alloc();
+	b->flags = B_UNSURE;
+	b->state = STANDBY;
+	list_append(&engine.leaving, b);
+}
+
+/* Contact to the store is lost while a block is compared with its slot: it is written. */
+static void doubt(void **state)
+{
+	static struct toy toy;
+	struct region *r;
+
+	(void)state;
+	toy_init(&toy, 8 * BLOCK_SIZE);
+	toy.be.max_length = BLOCK_SIZE;
+	engine.stats = stats_none();
+	engine.limit = 64 * BLOCK_SIZE;
+	engine.uffd.fd = -1; /* frames are not registered with any */
+	frame_init(&engine.uffd, 4, 1);
+	assert_int_equal(slot_init(8 * BLOCK_SIZE), 0);
+	engine.store.top = &toy.be;
+	assert_int_equal(mover_open(), 0);
+	r = region_insert(1ul << 44, (1ul << 44) + 2 * BLOCK_SIZE);
+	lock_take(&engine.lock);
+	for (unsigned i = 0; i < 2; i++) {
+		struct block *b = r->blocks + i;
+		make_standby(b);
+		meanwhile = i ? b : NULL;
+		write_out(b);
+		assert_int_equal(b->state, FAR);
+		assert_int_equal(toy.transfers[EMF_WRITE], i);
+	}
+	lock_give(&engine.lock);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
