@@ -939,6 +939,21 @@ bool engine_spawn_store(void)
 	return !store_needs_work(&engine.store) || engine_spawn(store_main);
 }
 
+/*
+ * What comes and goes is servers, and files that somebody has named. Who has but memory of this
+ * host, or the default file, keeps to the plain stripe.
+ */
+static bool may_change(void)
+{
+	static const char *const scheme[] = { "nbd", "rdma:", "file:" };
+
+	for (unsigned i = 0; i < engine.config.nstores; i++)
+		for (unsigned k = 0; k < sizeof(scheme) / sizeof(scheme[0]); k++)
+			if (!strncmp(engine.config.store_uri[i], scheme[k], strlen(scheme[k])))
+				return true;
+	return false;
+}
+
 static bool open_store(void)
 {
 	const char *uri[EMF_MAX_STORES];
@@ -957,7 +972,7 @@ static bool open_store(void)
 		.release = release_slot,
 		.stats = engine.stats->store,
 		.no_malloc = engine.own_malloc,
-		.live = true,
+		.live = may_change(),
 		.alone = slot_alone,
 		.still = store_still,
 		.changed = store_changed,

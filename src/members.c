@@ -41,7 +41,8 @@ static const char *cannot(void)
 		return "with redundancy stores can't come or go while it runs";
 	if (engine.store.hierarchy)
 		return "with tiers stores can't come or go while it runs";
-	return engine.store.live ? NULL : "its stores can't come or go while it runs";
+	return engine.store.live ? NULL
+				 : "stores come and go only where a server or a file was named (nbd://, rdma://, file:)";
 }
 
 /* Without engine.ops: a program thread may hold what it takes to load a provider. */
