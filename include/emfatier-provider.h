@@ -49,8 +49,9 @@ struct emf_io {
 	size_t length;
 	void *buf;
 	void (*done)(struct emf_io *io);
-	void *user;	     /* the submitter's */
-	struct emf_io *next; /* for lists of whoever holds the io: the backend between submit and done */
+	void *user; /* the submitter's */
+	struct emf_io
+	    *next; /* for lists of whoever holds the io: the backend between submit and done */
 	uint64_t scratch[2]; /* the backend's, between submit and done */
 };
 
@@ -60,12 +61,15 @@ enum emf_queue_kind {
 };
 
 enum {
-	EMF_CAP_SYNC = 1u << 0, /* transfers are done by the CPU inside submit/poll; nothing to wait for */
+	EMF_CAP_SYNC =
+	    1u << 0, /* transfers are done by the CPU inside submit/poll; nothing to wait for */
 	EMF_CAP_TRIM = 1u << 1, /* trim gives space back */
-	EMF_CAP_OUTLIVES = 1u << 2, /* written space outlives the process: somebody must trim it after a crash */
-	EMF_CAP_MALLOC = 1u << 3,   /* uses malloc after open, or what open got from it */
-	EMF_CAP_CUTS = 1u << 4, /* closing a queue never waits for what is in flight */
-	EMF_CAP_CONNECTS = 1u << 5, /* a queue can break for reasons of its own, and be opened anew */
+	EMF_CAP_OUTLIVES =
+	    1u << 2, /* written space outlives the process: somebody must trim it after a crash */
+	EMF_CAP_MALLOC = 1u << 3, /* uses malloc after open, or what open got from it */
+	EMF_CAP_CUTS = 1u << 4,	  /* closing a queue never waits for what is in flight */
+	EMF_CAP_CONNECTS =
+	    1u << 5, /* a queue can break for reasons of its own, and be opened anew */
 };
 
 struct emf_backend;

@@ -72,9 +72,9 @@ struct emf_store_stats {
 	emf_stat read_bytes;
 	emf_stat written_bytes;
 	emf_stat errors;
-	emf_stat inflight;   /* reads and writes under way */
-	emf_stat busy_ns;    /* time in which there were any, but for the one that lasts */
-	emf_stat busy_since; /* CLOCK_MONOTONIC ns: when that began */
+	emf_stat inflight;	/* reads and writes under way */
+	emf_stat busy_ns;	/* time in which there were any, but for the one that lasts */
+	emf_stat busy_since;	/* CLOCK_MONOTONIC ns: when that began */
 	emf_stat rebuild_bytes; /* that it lacks still, or is to give away */
 	/* Of the tier, the same for all its stores: */
 	emf_stat hits;		    /* reads that it served */
@@ -124,12 +124,12 @@ struct emf_stats {
 	emf_stat prefetch_issued; /* blocks */
 	emf_stat prefetch_useful;
 	emf_stat prefetch_wasted;
-	emf_stat stall_ns; /* sum over all faults: from reading the event to waking the thread */
+	emf_stat stall_ns;   /* sum over all faults: from reading the event to waking the thread */
 	emf_stat lost_bytes; /* could not be fetched; touching them raises SIGBUS */
 	emf_stat overruns;   /* times the budget had to be exceeded */
 	emf_stat faults_starved; /* found no frame to be served with, and waited for one */
 	emf_stat touches;	 /* faults on blocks that were far, or are fetched ahead */
-	emf_stat touches_near;	 /* of these, near one of the last four: a sweep, not random access */
+	emf_stat touches_near; /* of these, near one of the last four: a sweep, not random access */
 
 	emf_stat stuck_bytes; /* gauge: local, and refused to move (pinned, shared) */
 	emf_stat map_wanted;  /* written by readers: CLOCK_MONOTONIC ns of when one asked last */
@@ -181,7 +181,7 @@ struct emf_map_region {
 	uint64_t start, length;
 	uint64_t local_bytes, standby_bytes, far_bytes, lost_bytes;
 	uint32_t first_cell, cells; /* cells 0: no room for them */
-	uint32_t registered, kept; /* kept: 1 locked, 2 secret, 4 for a device, 8 for good */
+	uint32_t registered, kept;  /* kept: 1 locked, 2 secret, 4 for a device, 8 for good */
 	char class[32];
 };
 

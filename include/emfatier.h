@@ -29,7 +29,7 @@ enum emf_hint {
 
 /* What the library exports; the calls below are the ones to use. -ENOSYS: it is older than this. */
 extern long emfatier_hint(int what, const void *addr, size_t len, const char *name)
-	__attribute__((weak));
+    __attribute__((weak));
 
 static inline long emf_hint_(int what, const void *addr, size_t len, const char *name)
 {

@@ -20,9 +20,10 @@
  * behind us, else in that of the caller, which may be a module opened with RTLD_LOCAL (most
  * modules of Python). Nothing is loaded, and nothing remembered.
  *
- * What is unregistered may leave again where nothing else has the same pages registered. What was sent with MSG_ZEROCOPY stays
- * local until it is freed: the network holds the pages by a reference that MOVE does not see, until
- * the peer has acknowledged them, and the notice of that is the program's to read.
+ * What is unregistered may leave again where nothing else has the same pages registered. What was
+ * sent with MSG_ZEROCOPY stays local until it is freed: the network holds the pages by a reference
+ * that MOVE does not see, until the peer has acknowledged them, and the notice of that is the
+ * program's to read.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -243,7 +243,8 @@ void heap_settle(void)
 		uint32_t ready = READY;
 		if (!atomic_compare_exchange_strong(&f->state, &ready, ADOPTING))
 			continue;
-		int err = engine_wants(SIZE_MAX) ? engine_try_adopt(f->addr, f->len, NULL) : -ENOMEM;
+		int err =
+		    engine_wants(SIZE_MAX) ? engine_try_adopt(f->addr, f->len, NULL) : -ENOMEM;
 		if (err == -EAGAIN) {
 			/* A fork is under way: later. */
 			atomic_store(&f->state, READY);

@@ -175,8 +175,7 @@ static void *congruent_place(const void *addr, size_t len)
 
 	if (r < 0)
 		return NULL;
-	uintptr_t got = (uintptr_t)r,
-		  to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
+	uintptr_t got = (uintptr_t)r, to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
 	if (to > got)
 		k_munmap((void *)got, to - got);
 	if (got + BLOCK_SIZE > to)
@@ -196,7 +195,7 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 		mapped_give_back(addr, old_len);
 	if (!managed(addr, old_len) && !((flags & MREMAP_FIXED) && managed(to, new_len)))
 		return k_mremap(addr, old_len, new_len, flags, to);
-	if (new && new < old && !(flags & ~MREMAP_MAYMOVE)) {
+	if (new &&new < old && !(flags & ~MREMAP_MAYMOVE)) {
 		r = unmap((char *)addr + new, old - new);
 		return r ? r : (long)start;
 	}
@@ -204,7 +203,7 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 	 * What locked memory grows by the kernel populates inside the call, while it lets nobody
 	 * serve the faults of that: it is locked again after it.
 	 */
-	bool locked = new > old && engine_kept(addr, old_len) & KEPT_LOCKED;
+	bool locked = new > old &&engine_kept(addr, old_len) & KEPT_LOCKED;
 	if (locked)
 		syscall(SYS_munlock, addr, old);
 	engine_change_begin(&c, addr, old_len, flags & MREMAP_FIXED ? to : NULL, new_len, true);
@@ -387,7 +386,8 @@ static int lock_pages(const void *addr, size_t len, unsigned flags)
 	bool before = engine_kept(addr, len) & KEPT_LOCKED;
 
 	keep_local(addr, len, KEPT_LOCKED);
-	int r = (int)(flags ? syscall(SYS_mlock2, addr, len, flags) : syscall(SYS_mlock, addr, len));
+	int r =
+	    (int)(flags ? syscall(SYS_mlock2, addr, len, flags) : syscall(SYS_mlock, addr, len));
 	if (r && !before) {
 		int saved = errno;
 		keep_around(addr, len, KEPT_LOCKED, false);

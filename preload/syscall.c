@@ -102,7 +102,8 @@ __asm__(".text\n"
 	"	je 3f\n"
 	"	cmp $435, %rdi\n"
 	"	jne emf_syscall_raw\n"
-	"	cmp $64, %rdx\n" /* CLONE_ARGS_SIZE_VER0; who asks what there is gives less, or no address */
+	"	cmp $64, %rdx\n" /* CLONE_ARGS_SIZE_VER0; who asks what there is gives less, or no
+				    address */
 	"	jb emf_syscall_raw\n"
 	"	test %rsi, %rsi\n"
 	"	jz emf_syscall_raw\n"

@@ -25,7 +25,8 @@ __attribute__((constructor)) static void find_next(void)
 	    RTLD_NEXT, "pthread_mutex_init");
 }
 
-EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *),
+			  void *arg)
 {
 	void *stack;
 	size_t size;

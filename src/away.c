@@ -41,16 +41,17 @@ static int reserve(void)
 	return 0;
 }
 
-/* One mapping (VMA) a call: what is refused as a whole is tried in halves. Returns how far it came. */
+/* One mapping (VMA) a call: what is refused as a whole is tried in halves. Returns how far it came.
+ */
 static size_t move_away(uintptr_t to, uintptr_t from, size_t len, int *err)
 {
 	size_t done = 0, chunk = len;
 
 	*err = 0;
 	while (done < len) {
-		long r = k_mremap((void *)(from + done), chunk, chunk,
-				  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
-				  (void *)(to + done));
+		long r =
+		    k_mremap((void *)(from + done), chunk, chunk,
+			     MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, (void *)(to + done));
 		if (r >= 0) {
 			done += chunk;
 			chunk = len - done;

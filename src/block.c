@@ -227,7 +227,7 @@ static void arrived(struct block *b, enum arrival how)
 {
 	used(b);
 	b->whole = false;
-	trace_block(how == ARRIVE_NEW	     ? TRACE_NEW
+	trace_block(how == ARRIVE_NEW	    ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
 		    b);
@@ -292,7 +292,8 @@ static int install(struct block *b, bool protect, bool *vacated)
 		frame_meta(f)->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
 	}
-	/* Pages went there and back, and what the program wrote to them is not what is written out. */
+	/* Pages went there and back, and what the program wrote to them is not what is written out.
+	 */
 	if (err && b->state == WRITING)
 		b->flags |= B_DIRTY | B_TORN;
 	else if (err && !b->region->source)
@@ -718,7 +719,8 @@ static int take_move(struct block *b, uint32_t f)
 		m->holes = true;
 		b->flags |= B_DIRTY;
 	}
-	/* Pages can come with their protection, and who of us fills the frame would wait for itself. */
+	/* Pages can come with their protection, and who of us fills the frame would wait for
+	 * itself. */
 	if (found.protected && uffd_protect(&engine.uffd, frame_addr(f, b), len, false))
 		m->holes = true; /* not now: it is not used again */
 	if (!found.bytes) {
@@ -1230,7 +1232,7 @@ void block_inherit(struct block *b)
 	b->clusters = 0; /* none, when a fork was prepared */
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
-	b->flags = state != LOCAL || b->region->source		    ? 0
+	b->flags = state != LOCAL || b->region->source	      ? 0
 		   : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY
 							      : B_UNSURE;
 	b->state = NONE;

@@ -140,11 +140,11 @@ struct block {
 	struct region *region;
 	struct block *prev, *next; /* of the one list it is on (list), by state and policy */
 	struct block_list *list;
-	uint64_t evicted_at; /* engine.fetches when it left, for its reuse distance */
-	uint64_t retry_at;   /* ns; on the list `stuck` until then */
-	uint64_t since;	     /* ns; a thread waits since then, 0: none */
+	uint64_t evicted_at;  /* engine.fetches when it left, for its reuse distance */
+	uint64_t retry_at;    /* ns; on the list `stuck` until then */
+	uint64_t since;	      /* ns; a thread waits since then, 0: none */
 	uint64_t spare_until; /* ns; not to be evicted before: thrash.h */
-	uint64_t *holes;     /* a bit for each page that is zero whatever the slot says; or NULL */
+	uint64_t *holes;      /* a bit for each page that is zero whatever the slot says; or NULL */
 	uint32_t frame, slot;
 	uint32_t clusters; /* FAR: a bit for each cluster that is in place, too, as in the slot */
 	uint8_t state, flags;
@@ -152,7 +152,8 @@ struct block {
 	bool unwritten; /* when it last left it was as it had come */
 	bool mended;	/* it was tried to make a huge page of it since it last was one */
 	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
-	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
+	uint32_t
+	    used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
 	struct policy_note note;
 };
 
@@ -197,7 +198,8 @@ bool block_has_cluster(const struct block *b, uintptr_t addr);
 bool block_drop_clusters(struct block *b);
 /* The same, but none are left: they are forgotten rather. */
 void block_clear_clusters(struct block *b);
-/* It was moved in memory. False: they can't be told from what was written to, and were forgotten. */
+/* It was moved in memory. False: they can't be told from what was written to, and were forgotten.
+ */
 bool block_check_clusters(struct block *b);
 /* What is in place of it counts as newer from now on, or is gone. */
 void block_forget_clusters(struct block *b);
@@ -241,7 +243,8 @@ bool block_own_slot(struct block *b);
 enum block_verdict { BLOCK_ZERO, BLOCK_SAME, BLOCK_WRITTEN, BLOCK_FAILED };
 void block_written(struct block *b, enum block_verdict v);
 
-/* The slot may not have its content any more: where that is here, too, it stays or is written anew. */
+/* The slot may not have its content any more: where that is here, too, it stays or is written anew.
+ */
 void block_distrust_slot(struct block *b);
 
 /* The program's write to a protected block: from now on it is dirty and writable. */

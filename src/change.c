@@ -76,7 +76,8 @@ void change_gone(uintptr_t start, uintptr_t end)
 {
 	struct region *r;
 
-	/* Should this fail, a range that is mapped no more stays in the map: its blocks can't move. */
+	/* Should this fail, a range that is mapped no more stays in the map: its blocks can't move.
+	 */
 	if (change_isolate(start, end))
 		log_error("out of memory for a change of the address space at %p", (void *)start);
 	if ((r = region_next(start)) && r->start < end && r->registered)
@@ -176,7 +177,8 @@ void change_discarded(uintptr_t start, uintptr_t end)
 	/* What was discarded of a file comes from there again, when it is found missing. */
 	for (r = region_next(start); r && r->start < end; r = region_next(r->end))
 		if (r->registered && !r->source)
-			discard_in(r, start > r->start ? start : r->start, end < r->end ? end : r->end);
+			discard_in(r, start > r->start ? start : r->start,
+				   end < r->end ? end : r->end);
 	engine_kick_mover();
 }
 
@@ -245,7 +247,8 @@ bool change_settle(void)
 
 	for (size_t i = 0; i < nheld;) {
 		struct range *h = held + i;
-		bool there = h->until && !uffd_presence(&engine.uffd, (void *)h->witness, K_PAGE, &page) &&
+		bool there = h->until &&
+			     !uffd_presence(&engine.uffd, (void *)h->witness, K_PAGE, &page) &&
 			     page.bytes;
 		/* While a call of which we know is under way it may be this one. */
 		if (!h->until || (there && (engine.changes || k_now_ns() < h->until))) {

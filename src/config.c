@@ -72,23 +72,28 @@ int config_validate_stores(const struct emf_config *cfg, char *err, size_t errle
 
 	for (unsigned i = 0; i < EMF_MAX_STORES; i++) {
 		if (cfg->tiers[i].low > cfg->tiers[i].high) {
-			snprintf(err, errlen, "store.low: %u%% of tier %u is above store.high, %u%%; make it lower",
-				 cfg->tiers[i].low, i + 1, cfg->tiers[i].high);
+			snprintf(
+			    err, errlen,
+			    "store.low: %u%% of tier %u is above store.high, %u%%; make it lower",
+			    cfg->tiers[i].low, i + 1, cfg->tiers[i].high);
 			return -EINVAL;
 		}
 	}
-	if (cfg->nstores && cfg->store_tier[cfg->nstores - 1] && cfg->redundancy != EMF_REDUNDANCY_NONE) {
-		snprintf(err, errlen, "store.redundancy: not with tiers (a | in store.uri); use none");
+	if (cfg->nstores && cfg->store_tier[cfg->nstores - 1] &&
+	    cfg->redundancy != EMF_REDUNDANCY_NONE) {
+		snprintf(err, errlen,
+			 "store.redundancy: not with tiers (a | in store.uri); use none");
 		return -EINVAL;
 	}
 	config_columns(cfg, &data, &more);
 	least = cfg->redundancy == EMF_REDUNDANCY_PARITY && data < 2 ? 2 + more : data + more;
 	if (cfg->redundancy == EMF_REDUNDANCY_NONE || cfg->nstores >= least)
 		return 0;
-	snprintf(err, errlen,
-		 "store.redundancy: %s needs %u stores, store.uri names %u; name more of them, or use "
-		 "none",
-		 cfg->redundancy == EMF_REDUNDANCY_MIRROR ? "mirror" : "parity", least, cfg->nstores);
+	snprintf(
+	    err, errlen,
+	    "store.redundancy: %s needs %u stores, store.uri names %u; name more of them, or use "
+	    "none",
+	    cfg->redundancy == EMF_REDUNDANCY_MIRROR ? "mirror" : "parity", least, cfg->nstores);
 	return -EINVAL;
 }
 

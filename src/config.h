@@ -54,7 +54,7 @@ struct emf_class {
 	char match_thread[64];	       /* thread=GLOB on the name of the thread that made it */
 	char match_library[64];	       /* library=GLOB on the object that asked for it */
 	char match_name[64];	       /* name=GLOB on what emf_name calls it */
-	char match_file[64];	       /* file:GLOB on the file that is mapped; empty: any, or none */
+	char match_file[64]; /* file:GLOB on the file that is mapped; empty: any, or none */
 	uint64_t order_min, order_max; /* order=N, order>=N, order<=N: the how manieth it is */
 	unsigned match_does;	       /* does=WORD,...: EMF_DOES_*, all of them */
 	enum emf_evict evict;
@@ -79,34 +79,34 @@ struct emf_traits {
 	uint64_t bytes;
 	const char *command, *name;
 	const char *file; /* that is mapped there, NULL: none */
-	uint32_t who;	/* config_who */
-	uint32_t order; /* 1: the first that was made */
-	unsigned does;	/* EMF_DOES_* */
+	uint32_t who;	  /* config_who */
+	uint32_t order;	  /* 1: the first that was made */
+	unsigned does;	  /* EMF_DOES_* */
 };
 
 /* What classes ask for that costs something to find out. */
 enum { EMF_ASKS_THREAD = 1 << 0, EMF_ASKS_LIBRARY = 1 << 1 };
 
 struct emf_config {
-	char command[64]; /* of this process, for [process GLOB]; empty: none applies */
+	char command[64];	 /* of this process, for [process GLOB]; empty: none applies */
 	struct emf_amount limit; /* local.limit */
 	unsigned high, low; /* percent of the limit: eviction starts above high, stops at low */
 	unsigned nstores;
 	char store_uri[EMF_MAX_STORES][EMF_URI_MAX]; /* nstores 0: the default file store */
 	uint8_t store_tier[EMF_MAX_STORES];	     /* of each store, from 0 */
 	struct store_tier tiers[EMF_MAX_STORES];
-	uint64_t stripe;			     /* bytes: the unit of the stripe set */
-	unsigned timeout_ms;			     /* store.timeout */
-	bool encrypt;				     /* store.encrypt */
+	uint64_t stripe;     /* bytes: the unit of the stripe set */
+	unsigned timeout_ms; /* store.timeout */
+	bool encrypt;	     /* store.encrypt */
 	enum emf_redundancy redundancy;
 	unsigned data, more; /* parity: columns; mirror: 1 and copies more; data 0: by nstores */
 	uint64_t rebuild;    /* store.rebuild: bytes a second */
 	char inject[256];    /* store.inject, see store/inject.h */
-	uint64_t min_region;			     /* engine.min_region */
+	uint64_t min_region; /* engine.min_region */
 	enum emf_heap heap;
 	enum emf_files files;
-	bool move;	/* engine.move: auto (true) or off */
-	unsigned chaos; /* evictions a second, 0: off */
+	bool move;	 /* engine.move: auto (true) or off */
+	unsigned chaos;	 /* evictions a second, 0: off */
 	char trace[256]; /* engine.trace: the file, or empty */
 	unsigned asks;	 /* EMF_ASKS_* of all classes */
 	unsigned nclasses;
@@ -160,7 +160,8 @@ uint64_t config_limit_bytes(const struct emf_config *cfg);
 uint32_t config_who(const struct emf_config *cfg, const char *thread, const char *library);
 /* The first class that matches, or NULL. */
 const struct emf_class *config_class(const struct emf_config *cfg, const struct emf_traits *t);
-/* Does a class ask for the file, by file:? A glob without a slash is for the last part of its path. */
+/* Does a class ask for the file, by file:? A glob without a slash is for the last part of its path.
+ */
 bool config_file_named(const struct emf_config *cfg, const char *path);
 /* `*` and `?`. */
 bool config_glob(const char *glob, const char *text);

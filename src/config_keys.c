@@ -16,9 +16,10 @@ static const struct config_choice moves[] = { { "auto", true }, { "off", false }
 static const struct config_choice heaps[] = {
 	{ "large", EMF_HEAP_LARGE }, { "all", EMF_HEAP_ALL }, { "off", EMF_HEAP_OFF }, { 0 }
 };
-static const struct config_choice files[] = {
-	{ "weights", EMF_FILES_WEIGHTS }, { "match", EMF_FILES_MATCH }, { "off", EMF_FILES_OFF }, { 0 }
-};
+static const struct config_choice files[] = { { "weights", EMF_FILES_WEIGHTS },
+					      { "match", EMF_FILES_MATCH },
+					      { "off", EMF_FILES_OFF },
+					      { 0 } };
 static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "loop", EMF_EVICT_LOOP },
 						  { "lru", EMF_EVICT_LRU },
@@ -28,12 +29,11 @@ static const struct config_choice granules[] = { { "auto", EMF_GRANULE_AUTO },
 						 { "64K", EMF_GRANULE_CLUSTER },
 						 { "2M", EMF_GRANULE_BLOCK },
 						 { 0 } };
-static const struct config_choice prefetches[] = { { "auto", EMF_PREFETCH_AUTO },
-						   { "sequential", EMF_PREFETCH_SEQUENTIAL },
-						   { "trend", EMF_PREFETCH_TREND },
-						   { "learned", EMF_PREFETCH_LEARNED },
-						   { "off", EMF_PREFETCH_OFF },
-						   { 0 } };
+static const struct config_choice prefetches[] = {
+	{ "auto", EMF_PREFETCH_AUTO },	 { "sequential", EMF_PREFETCH_SEQUENTIAL },
+	{ "trend", EMF_PREFETCH_TREND }, { "learned", EMF_PREFETCH_LEARNED },
+	{ "off", EMF_PREFETCH_OFF },	 { 0 }
+};
 
 static bool value_trace(const struct config_key *key, void *field, const char *value, char *why,
 			size_t len)
@@ -233,7 +233,8 @@ bool config_section(char *text, char **cls, char *why, size_t len)
 		return true;
 	if (!section_known(text) || (*cls && strcmp(text, CONFIG_CLASS))) {
 		snprintf(why, len,
-			 "[%s]: unknown section; known are: local, store, engine, class NAME, process GLOB",
+			 "[%s]: unknown section; known are: local, store, engine, class NAME, "
+			 "process GLOB",
 			 shown);
 		return false;
 	}

@@ -12,7 +12,8 @@
 struct emf_config;
 
 #define CONFIG_CLASS "class"
-#define CONFIG_PROCESS "process" /* [process GLOB]: settings, by their whole names, for some commands */
+#define CONFIG_PROCESS                                                                             \
+	"process" /* [process GLOB]: settings, by their whole names, for some commands */
 #define CONFIG_VALUE_MAX 4096 /* of one value: EMF_MAX_STORES URIs fit */
 
 /*

@@ -367,16 +367,18 @@ bool value_redundancy(const struct config_key *key, void *config, const char *va
 	} else if (!strncmp(value, "mirror:", 7)) {
 		kind = EMF_REDUNDANCY_MIRROR;
 		if (!parse_uint(value + 7, &copies) || copies < 2 || copies > 3)
-			return refuse(value, why, len, "is not possible; a mirror has 2 or 3 copies");
+			return refuse(value, why, len,
+				      "is not possible; a mirror has 2 or 3 copies");
 		data = 1;
 		more = (unsigned)copies - 1;
 	} else if (!strncmp(value, "parity:", 7)) {
 		kind = EMF_REDUNDANCY_PARITY;
 		if (!columns(value + 7, &data, &more))
-			return refuse(value, why, len,
-				      "is not possible; write parity:DATA+PARITY, as parity:4+1, of at "
-				      "least 2+1 and at most %d in all",
-				      EMF_MAX_STORES);
+			return refuse(
+			    value, why, len,
+			    "is not possible; write parity:DATA+PARITY, as parity:4+1, of at "
+			    "least 2+1 and at most %d in all",
+			    EMF_MAX_STORES);
 	} else {
 		return refuse(value, why, len,
 			      "is not known; use none, mirror, mirror:3, parity or parity:4+2");
@@ -505,13 +507,15 @@ bool value_match(const struct config_key *key, void *class, const char *value, c
 	if (match.match_min > match.match_max)
 		return refuse(value, why, len, "matches nothing; size>= must not be above size<=");
 	if (match.order_min > match.order_max)
-		return refuse(value, why, len, "matches nothing; order>= must not be above order<=");
+		return refuse(value, why, len,
+			      "matches nothing; order>= must not be above order<=");
 	cls->match_min = match.match_min;
 	cls->match_max = match.match_max;
 	cls->order_min = match.order_min;
 	cls->order_max = match.order_max;
 	cls->match_does = match.match_does;
 	for (size_t i = 0; i < sizeof(globs) / sizeof(globs[0]); i++)
-		memcpy((char *)cls + globs[i].offset, (char *)&match + globs[i].offset, MATCH_GLOB_MAX);
+		memcpy((char *)cls + globs[i].offset, (char *)&match + globs[i].offset,
+		       MATCH_GLOB_MAX);
 	return true;
 }

@@ -346,7 +346,8 @@ static int register_region(struct region *r)
 
 	if (err)
 		return err;
-	engine_inheritable(r, engine.forking); /* also what the forking thread itself makes meanwhile */
+	engine_inheritable(
+	    r, engine.forking); /* also what the forking thread itself makes meanwhile */
 	r->registered = true;
 	for (size_t i = 0; !r->kept && i < r->nblocks; i++)
 		block_adopt(r->blocks + i);
@@ -562,7 +563,8 @@ static long op_no_fork(uintptr_t start, uintptr_t end, unsigned on)
 	int err = change_isolate(start, end);
 	for (uintptr_t at = start; !err && (r = region_next(at)) && r->start < end; at = r->end) {
 		r->no_fork = on;
-		/* The program's call comes after this; while registered it is the runtime's to say. */
+		/* The program's call comes after this; while registered it is the runtime's to say.
+		 */
 		if (!on && r->registered)
 			engine_inheritable(r, false);
 	}
@@ -722,7 +724,6 @@ static void apply(const struct change *c, enum change_kind what)
 	engine_update_gauges();
 	lock_give(&engine.lock);
 }
-
 
 bool engine_may_copy(void)
 {
@@ -1071,8 +1072,8 @@ bool engine_boot(void)
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) || !engine_spawn_store() ||
-		     (traced && !engine_spawn(trace_main))))
+	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
+		     !engine_spawn_store() || (traced && !engine_spawn(trace_main))))
 		err = -EAGAIN;
 	if (err) {
 		fail("threads and queues", err);
@@ -1157,8 +1158,8 @@ void engine_maybe_start(void)
 	       k_now_ns() - begin < patience) {
 		word_wait(&engine.phase, PHASE_STARTING, 100);
 		uint64_t waited = k_now_ns() - begin;
-		stalled = engine.own_malloc ? waited > OWN_MALLOC_NS
-					    : loading && waited > LOADING_NS;
+		stalled =
+		    engine.own_malloc ? waited > OWN_MALLOC_NS : loading && waited > LOADING_NS;
 	}
 }
 
@@ -1166,7 +1167,8 @@ void engine_await_start(void)
 {
 	uint64_t begin = k_now_ns(), patience = (engine.config.timeout_ms + 2000) * 1000000ull;
 
-	/* Who forks inside the dynamic linker holds up the start, which then has not begun to load. */
+	/* Who forks inside the dynamic linker holds up the start, which then has not begun to load.
+	 */
 	while (atomic_load(&engine.phase) == PHASE_STARTING && k_now_ns() - begin < patience &&
 	       !(loading && k_now_ns() - begin > LOADING_NS))
 		word_wait(&engine.phase, PHASE_STARTING, 100);

@@ -4,9 +4,9 @@
  * the interposed calls ask for.
  *
  * Phases. IDLE: regions are only entries in a map; the kernel serves them, nothing
- * is registered, no thread runs (or but two that sleep). When the managed bytes approach the budget the
- * engine starts (STARTING) and becomes ACTIVE, or FAILED and says why; the
- * program goes on in any case.
+ * is registered, no thread runs (or but two that sleep). When the managed bytes approach the budget
+ * the engine starts (STARTING) and becomes ACTIVE, or FAILED and says why; the program goes on in
+ * any case.
  *
  * Threads, all with signals blocked and (but for the keeper) a descriptor table of their own (the
  * program can neither close nor inherit what they hold):
@@ -39,9 +39,9 @@ enum phase { PHASE_IDLE, PHASE_STARTING, PHASE_ACTIVE, PHASE_FAILED };
 
 struct engine {
 	/*
-	 * Around a program's call that frees addresses, while ACTIVE. The kernel sends the event of an
-	 * unmapping after it has given up its own lock: memory that another thread moves there meanwhile
-	 * could be told of first, and would then be taken for what is gone.
+	 * Around a program's call that frees addresses, while ACTIVE. The kernel sends the event of
+	 * an unmapping after it has given up its own lock: memory that another thread moves there
+	 * meanwhile could be told of first, and would then be taken for what is gone.
 	 */
 	struct lock freeing;
 	struct lock ops;  /* while not ACTIVE: one structural operation at a time */
@@ -62,20 +62,20 @@ struct engine {
 	uint64_t cluster_bytes; /* of that, clusters of FAR blocks */
 	uint64_t fetches;
 	size_t reserve_low, reserve_high; /* FREE frames: refill below low, up to high */
-	int guard;	     /* the descriptor that keeps the guard waiting, or -1 */
-	size_t inflight; /* blocks with a transfer or a long operation under way */
-	bool counts;	 /* local is what blocks and frames have, not a bound */
-	bool hold;	 /* nothing may leave local memory (a fork is prepared) */
-	_Atomic bool forking; /* all of this stands still until the fork is done, see fault.c */
-	_Atomic bool discarding; /* pages of files are let go of by address: see mapped_discard */
-	bool flagging;	 /* regions are being marked as not to be inherited */
-	bool forked;	 /* pages may be shared with a child, or were with a parent */
-	_Atomic bool keeps;	     /* some memory had to be kept, once */
-	bool own_malloc; /* malloc is the program's own: see starter.h */
-	_Atomic bool read_only;	     /* the program makes managed memory read-only */
-	_Atomic uint32_t changes;    /* calls of the program's that change managed memory, under way */
-	_Atomic unsigned threads;    /* of the runtime's own, the keeper too */
-	pid_t pid;	 /* whose threads the runtime's are: a child that we know nothing of has none */
+	int guard;			  /* the descriptor that keeps the guard waiting, or -1 */
+	size_t inflight;		  /* blocks with a transfer or a long operation under way */
+	bool counts;			  /* local is what blocks and frames have, not a bound */
+	bool hold;			  /* nothing may leave local memory (a fork is prepared) */
+	_Atomic bool forking;	  /* all of this stands still until the fork is done, see fault.c */
+	_Atomic bool discarding;  /* pages of files are let go of by address: see mapped_discard */
+	bool flagging;		  /* regions are being marked as not to be inherited */
+	bool forked;		  /* pages may be shared with a child, or were with a parent */
+	_Atomic bool keeps;	  /* some memory had to be kept, once */
+	bool own_malloc;	  /* malloc is the program's own: see starter.h */
+	_Atomic bool read_only;	  /* the program makes managed memory read-only */
+	_Atomic uint32_t changes; /* calls of the program's that change managed memory, under way */
+	_Atomic unsigned threads; /* of the runtime's own, the keeper too */
+	pid_t pid; /* whose threads the runtime's are: a child that we know nothing of has none */
 	uintptr_t came_split; /* of blocks that were mapped page by page the last one; 0: none */
 	size_t grants; /* frames that may be had beyond the limit, one a fault that can't wait */
 	uint64_t store_retry_at; /* ns: no write-outs before that; 0: the store takes them */

@@ -229,8 +229,8 @@ static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t s
 		return;
 	}
 	/* Two threads had faulted, and one was served; or the page was discarded since. */
-	if (block_has_cluster(b, addr) && !uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) &&
-	    found.bytes && !write) {
+	if (block_has_cluster(b, addr) &&
+	    !uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) && found.bytes && !write) {
 		engine_wake(b, true);
 		return;
 	}
@@ -412,7 +412,9 @@ static void rescued(struct emf_io *io)
 	lock_take(&engine.lock);
 	struct block *b = rescue.block;
 	char *start = block_start(b), *end = start + block_len(b);
-	size_t first = (size_t)((uintptr_t)rescue.to - region_block_start(b->region, (size_t)(b - b->region->blocks))) / K_PAGE;
+	size_t first = (size_t)((uintptr_t)rescue.to -
+				region_block_start(b->region, (size_t)(b - b->region->blocks))) /
+		       K_PAGE;
 	for (size_t i = 0; !io->status && i < STORE_CLUSTER / K_PAGE; i++) {
 		char *to = rescue.to + i * K_PAGE, *from = rescue.buf + i * K_PAGE;
 		if (b->holes && b->holes[(first + i) / 64] >> (first + i) % 64 & 1)
@@ -548,7 +550,8 @@ static void handle_messages(void)
 	uint64_t begin = k_now_ns();
 
 	lock_take(&engine.lock);
-	int n = uffd_read(&engine.uffd, m, DEFERRED - ndeferred < 16 ? (int)(DEFERRED - ndeferred) : 16);
+	int n = uffd_read(&engine.uffd, m,
+			  DEFERRED - ndeferred < 16 ? (int)(DEFERRED - ndeferred) : 16);
 	for (int i = 0; i < n; i++) {
 		if (m[i].what == UFFD_FAULT)
 			continue;
@@ -581,7 +584,8 @@ void fault_catch_up(void)
 		while ((n = uffd_read(&engine.uffd, m, 16)) > 0)
 			for (int i = 0; i < n; i++)
 				if (m[i].what == UFFD_FAULT)
-					uffd_wake(&engine.uffd, (void *)(m[i].addr & ~(uintptr_t)(K_PAGE - 1)),
+					uffd_wake(&engine.uffd,
+						  (void *)(m[i].addr & ~(uintptr_t)(K_PAGE - 1)),
 						  K_PAGE);
 				else
 					apply(m + i);

@@ -189,7 +189,8 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 		int err = to < 0 ? to : engine.own_malloc ? -ENOTSUP : send_to_child(to);
 		share = !err;
 		if (err) {
-			log_info("fork: far memory cannot be shared (error %d), pulled local", -err);
+			log_info("fork: far memory cannot be shared (error %d), pulled local",
+				 -err);
 			settle(false);
 		}
 	}
@@ -372,8 +373,8 @@ static void reset(void)
 /* Never wrong data: a child whose far memory can't be had must not see zeros instead. */
 static void give_up(const char *what, int err)
 {
-	log_error("the far memory of a forked process cannot be had: %s (error %d); ending it", what,
-		  -err);
+	log_error("the far memory of a forked process cannot be had: %s (error %d); ending it",
+		  what, -err);
 	signal(SIGBUS, SIG_DFL);
 	kill(getpid(), SIGBUS);
 	_exit(128 + SIGBUS);
@@ -452,7 +453,8 @@ static void register_all(void)
 			continue;
 		}
 		/* The program unmapped it past us in the moment of the fork. */
-		log_debug("a region at %p did not come with the fork: error %d", (void *)r->start, -err);
+		log_debug("a region at %p did not come with the fork: error %d", (void *)r->start,
+			  -err);
 		change_gone(r->start, r->end);
 	}
 	engine_update_gauges();
@@ -503,7 +505,8 @@ bool fork_boot(void)
 		log_error("the far store cannot be opened in a forked process (error %d)", -err);
 		lose_far();
 	}
-	if (!engine_spawn(fault_main) || !engine_spawn(control_main) || (!err && !engine_spawn_store()))
+	if (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
+	    (!err && !engine_spawn_store()))
 		give_up("a thread could not be created", -EAGAIN);
 	watch_start();
 	return true;

@@ -382,10 +382,8 @@ int k_reopen(int fd)
 /* Locks of the open file description: man 2 fcntl, F_OFD_SETLK. */
 static struct flock byte_lock(short type, uint64_t at)
 {
-	return (struct flock){ .l_type = type,
-			       .l_whence = SEEK_SET,
-			       .l_start = (off_t)at,
-			       .l_len = 1 };
+	return (
+	    struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)at, .l_len = 1 };
 }
 
 int k_lock_byte(int fd, uint64_t at)
@@ -484,8 +482,8 @@ int uffd_open(struct uffd *u, bool want_move)
 		want |= api.features & UFFD_FEATURE_MOVE;
 	want |= api.features & (UFFD_FEATURE_POISON | UFFD_FEATURE_THREAD_ID);
 	/* What the program does past libc's symbols is seen by these. */
-	want |= api.features & (UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |
-				UFFD_FEATURE_EVENT_UNMAP);
+	want |= api.features &
+		(UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP);
 
 	fd = new_uffd();
 	if (fd < 0)

@@ -158,10 +158,10 @@ void k_object_name(uintptr_t addr, char *out, size_t len);
 int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end);
 
 struct presence {
-	size_t bytes;	/* present or swapped out */
-	uintptr_t last; /* the last such page */
+	size_t bytes;	  /* present or swapped out */
+	uintptr_t last;	  /* the last such page */
 	size_t protected; /* bytes of that, write-protected */
-	bool split;	/* one of them is not part of a huge page, as far as the kernel says (6.7) */
+	bool split; /* one of them is not part of a huge page, as far as the kernel says (6.7) */
 };
 /* What of the range has a page. PAGEMAP_SCAN (6.7), else /proc/self/pagemap. */
 int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence *out);

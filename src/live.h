@@ -20,7 +20,8 @@ bool live_check(const char *text, char *why, size_t len);
  */
 bool live_set(const char *text, char *why, size_t len);
 
-/* Looks whether anybody asks for a change, of settings or stores, and makes it. The same callers. */
+/* Looks whether anybody asks for a change, of settings or stores, and makes it. The same callers.
+ */
 void live_serve(void);
 
 #endif

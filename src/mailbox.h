@@ -47,6 +47,7 @@ void mailbox_init(struct mailbox *m);
 /* The next request, its text to out (MAILBOX_TEXT bytes). False: there is none. */
 bool mailbox_take(struct mailbox *m, char *out);
 /* Answers the one that was taken last. */
-void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text, uint32_t store);
+void mailbox_answer(struct mailbox *m, enum mailbox_status status, const char *text,
+		    uint32_t store);
 
 #endif

@@ -30,7 +30,7 @@ struct mapping {
 	bool shared;
 };
 
-static _Atomic bool any;	    /* is, or was, anything managed so? */
+static _Atomic bool any;			 /* is, or was, anything managed so? */
 static _Atomic uint64_t next_look, next_refresh; /* ns */
 
 static uint64_t round_up(uint64_t n)

@@ -42,7 +42,8 @@ static const char *cannot(void)
 	if (engine.store.hierarchy)
 		return "with tiers stores can't come or go while it runs";
 	return engine.store.live ? NULL
-				 : "stores come and go only where a server or a file was named (nbd://, rdma://, file:)";
+				 : "stores come and go only where a server or a file was named "
+				   "(nbd://, rdma://, file:)";
 }
 
 /* Without engine.ops: a program thread may hold what it takes to load a provider. */

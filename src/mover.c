@@ -33,7 +33,7 @@
 #define MEND_NS 5000000ull	/* from one huge page that is made again to the next */
 #define UNSHARE_MS 50		/* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
-#define TRIM_KEEP 64		/* freed slots kept for reuse before any is trimmed */
+#define TRIM_KEEP 64		    /* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
 
 static struct transfer_pool pool;
@@ -527,7 +527,8 @@ static void reap_family(void)
 	slot_reap();
 }
 
-/* Slots are spread evenly over the members, with what redundancy adds; tiers count by themselves. */
+/* Slots are spread evenly over the members, with what redundancy adds; tiers count by themselves.
+ */
 static void publish(void)
 {
 	uint64_t used = (slot_used() - slot_freed_count()) << BLOCK_SHIFT;

@@ -46,8 +46,8 @@ struct region {
 	struct source *source;
 	int64_t file_at;
 	uintptr_t lent; /* while one forks: a mapping of it for the child; 0: none */
-	bool shared; /* the program had mapped it MAP_SHARED */
-	bool random; /* MADV_RANDOM */
+	bool shared;	/* the program had mapped it MAP_SHARED */
+	bool random;	/* MADV_RANDOM */
 	uint8_t sparse, asked, caution; /* sparse.h */
 	struct policy_region note;
 };

@@ -16,7 +16,7 @@
 /* The memfd: a page of header, then a mask for each slot. See also store/reap.c. */
 struct header {
 	_Atomic uint64_t members;
-	_Atomic uint64_t high; /* no slot from here on was ever owned */
+	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
 	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
 };
 
@@ -29,7 +29,7 @@ static struct {
 	struct slot_extent *extent;
 	uint32_t *freed; /* a stack: given back, not trimmed yet */
 	uint64_t nfreed;
-	uint64_t ever; /* to what n may grow */
+	uint64_t ever;		 /* to what n may grow */
 	uint64_t n, hand, nused; /* nused: ours, also those in `freed` */
 	unsigned me, next;	 /* our number, the child's */
 	int fd, life;
@@ -83,7 +83,8 @@ void slot_set_capacity(uint64_t store_bytes)
 {
 	uint64_t n = slots_of(store_bytes);
 
-	/* Less is not taken back: what is in use there stays, and the store refuses what has no room. */
+	/* Less is not taken back: what is in use there stays, and the store refuses what has no
+	 * room. */
 	if (n > sl.n)
 		sl.n = n < sl.ever ? n : sl.ever;
 }
@@ -144,7 +145,8 @@ uint32_t slot_alloc(void)
 		return got;
 	}
 	/* Next fit: the one after the last is free until the first wrap. */
-	for (uint64_t i = 0, s = sl.hand; i < sl.n && got == NO_SLOT; i++, s = s + 1 < sl.n ? s + 1 : 0)
+	for (uint64_t i = 0, s = sl.hand; i < sl.n && got == NO_SLOT;
+	     i++, s = s + 1 < sl.n ? s + 1 : 0)
 		got = claim(s);
 	return got;
 }

@@ -18,7 +18,7 @@
 struct source {
 	uint64_t dev, ino, size, mtime; /* mtime: ns */
 	char path[SOURCE_PATH_MAX];
-	int fd; /* in the runtime's table; -1: not open */
+	int fd;	  /* in the runtime's table; -1: not open */
 	int sent; /* its place in what source_descriptors gave last; -1: it was not open */
 	bool direct;
 	uint8_t stale; /* it has changed: so often is all of it to be let go of still */

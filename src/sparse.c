@@ -11,13 +11,13 @@
 #include "slot.h"
 #include "thrash.h"
 
-#define ASK 4		/* jumps in a region that is not known to be sparse, for one question; */
-#define CAUTION 6	/* so often doubled where the answer was that it is dense */
-#define SPARSE 8	/* answers more of that kind than of the other */
-#define SURE 32		/* more are not counted */
-#define DENSE_WEIGHT 4	/* a neighbour that followed is the better evidence */
-#define RECENT 8	/* questions that wait for their answer */
-#define SHARE 4		/* of the budget: one in so many */
+#define ASK 4	       /* jumps in a region that is not known to be sparse, for one question; */
+#define CAUTION 6      /* so often doubled where the answer was that it is dense */
+#define SPARSE 8       /* answers more of that kind than of the other */
+#define SURE 32	       /* more are not counted */
+#define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
+#define RECENT 8       /* questions that wait for their answer */
+#define SHARE 4	       /* of the budget: one in so many */
 #define NEAR (BLOCK_CLUSTERS / 16)
 #define SPARED 8 /* blocks that are passed over */
 
@@ -27,7 +27,8 @@ static struct question {
 } recent[RECENT];
 static unsigned next;
 
-static uint32_t touched[RECENT]; /* numbers of the last blocks that were waited for, or fetched ahead */
+/* Numbers of the last blocks that were waited for, or found fetched ahead. */
+static uint32_t touched[RECENT];
 static unsigned next_touched;
 
 void sparse_reset(void)
@@ -111,8 +112,8 @@ bool sparse_wants(struct block *b, uintptr_t addr)
 	enum emf_granule granule = r->class ? r->class->granule : EMF_GRANULE_AUTO;
 	unsigned cluster = (unsigned)((addr - (uintptr_t)block_start(b)) / STORE_CLUSTER);
 
-	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source || b->whole ||
-	    !block_is_full(b) || !is_readable(b, cluster))
+	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source ||
+	    b->whole || !block_is_full(b) || !is_readable(b, cluster))
 		return false;
 	if (block_cluster_count(b) >= BLOCK_CLUSTERS / 4 * 3)
 		return false;
@@ -127,7 +128,8 @@ bool sparse_wants(struct block *b, uintptr_t addr)
 	} else if (q) {
 		is_sparse(r);
 		q->block = 0;
-	} else if (dense && !b->clusters && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+	} else if (dense && !b->clusters &&
+		   (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
 		return false;
 	}
 	ask(b, cluster);
@@ -180,7 +182,8 @@ bool sparse_evict(void)
 
 bool sparse_room(void)
 {
-	if (engine_room(STORE_CLUSTER) || (sparse_over() && sparse_evict() && engine_room(STORE_CLUSTER)))
+	if (engine_room(STORE_CLUSTER) ||
+	    (sparse_over() && sparse_evict() && engine_room(STORE_CLUSTER)))
 		return true;
 	return engine_room_short(STORE_CLUSTER) || (sparse_evict() && engine_room(STORE_CLUSTER));
 }

@@ -9,9 +9,9 @@
  * the region counts as dense; when none does until some more such questions have been put, as
  * sparse. A block of which most has come is completed, too.
  *
- * A question is not free: where a cluster was there is a page table, which splits the huge page that
- * comes there next (block.c, look_for_split), until that was mended. So they become rare where they
- * prove needless.
+ * A question is not free: where a cluster was there is a page table, which splits the huge page
+ * that comes there next (block.c, look_for_split), until that was mended. So they become rare where
+ * they prove needless.
  *
  * Clusters that are in place are clean and protected. They may take up to a quarter of the
  * budget, in order of their blocks' first. All under engine.lock.

@@ -107,8 +107,10 @@ bool trace_open(const char *path)
 	file_name(path, name, sizeof(name));
 	ring = arena_alloc(RING);
 	chunk = arena_alloc(CHUNK);
-	fd = ring && chunk ? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644)
-			   : -1;
+	fd =
+	    ring && chunk
+		? open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644)
+		: -1;
 	if (fd < 0 || write(fd, TRACE_MAGIC, strlen(TRACE_MAGIC)) < 0) {
 		log_error("engine.trace: %s cannot be written (error %d); going on without", name,
 			  ring && chunk ? errno : ENOMEM);

@@ -18,7 +18,8 @@ int transfer_pool_init(struct transfer_pool *p, enum emf_queue_kind kind, unsign
 {
 	struct transfer *t = arena_alloc(depth * sizeof(*t));
 
-	/* Now: a mapping that is made later may be where the program has just unmapped something. */
+	/* Now: a mapping that is made later may be where the program has just unmapped something.
+	 */
 	if (kind == EMF_QUEUE_DEMAND)
 		p->clusters = arena_alloc((size_t)depth * STORE_CLUSTER);
 	if (!t || (kind == EMF_QUEUE_DEMAND && !p->clusters))
@@ -221,7 +222,8 @@ struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 
 struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster)
 {
-	struct slot_extent e = { (uint16_t)(cluster * (STORE_CLUSTER / K_PAGE)), STORE_CLUSTER / K_PAGE };
+	struct slot_extent e = { (uint16_t)(cluster * (STORE_CLUSTER / K_PAGE)),
+				 STORE_CLUSTER / K_PAGE };
 	struct transfer *t = for_block(p, b, EMF_READ, e, cluster_done);
 
 	if (!t)

@@ -18,9 +18,9 @@ struct block;
 struct transfer {
 	struct emf_io io;
 	uint32_t frame, slot; /* the block is the frame's owner, if it still has one */
-	uint64_t begin; /* ns; 0: not in use */
-	char *addr;	/* in the frame, where the transfer begins */
-	unsigned cluster; /* of transfer_read_cluster */
+	uint64_t begin;	      /* ns; 0: not in use */
+	char *addr;	      /* in the frame, where the transfer begins */
+	unsigned cluster;     /* of transfer_read_cluster */
 	struct transfer_pool *pool;
 	struct transfer *next;
 };
@@ -28,7 +28,8 @@ struct transfer {
 struct transfer_pool {
 	struct emf_queue *queue;
 	struct transfer *all, *free;
-	char *clusters; /* a buffer of that size for each, of a demand queue; touched when it is used */
+	char *clusters; /* a buffer of that size for each, of a demand queue; touched when it is
+			   used */
 	unsigned depth, inflight;
 };
 
@@ -52,7 +53,8 @@ struct block *transfer_block(const struct transfer *t);
  * WRITING (write) already. transfer_start submits, without the lock.
  */
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b);
-/* The same of one cluster, which was written as a whole, by way of a buffer; block_fetch_cluster first. */
+/* The same of one cluster, which was written as a whole, by way of a buffer; block_fetch_cluster
+ * first. */
 struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster);
 struct transfer *transfer_write(struct transfer_pool *p, struct block *b);
 struct transfer *transfer_trim(struct transfer_pool *p, uint32_t slot);

@@ -123,7 +123,7 @@ static int start_library(void)
 		return -ENOTSUP;
 	/* No handler at exit: the runtime's threads go on until the process is gone. */
 	if (!OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT | OPENSSL_INIT_NO_LOAD_CONFIG |
-					 OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
+				     OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
 				 NULL))
 		return -ENOMEM;
 	started = true;

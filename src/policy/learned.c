@@ -21,10 +21,10 @@
 #define LEARNED_LOG 65536u /* 256 KiB; a tour of 128 GiB, or some of a smaller program */
 #endif
 #define GUIDES 8
-#define AHEAD 16  /* entries that a touch may be ahead of its guide, */
-#define BEHIND 16 /* or behind it */
+#define AHEAD 16      /* entries that a touch may be ahead of its guide, */
+#define BEHIND 16     /* or behind it */
 #define LOOKAHEAD 256 /* entries between a guide and its head */
-#define WALK 1024 /* entries looked at for one answer */
+#define WALK 1024     /* entries looked at for one answer */
 
 struct guide {
 	bool used;

@@ -38,7 +38,7 @@ static void recount(void)
 	filled = 0;
 	for (unsigned i = 0; i < LEVELS; i++) {
 		held += level[i].count;
-		filled |= (uint64_t)!!level[i].count << i;
+		filled |= (uint64_t) !!level[i].count << i;
 	}
 }
 
@@ -72,9 +72,11 @@ static bool arrived(struct block *b, const struct arrived *a)
 		stays = policy_in_share(b, share);
 	if (!stays && a->how == ARRIVE_FETCHED) {
 		struct block *c = coldest();
-		if (c && level_of(view_note(c)->samples ? view_note(c)->gap : typical) < level_of(gap) + MARGIN)
+		if (c && level_of(view_note(c)->samples ? view_note(c)->gap : typical) <
+			     level_of(gap) + MARGIN)
 			c = NULL;
-		/* Half what is usual, half what was just now: that may be the beginning of something. */
+		/* Half what is usual, half what was just now: that may be the beginning of
+		 * something. */
 		uint64_t expected = (gap + a->distance) / 2;
 		stays = policy_exchange(expected + expected / 4, c);
 	}
@@ -92,7 +94,9 @@ static struct block *suspect(void)
 	/* The next list that holds something, from where the last look was. */
 	unsigned from = turn / 2 % LEVELS;
 	uint64_t above = filled >> from;
-	return level[above ? from + (unsigned)__builtin_ctzll(above) : (unsigned)__builtin_ctzll(filled)].head;
+	return level[above ? from + (unsigned)__builtin_ctzll(above)
+			   : (unsigned)__builtin_ctzll(filled)]
+	    .head;
 }
 
 static bool spent(struct block *b, uint64_t age)
@@ -108,4 +112,5 @@ static size_t count(void)
 	return held;
 }
 
-const struct replacement policy_lfu = { "lfu", 4, resize, reset, arrived, coldest, suspect, spent, count };
+const struct replacement policy_lfu = { "lfu",	 4,	  resize, reset, arrived,
+					coldest, suspect, spent,  count };

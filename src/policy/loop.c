@@ -60,4 +60,5 @@ static size_t count(void)
 	return resident.count;
 }
 
-const struct replacement policy_loop = { "loop", 8, resize, reset, arrived, oldest, oldest, spent, count };
+const struct replacement policy_loop = { "loop", 8,	 resize, reset, arrived,
+					 oldest, oldest, spent,	 count };

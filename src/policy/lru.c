@@ -43,4 +43,5 @@ static size_t count(void)
 	return active.count;
 }
 
-const struct replacement policy_lru = { "lru", 2, resize, reset, arrived, oldest, oldest, spent, count };
+const struct replacement policy_lru = { "lru",	2,	resize, reset, arrived,
+					oldest, oldest, spent,	count };

@@ -19,12 +19,12 @@
 
 #include <string.h>
 
-#define VISIT 4		/* fetches: a touch sooner after another is of the same visit */
+#define VISIT 4 /* fetches: a touch sooner after another is of the same visit */
 #define GAP_SAMPLES 4
 #define LOOK_NS 400000u
 #define LOOK_RARE 64 /* times as long between two looks when nothing is found */
-#define LOOKS 4	 /* for a fetch */
-#define SAVED 64 /* looks that were not made when they could have been */
+#define LOOKS 4	     /* for a fetch */
+#define SAVED 64     /* looks that were not made when they could have been */
 #define CALM 64
 #define WALK 64
 #define ROW 8 /* blocks looked at for one answer */
@@ -45,14 +45,14 @@ static size_t total;
 static size_t window; /* streaming blocks that stay mapped behind their stream */
 static uint64_t clock;
 static struct {
-	uint64_t at, at_ns; /* up to where looks were granted */
-	uint64_t interval;  /* ns, between two */
+	uint64_t at, at_ns;	      /* up to where looks were granted */
+	uint64_t interval;	      /* ns, between two */
 	unsigned by_fetches, by_time; /* granted, and not made yet */
-	size_t extra;	    /* blocks under watch beyond the share */
-	bool for_shadow;    /* the block in hand is a sample */
+	size_t extra;		      /* blocks under watch beyond the share */
+	bool for_shadow;	      /* the block in hand is a sample */
 } look = { .interval = LOOK_NS };
 static uint32_t forsaken_at; /* number of a block of a silent region */
-static uint64_t round_trip; /* fetches until what left comes back, as a rule */
+static uint64_t round_trip;  /* fetches until what left comes back, as a rule */
 
 static void resize(void)
 {

@@ -32,15 +32,15 @@ struct policy_note {
 
 /* And of a region. */
 struct policy_region {
-	uint64_t touched; /* fetches so far when anything of it was seen to be touched */
-	bool silent;	  /* for longer than a round: the program uses something else now */
+	uint64_t touched;    /* fetches so far when anything of it was seen to be touched */
+	bool silent;	     /* for longer than a round: the program uses something else now */
 	uint8_t foreseen[3]; /* of the touches, by each prefetcher, in 255ths; prefetch.c */
 	uint8_t prefetcher;  /* the one whose turn it is */
 	/* behaviour.c */
 	uint32_t last;				  /* index of the last block that was touched */
 	uint8_t events, fresh, back, near, wrote; /* since it was judged last */
 	uint8_t does;				  /* EMF_DOES_* */
-	bool turned;				  /* it was something else before: look for its class */
+	bool turned; /* it was something else before: look for its class */
 };
 
 /*

@@ -23,7 +23,7 @@ static const struct prefetcher *const table[] = { &prefetch_sequential, &prefetc
 #define TRIAL 256 /* touches after which one that was no good may try again, at first */
 #define TRIAL_MAX 65536
 #define PROVEN 32 /* touches in a row that one saw coming: it may try again at once */
-#define AHEAD 24 /* of 255: so much better has another to be to take its turn */
+#define AHEAD 24  /* of 255: so much better has another to be to take its turn */
 
 static struct {
 	unsigned issued, wasted;

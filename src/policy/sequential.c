@@ -187,4 +187,5 @@ static void region_gone(const struct region *r)
 			s->region = NULL;
 }
 
-const struct prefetcher prefetch_sequential = { "sequential", reset, touched, next, wasted, region_gone };
+const struct prefetcher prefetch_sequential = { "sequential", reset,  touched,
+						next,	      wasted, region_gone };

@@ -32,7 +32,8 @@ static unsigned used, cursor;
 static uint32_t rate = 1; /* one of so many blocks is sampled, a power of 2 */
 static size_t room;	  /* samples that are local in a model */
 static unsigned missed[MODELS], distrust[MODELS], touches;
-static unsigned since, missed_since, promised_since; /* the last choice: touches, fetches, its model's */
+static unsigned since, missed_since,
+    promised_since; /* the last choice: touches, fetches, its model's */
 static unsigned best = LFU;
 
 static const struct replacement *const policy[MODELS] = { &policy_loop, &policy_lru, &policy_lfu };

@@ -119,7 +119,8 @@ static struct block *next(unsigned *lane)
 {
 	for (unsigned i = 0; i < WATCHED; i++) {
 		struct trend *t = trends + i;
-		if (!t->region || !t->by || t->outstanding >= prefetch_depth(t->region, t->confidence) ||
+		if (!t->region || !t->by ||
+		    t->outstanding >= prefetch_depth(t->region, t->confidence) ||
 		    !prefetch_may(&prefetch_trend, t->region))
 			continue;
 		struct block *b = step_on(t);

@@ -12,9 +12,9 @@
  * or -ETIMEDOUT. A new queue is a new connection, for which a quarter of the timeout
  * must do, and which goes to the address of the first: the resolver's and the dynamic
  * linker's locks may be held by a thread that waits for this store. (Only TLS, which
- * checks the name, takes the whole URI again.) libnbd calls back in the middle of its own calls, with its
- * handle locked; so a callback only puts the transfer into a list, and the poll
- * calls `done`. libnbd sends with MSG_NOSIGNAL: no SIGPIPE.
+ * checks the name, takes the whole URI again.) libnbd calls back in the middle of its own calls,
+ * with its handle locked; so a callback only puts the transfer into a list, and the poll calls
+ * `done`. libnbd sends with MSG_NOSIGNAL: no SIGPIPE.
  */
 #include <libnbd.h>
 #include <netinet/in.h>

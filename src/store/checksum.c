@@ -139,7 +139,8 @@ static void ended(struct link *l, struct link_io *lio)
 
 	if (io->op == EMF_WRITE && io->status && in_range(c, io->offset, io->length))
 		forget_slots(c, io);
-	else if (io->op == EMF_READ && !io->status && !c->trust && !verify(c, io->offset, io->length, io->buf))
+	else if (io->op == EMF_READ && !io->status && !c->trust &&
+		 !verify(c, io->offset, io->length, io->buf))
 		io->status = -EBADMSG;
 }
 

@@ -81,8 +81,8 @@ struct crypt_queue {
 
 static void *map(size_t bytes, int flags)
 {
-	long at = syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, -1,
-			  0L);
+	long at =
+	    syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | flags, -1, 0L);
 
 	return at == -1 ? NULL : (void *)at;
 }
@@ -114,7 +114,8 @@ static struct bound bound_of(const struct version *v, uint64_t offset)
 
 static void forget(struct crypt *c, uint64_t start, uint64_t end)
 {
-	for (uint64_t i = start / STORE_CLUSTER; i * STORE_CLUSTER < end && i * STORE_CLUSTER < c->be.size; i++)
+	for (uint64_t i = start / STORE_CLUSTER;
+	     i * STORE_CLUSTER < end && i * STORE_CLUSTER < c->be.size; i++)
 		c->version[i].bounds = 0;
 }
 

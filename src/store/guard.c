@@ -166,10 +166,10 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 	snprintf(numbers[6], sizeof(numbers[6]), "%llu", (unsigned long long)opt->generation);
 	/* The numbers of descriptors are their places in s->fd, from FIRST_FD. */
 	const char *const fixed[] = {
-		"emfatier",	"reap",	    "--slots",	"3",
-		"--life",	"4",	    "--uris",	"5",	    "--nslots",	    numbers[0],
-		"--slot-bytes", numbers[1], "--stripe", numbers[2], "--timeout-ms", numbers[3],
-		"--data",	numbers[4], "--more",	 numbers[5], "--generation", numbers[6],
+		"emfatier", "reap",	"--slots",	"3",	    "--life",	    "4",
+		"--uris",   "5",	"--nslots",	numbers[0], "--slot-bytes", numbers[1],
+		"--stripe", numbers[2], "--timeout-ms", numbers[3], "--data",	    numbers[4],
+		"--more",   numbers[5], "--generation", numbers[6],
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];

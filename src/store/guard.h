@@ -6,8 +6,8 @@
  * The helper is `emfatier reap`, beside the library or in ../bin. It is no child of
  * the program (wait() never sees it), has none of its descriptors, and sleeps
  * until the process and all its forked children that use the store have ended or
- * called exec; then it trims every slot that is marked in the slots memfd (slot.h). Until it is done it holds
- * the locks of the spaces (lock.h), so that nobody else's data is trimmed.
+ * called exec; then it trims every slot that is marked in the slots memfd (slot.h). Until it is
+ * done it holds the locks of the spaces (lock.h), so that nobody else's data is trimmed.
  */
 #ifndef EMF_GUARD_H
 #define EMF_GUARD_H

@@ -105,11 +105,12 @@ bool inject_parse(const char *text, unsigned member, struct inject *out, char *w
 		if (to == out)
 			out->any = true;
 		continue;
-bad:
-		snprintf(why, len,
-			 "'%.*s' is no fault; write [MEMBER:]KIND=VALUE,..., kinds are error, full, "
-			 "corrupt, cut, stuck, late (0 to 1), delay (5ms), seed",
-			 (int)n, text);
+	bad:
+		snprintf(
+		    why, len,
+		    "'%.*s' is no fault; write [MEMBER:]KIND=VALUE,..., kinds are error, full, "
+		    "corrupt, cut, stuck, late (0 to 1), delay (5ms), seed",
+		    (int)n, text);
 		return false;
 	}
 	return true;
@@ -155,7 +156,10 @@ static int inject_submit(struct emf_queue *q, struct emf_io *io)
 	if (!ii)
 		return -EAGAIN;
 	*ii = (struct inject_io){
-		.low = { .op = io->op, .offset = io->offset, .length = io->length, .buf = io->buf,
+		.low = { .op = io->op,
+			 .offset = io->offset,
+			 .length = io->length,
+			 .buf = io->buf,
 			 .done = low_done },
 		.up = io,
 		.iq = iq,
@@ -252,7 +256,8 @@ static int inject_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 	struct inject_queue *iq;
 	int rc;
 
-	iq = queue_alloc(sizeof(*iq), sizeof(iq->io[0]), depth, offsetof(struct inject_queue, idle));
+	iq =
+	    queue_alloc(sizeof(*iq), sizeof(iq->io[0]), depth, offsetof(struct inject_queue, idle));
 	if (!iq)
 		return -ENOMEM;
 	rc = queue_open_timed(l->next, kind, depth, &iq->timer, &iq->next);

@@ -18,7 +18,15 @@
 
 #include "emfatier-provider.h"
 
-enum inject_kind { INJECT_ERROR, INJECT_FULL, INJECT_CORRUPT, INJECT_CUT, INJECT_STUCK, INJECT_LATE, INJECT_KINDS };
+enum inject_kind {
+	INJECT_ERROR,
+	INJECT_FULL,
+	INJECT_CORRUPT,
+	INJECT_CUT,
+	INJECT_STUCK,
+	INJECT_LATE,
+	INJECT_KINDS
+};
 
 struct inject {
 	double p[INJECT_KINDS];

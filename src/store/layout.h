@@ -23,7 +23,7 @@ struct layout {
 		uint64_t first; /* slot */
 		uint64_t at;	/* the offset in its members where it begins, in columns */
 		unsigned n;	/* its members are the n largest */
-		unsigned cycle;	/* so many slots begin at different members */
+		unsigned cycle; /* so many slots begin at different members */
 	} zone[STORE_LEAVES];
 	uint8_t by_size[STORE_LEAVES];
 };

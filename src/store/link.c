@@ -9,7 +9,7 @@ struct link_queue {
 	struct emf_queue q;
 	struct link *link;
 	struct emf_queue *next;
-	size_t bytes; /* of this with its io */
+	size_t bytes;	      /* of this with its io */
 	struct link_io *idle; /* linked by .up, reused as a pointer to the next */
 	struct link_io io[];
 };

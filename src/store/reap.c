@@ -147,7 +147,8 @@ static void detach(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* The pipe's other end is open in every process that uses the store, until it ends or calls exec. */
+/* The pipe's other end is open in every process that uses the store, until it ends or calls exec.
+ */
 static void wait_for_end(const struct reap *r)
 {
 	struct pollfd fds = { .fd = r->life, .events = POLLIN };

@@ -85,8 +85,8 @@ static struct emf_queue *queue_of(struct redundant *r, unsigned member)
 
 	if (reconnect_is_down(r->member[member]) && !b->queue[member])
 		return NULL;
-	if (!b->queue[member] &&
-	    r->member[member]->ops->queue_open(r->member[member], EMF_QUEUE_BULK, 1, &b->queue[member]))
+	if (!b->queue[member] && r->member[member]->ops->queue_open(
+				     r->member[member], EMF_QUEUE_BULK, 1, &b->queue[member]))
 		b->queue[member] = NULL;
 	if (!b->queue[member] || !reconnect_is_up(b->queue[member]))
 		return NULL;
@@ -153,7 +153,8 @@ static void wait_all(struct redundant *r, struct transfer_one *t)
 }
 
 /* Reads all columns; returns a mask of the right ones. *away: whose members don't answer. */
-static unsigned read_columns(struct redundant *r, uint64_t slot, struct range extent, unsigned *away)
+static unsigned read_columns(struct redundant *r, uint64_t slot, struct range extent,
+			     unsigned *away)
 {
 	struct transfer_one t[MAX_WIDTH] = { 0 };
 	size_t column = (size_t)r->layout.column;
@@ -271,7 +272,8 @@ static unsigned possible(struct redundant *r, uint64_t slot)
 	uint64_t offset;
 
 	for (unsigned c = 0; stale >> c; c++)
-		if (stale >> c & 1 && !reconnect_is_down(r->member[layout_place(&r->layout, slot, c, &offset)]))
+		if (stale >> c & 1 &&
+		    !reconnect_is_down(r->member[layout_place(&r->layout, slot, c, &offset)]))
 			can |= 1u << c;
 	return can;
 }

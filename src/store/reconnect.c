@@ -156,7 +156,10 @@ static int reconnect_submit(struct emf_queue *q, struct emf_io *io)
 	if (!ri)
 		return -EAGAIN;
 	*ri = (struct reconnect_io){
-		.low = { .op = io->op, .offset = io->offset, .length = io->length, .buf = io->buf,
+		.low = { .op = io->op,
+			 .offset = io->offset,
+			 .length = io->length,
+			 .buf = io->buf,
 			 .done = low_done },
 		.up = io,
 		.rq = rq,
@@ -218,8 +221,8 @@ static void leave_request(struct request *r)
 			r->fresh->ops->close(r->fresh);
 			break;
 		}
-	} while (!atomic_compare_exchange_weak(&r->state, &state,
-					       state == OPENING ? ABANDONED : FREE));
+	} while (
+	    !atomic_compare_exchange_weak(&r->state, &state, state == OPENING ? ABANDONED : FREE));
 	if (state == READY)
 		atomic_store(&r->state, FREE);
 }
@@ -264,7 +267,8 @@ static int new_queue(struct reconnect *r, enum emf_queue_kind kind, unsigned dep
 {
 	struct reconnect_queue *rq;
 
-	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth, offsetof(struct reconnect_queue, idle));
+	rq = queue_alloc(sizeof(*rq), sizeof(rq->io[0]), depth,
+			 offsetof(struct reconnect_queue, idle));
 	if (!rq)
 		return -ENOMEM;
 	rq->request = take_request(r);
@@ -346,7 +350,7 @@ static void serve(struct reconnect *r, struct request *q)
 		return;
 	rc = r->next->ops->queue_open(r->next, q->kind, q->depth, &q->fresh);
 	if (rc) {
-		r->backoff = !r->backoff		      ? FIRST_BACKOFF_NS
+		r->backoff = !r->backoff			? FIRST_BACKOFF_NS
 			     : r->backoff < LAST_BACKOFF_NS / 2 ? r->backoff * 2
 								: LAST_BACKOFF_NS;
 		r->retry_at = timer_now() + r->backoff;
@@ -392,7 +396,8 @@ uint64_t reconnect_work(struct emf_backend *be, uint64_t now)
 	for (unsigned i = 0; i < REQUESTS && now >= r->retry_at; i++)
 		serve(r, &r->request[i]);
 	bool down = reconnect_is_down(be);
-	/* A connection that was cut for being late, and is had again at once, is not worth a line. */
+	/* A connection that was cut for being late, and is had again at once, is not worth a line.
+	 */
 	if (!down || r->backoff)
 		tell(r, down);
 	return down ? r->retry_at : UINT64_MAX;

@@ -33,7 +33,8 @@ void reconnect_cut(struct emf_queue *q);
 /* By the owner: can the queue be used now? */
 bool reconnect_is_up(const struct emf_queue *q);
 
-/* By the store's thread. Opens what is due; returns when there is more to do (ns), or UINT64_MAX. */
+/* By the store's thread. Opens what is due; returns when there is more to do (ns), or UINT64_MAX.
+ */
 uint64_t reconnect_work(struct emf_backend *be, uint64_t now);
 /* How often the leaf itself has broken a connection: what it held may be gone each time. */
 uint32_t reconnect_losses(const struct emf_backend *be);

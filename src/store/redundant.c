@@ -55,17 +55,17 @@ struct part {
 	struct emf_io io; /* first: lists are of these */
 	struct part_queue *rq;
 	struct task *task;
-	uint64_t begin; /* ns */
+	uint64_t begin;	    /* ns */
 	struct range range; /* of the column */
-	uint16_t tried; /* copies */
+	uint16_t tried;	    /* copies */
 	uint8_t member, column;
 	bool busy, rescue;
 	bool late; /* was so a tick ago */
 };
 
 struct rescue {
-	struct task *task; /* NULL: none */
-	struct range rows; /* of the columns */
+	struct task *task;  /* NULL: none */
+	struct range rows;  /* of the columns */
 	uint16_t used, bad; /* columns that are sources; that can't be */
 	uint8_t source[MAX_WIDTH];
 	unsigned pending;
@@ -134,7 +134,8 @@ static void count_stale(struct redundant *r, uint64_t slot, unsigned columns, in
 			continue;
 		atomic_fetch_add(&r->nstale[m], n);
 		if (r->o.stats) /* it wraps, and comes out right */
-			atomic_fetch_add(&r->o.stats[m].rebuild_bytes, (uint64_t)n * r->layout.column);
+			atomic_fetch_add(&r->o.stats[m].rebuild_bytes,
+					 (uint64_t)n * r->layout.column);
 	}
 }
 
@@ -224,8 +225,9 @@ static struct part *new_part(struct part_queue *rq, struct task *t, enum emf_op 
 {
 	struct part *p = (struct part *)io_pop(&rq->spare);
 
-	*p = (struct part){ .io = { .op = op, .buf = buf }, .rq = rq, .task = t, .range = range,
-			    .busy = true };
+	*p = (struct part){
+		.io = { .op = op, .buf = buf }, .rq = rq, .task = t, .range = range, .busy = true
+	};
 	t->pending++;
 	return p;
 }
@@ -363,7 +365,8 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 	struct task *t = p->task;
 	int c;
 
-	if (!status && redundant_is_right(r, t->slot, p->column, p->range.from, p->io.length, p->io.buf)) {
+	if (!status &&
+	    redundant_is_right(r, t->slot, p->column, p->range.from, p->io.length, p->io.buf)) {
 		estimate(&rq->p99[p->member], timer_now() - p->begin);
 		return true;
 	}
@@ -445,7 +448,10 @@ static void start_read(struct part_queue *rq, struct task *t)
 				t->bad |= (uint16_t)(1u << c);
 				continue;
 			}
-			send(rq, new_part(rq, t, EMF_READ, in, buf + (c * column + in.from - t->range.from)), c);
+			send(rq,
+			     new_part(rq, t, EMF_READ, in,
+				      buf + (c * column + in.from - t->range.from)),
+			     c);
 		}
 	}
 	if (!--t->pending)
@@ -540,7 +546,8 @@ static void compute(struct part_queue *rq)
 				from[i] = scratch_of(rq, i) + at;
 			r->o.codec->run(rq->coder, r->layout.k, 1, STORE_CLUSTER, from, &out);
 		}
-		if (!rc && !redundant_is_right(r, t->slot, c, in.from, in.to - in.from, to + in.from))
+		if (!rc &&
+		    !redundant_is_right(r, t->slot, c, in.from, in.to - in.from, to + in.from))
 			rc = -EBADMSG;
 		if (!rc)
 			memcpy((char *)t->up->buf + (c * column + in.from - t->range.from),
@@ -582,7 +589,8 @@ static void rescue_sources(struct part_queue *rq)
 		if (at_hand(rq, (unsigned)c)) {
 			size_t base = (size_t)c * (size_t)r->layout.column;
 
-			memcpy(to + need.from, (char *)t->up->buf + (base + need.from - t->range.from),
+			memcpy(to + need.from,
+			       (char *)t->up->buf + (base + need.from - t->range.from),
 			       need.to - need.from);
 			continue;
 		}
@@ -609,7 +617,8 @@ static void rescue_read(struct part_queue *rq, struct part *p, int status)
 	p->busy = false;
 	io_push(&rq->spare, &p->io);
 	t->pending--;
-	if (!status && !redundant_is_right(r, t->slot, c, p->range.from, p->range.to - p->range.from, p->io.buf)) {
+	if (!status && !redundant_is_right(r, t->slot, c, p->range.from,
+					   p->range.to - p->range.from, p->io.buf)) {
 		status = -EBADMSG;
 		redundant_set_stale(r, t->slot, 1u << c);
 	}
@@ -734,7 +743,8 @@ static void start_write(struct part_queue *rq, struct task *t)
 	atomic_fetch_add(&r->version[t->slot], 1);
 	while (high <= t->slot && !atomic_compare_exchange_weak(&r->high, &high, t->slot + 1))
 		;
-	r->extent[t->slot] = (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
+	r->extent[t->slot] =
+	    (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
 	redundant_clear_stale(r, t->slot, ~0u);
 	if (t->parity)
 		encode(rq, t);

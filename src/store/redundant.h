@@ -28,7 +28,7 @@
 
 struct redundant_options {
 	unsigned k, m;
-	uint64_t unit;			/* mirror: a read is spread over the copies in such pieces */
+	uint64_t unit; /* mirror: a read is spread over the copies in such pieces */
 	unsigned timeout_ms;
 	uint64_t rate;			/* rebuild, bytes a second; 0: as fast as it goes */
 	const struct emf_parity *codec; /* for k > 1 */

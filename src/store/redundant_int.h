@@ -27,11 +27,12 @@ struct redundant {
 	struct emf_backend *member[STORE_LEAVES];
 	struct emf_backend *sums;
 	uint64_t (*hash)(const void *buf, size_t length);
-	void *encoder;	       /* k > 1: for all m parity columns */
-	unsigned rows;	       /* clusters of a column */
-	/* For each slot. Used by one thread at a time, as the slot is, but for stale and version. */
-	uint32_t *extent; /* first page << 16 | end; 0: not written */
-	_Atomic uint16_t *stale;    /* a mask of columns */
+	void *encoder; /* k > 1: for all m parity columns */
+	unsigned rows; /* clusters of a column */
+	/* For each slot. Used by one thread at a time, as the slot is, but for stale and version.
+	 */
+	uint32_t *extent;	   /* first page << 16 | end; 0: not written */
+	_Atomic uint16_t *stale;   /* a mask of columns */
 	_Atomic uint32_t *version; /* odd: a write is under way */
 	uint64_t *parity_sum;	   /* m * rows, of the parity clusters */
 	_Atomic uint64_t high;	   /* no slot from here on was ever written */

@@ -84,7 +84,10 @@ static int retry_submit(struct emf_queue *q, struct emf_io *io)
 	if (!ri)
 		return -EAGAIN;
 	*ri = (struct retry_io){
-		.low = { .op = io->op, .offset = io->offset, .length = io->length, .buf = io->buf,
+		.low = { .op = io->op,
+			 .offset = io->offset,
+			 .length = io->length,
+			 .buf = io->buf,
 			 .done = low_done },
 		.up = io,
 		.rq = rq,

@@ -302,10 +302,11 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 	if (rc)
 		return blame(uri, why[0] ? why : strerror(-rc), rc, err, errlen);
 	if (opt->no_malloc && st->leaf[i]->caps & EMF_CAP_MALLOC)
-		return blame(uri,
-			     "its provider needs malloc, and this program has one of its own, whose "
-			     "memory may be far; use a file: store",
-			     -ENOTSUP, err, errlen);
+		return blame(
+		    uri,
+		    "its provider needs malloc, and this program has one of its own, whose "
+		    "memory may be far; use a file: store",
+		    -ENOTSUP, err, errlen);
 	if (st->leaf[i]->caps & EMF_CAP_OUTLIVES) {
 		st->outlives = true;
 		if (is_repeated(uris, i))
@@ -328,9 +329,10 @@ static int add_crypt(struct store *st, const struct store_options *opt, struct e
 		     char *err, size_t errlen)
 {
 	if (opt->no_malloc) /* it uses malloc */
-		return blame("store.encrypt",
-			     "not in a program that has a malloc of its own, whose memory may be far",
-			     -ENOTSUP, err, errlen);
+		return blame(
+		    "store.encrypt",
+		    "not in a program that has a malloc of its own, whose memory may be far",
+		    -ENOTSUP, err, errlen);
 	const struct emf_aead *aead = load_codec("store.encrypt", "crypt", "emf_aead",
 						 opt->provider_dir, &st->crypt_dl, err, errlen);
 	char why[256];
@@ -394,7 +396,8 @@ static int add_stripe(struct store *st, unsigned first, unsigned n, uint64_t uni
 	return rc;
 }
 
-static int add_hierarchy(struct store *st, const struct store_options *opt, struct emf_backend **below)
+static int add_hierarchy(struct store *st, const struct store_options *opt,
+			 struct emf_backend **below)
 {
 	struct hierarchy_tier tier[STORE_LEAVES];
 	unsigned n = 0, next;
@@ -471,7 +474,8 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 		rc = checksum_open(below, &st->stored_checksum);
 		below = st->stored_checksum;
 		if (rc)
-			snprintf(err, errlen, "store.uri: cannot build the store: %s", strerror(-rc));
+			snprintf(err, errlen, "store.uri: cannot build the store: %s",
+				 strerror(-rc));
 	}
 	if (!rc && opt->encrypt)
 		rc = add_crypt(st, opt, &below, err, errlen);
@@ -854,12 +858,15 @@ static int change_add(struct store *st, unsigned *index)
 	if (i == STORE_LEAVES)
 		return decline(live, -EINVAL, "there are 16 stores, more are not possible");
 	for (unsigned k = 0; k < STORE_LEAVES; k++)
-		if (live->uri[k] && !strcmp(live->uri[k], live->asked) && st->leaf[k]->caps & EMF_CAP_OUTLIVES)
-			return decline(live, -EINVAL, pool_is_leaving(st->pool, k)
-							  ? "it is drained, but not let go of yet; try later"
-							  : "it is one of the stores already");
+		if (live->uri[k] && !strcmp(live->uri[k], live->asked) &&
+		    st->leaf[k]->caps & EMF_CAP_OUTLIVES)
+			return decline(live, -EINVAL,
+				       pool_is_leaving(st->pool, k)
+					   ? "it is drained, but not let go of yet; try later"
+					   : "it is one of the stores already");
 	if (!alone(st))
-		return decline(live, -EBUSY, "forked children share the store; when they have ended");
+		return decline(live, -EBUSY,
+			       "forked children share the store; when they have ended");
 	live->uri[i] = copy_text(live->asked);
 	if (!live->uri[i])
 		return decline(live, -ENOMEM, strerror(ENOMEM));
@@ -904,13 +911,15 @@ static int change_drain(struct store *st, unsigned *index)
 	int rc;
 
 	if (i == STORE_LEAVES)
-		return decline(live, -ENOENT, "it is none of the stores (tierstat stores lists them)");
+		return decline(live, -ENOENT,
+			       "it is none of the stores (tierstat stores lists them)");
 	*index = i;
 	still(st, true);
 	rc = alone(st) ? pool_drain(st->pool, i) : -EBUSY;
 	still(st, false);
 	if (rc == -ENOSPC) {
-		snprintf(why, sizeof(why), "%llu MiB are on it, and the others have room for %llu MiB",
+		snprintf(why, sizeof(why),
+			 "%llu MiB are on it, and the others have room for %llu MiB",
 			 (unsigned long long)pool_used(st->pool, i) >> 20,
 			 (unsigned long long)pool_free(st->pool, i) >> 20);
 		return decline(live, rc, why);

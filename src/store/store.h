@@ -42,7 +42,7 @@ struct emf_store_stats;
 
 struct store {
 	struct emf_backend *top; /* what the engine uses: the head of the chain */
-	unsigned nleaves; /* with a pool some of them may be none: leaf NULL */
+	unsigned nleaves;	 /* with a pool some of them may be none: leaf NULL */
 	bool outlives; /* a leaf keeps its space after this process: a reaper must trim it */
 	/* private to store.c and guard.c below; what was not opened is NULL, or -1 */
 	struct emf_backend *leaf[STORE_LEAVES];
@@ -51,7 +51,7 @@ struct store {
 	struct emf_backend *reconnect[STORE_LEAVES];
 	void *dl[STORE_LEAVES];
 	struct emf_backend *stripe[STORE_LEAVES], *redundant, *hierarchy, *pool;
-	unsigned nstripes; /* without tiers at most one */
+	unsigned nstripes;		     /* without tiers at most one */
 	struct emf_backend *stored_checksum; /* below crypt */
 	struct emf_backend *crypt;
 	struct emf_backend *checksum;
@@ -84,15 +84,16 @@ struct store_options {
 	 * strings and functions there are here must stay.
 	 */
 	bool live;
-	bool (*alone)(void);		/* see pool.h */
+	bool (*alone)(void); /* see pool.h */
 	void (*still)(bool on);
 	/*
-	 * By the store's thread: the members are not those of before. False: children share the store,
-	 * and it stays with what was known.
+	 * By the store's thread: the members are not those of before. False: children share the
+	 * store, and it stays with what was known.
 	 */
 	bool (*changed)(void);
 	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
-	bool no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
+	bool
+	    no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
 };
 
 /*
@@ -130,8 +131,8 @@ uint32_t store_losses(const struct store *st);
 
 /*
  * Adds a store, or begins to drain one, which leaves the store when it is empty: how far that is
- * is in its statistics. store_change_ask: by any thread but the store's, one at a time; false: the one
- * before has not ended. Raise wake_fd then (a descriptor of the runtime's threads).
+ * is in its statistics. store_change_ask: by any thread but the store's, one at a time; false: the
+ * one before has not ended. Raise wake_fd then (a descriptor of the runtime's threads).
  * store_change_answer: 0 when it has not ended yet, else 1, and *rc 0: *index is its number,
  * else -errno; text is one line for a person.
  */
@@ -162,7 +163,8 @@ bool store_matches(struct store *st, uint64_t offset, size_t length, const void 
 int checksum_open(struct emf_backend *next, struct emf_backend **out);
 /* Reads are verified below: not once more. */
 void checksum_trust(struct emf_backend *be);
-bool checksum_matches(const struct emf_backend *be, uint64_t offset, size_t length, const void *buf);
+bool checksum_matches(const struct emf_backend *be, uint64_t offset, size_t length,
+		      const void *buf);
 int stripe_open(struct emf_backend *const *member, unsigned n, uint64_t unit,
 		struct emf_backend **out);
 

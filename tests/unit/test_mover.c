@@ -48,7 +48,7 @@ static void doubt(void **state)
 	engine.limit = 64 * BLOCK_SIZE;
 	engine.uffd.fd = -1; /* frames are not registered with any */
 	frame_init(&engine.uffd, 4, 1);
-	assert_int_equal(slot_init(8 * BLOCK_SIZE), 0);
+	assert_int_equal(slot_init(8 * BLOCK_SIZE, 8 * BLOCK_SIZE), 0);
 	engine.store.top = &toy.be;
 	assert_int_equal(mover_open(), 0);
 	r = region_insert(1ul << 44, (1ul << 44) + 2 * BLOCK_SIZE);
