@@ -866,6 +866,25 @@ static void op_lock(void)
 	check_around("mlock", g.e, g.a, g.b);
 }
 
+/* What the kernel says of the mapping that holds p, for who looks into a failure. */
+static void show_mapping(const char *p)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long start, end;
+	bool inside = false;
+	char line[512];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = start <= (uintptr_t)p && (uintptr_t)p < end;
+		if (inside && (sscanf(line, "%lx-%lx ", &start, &end) == 2 || !strncmp(line, "Rss", 3) ||
+			       !strncmp(line, "Locked", 6) || !strncmp(line, "VmFlags", 7)))
+			fprintf(stderr, "%s", line);
+	}
+	if (f)
+		fclose(f);
+}
+
 static void check_locked(void)
 {
 	unsigned char there;
@@ -874,6 +893,8 @@ static void check_locked(void)
 		for (size_t i = 0; e->kind && i < e->n; i++)
 			if (e->recs[i].flags & R_RESIDENT) {
 				MUST(!mincore(e->p + i * PAGE, PAGE, &there), "mincore");
+				if (!(there & 1))
+					show_mapping(e->p + i * PAGE);
 				MUST(there & 1, "locked page %zu of %p is not resident", i, (void *)e->p);
 			}
 }
@@ -902,6 +923,8 @@ static void copy_recs(struct extent *to, size_t at, const struct rec *from, size
 			/* As the mapping it has grown from, but empty. */
 			r.id = ++w->ids;
 			no_content(&r);
+			if (!r.prot) /* locked or not, the kernel populates nothing there */
+				r.flags &= (uint8_t)~R_RESIDENT;
 		}
 		r.vma = vma;
 		to->recs[at + i] = r;
