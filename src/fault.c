@@ -24,7 +24,8 @@
 #define FDS 32
 
 #define DEFERRED 256
-#define UNKNOWN_PATIENCE 1000 /* refusals of one page; an event comes within tens */
+/* Of refusals of one page. Who sends the event may not run for long on a busy machine. */
+#define UNKNOWN_PATIENCE_NS 1000000000ull
 
 static struct transfer_pool pool;
 
@@ -300,7 +301,7 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 static void fault_unknown(uintptr_t addr)
 {
 	static uintptr_t last;
-	static unsigned refused;
+	static uint64_t since;
 	uintptr_t start, end;
 	struct region *r = region_before(addr);
 
@@ -313,13 +314,15 @@ static void fault_unknown(uintptr_t addr)
 	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, K_PAGE);
 
 	/* A region may be about to arrive there: then this is refused until its event was read. */
-	refused = n == -EAGAIN && addr == last ? refused + 1 : 0;
+	uint64_t now = k_now_ns();
+	if (n != -EAGAIN || addr != last)
+		since = now;
 	last = addr;
 	if (n > 0 && r && r->registered && !k_mapping(addr, &start, &end) && r->end > start &&
 	    !block_in_flight(r->blocks + r->nblocks - 1))
 		change_grown(r->end, end);
 	/* Or for ever, when mremap populates what locked memory grows by: that is the kernel's. */
-	if (refused > UNKNOWN_PATIENCE)
+	if (now - since > UNKNOWN_PATIENCE_NS)
 		uffd_unregister(&engine.uffd, (void *)addr, K_PAGE);
 	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }
