@@ -195,7 +195,7 @@ static void zero_holes(struct block *b)
 {
 	for (size_t i = 0; b->holes && i < BLOCK_PAGES; i++) {
 		size_t at = i * K_PAGE, from = block_offset(b);
-		if (b->holes[i / 64] >> i % 64 & 1 && at >= from && at < from + block_len(b))
+		if (block_is_hole(b, i) && at >= from && at < from + block_len(b))
 			memset(frame_start(b->frame) + at, 0, K_PAGE);
 	}
 }
@@ -385,9 +385,14 @@ static void lose(struct block *b, int status);
 
 /* --- clusters --- */
 
+unsigned block_cluster(const struct block *b, uintptr_t addr)
+{
+	return (unsigned)((addr - grid_start(b)) / STORE_CLUSTER);
+}
+
 bool block_has_cluster(const struct block *b, uintptr_t addr)
 {
-	return b->clusters >> (addr - grid_start(b)) / STORE_CLUSTER & 1;
+	return b->clusters >> block_cluster(b, addr) & 1;
 }
 
 /* Fewer than it had. */
@@ -487,8 +492,7 @@ void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *
 		return;
 	}
 	for (size_t i = 0; b->holes && i < STORE_CLUSTER / K_PAGE; i++) {
-		size_t page = cluster * (STORE_CLUSTER / K_PAGE) + i;
-		if (b->holes[page / 64] >> page % 64 & 1)
+		if (block_is_hole(b, cluster * (STORE_CLUSTER / K_PAGE) + i))
 			memset(buf + i * K_PAGE, 0, K_PAGE);
 	}
 	int err = uffd_copy(&engine.uffd, to, buf, STORE_CLUSTER, true);

@@ -148,12 +148,11 @@ struct block {
 	uint32_t frame, slot;
 	uint32_t clusters; /* FAR: a bit for each cluster that is in place, too, as in the slot */
 	uint8_t state, flags;
-	bool whole;	/* it has pages in place that may be newer: no clusters any more */
-	bool unwritten; /* when it last left it was as it had come */
-	bool mended;	/* it was tried to make a huge page of it since it last was one */
-	uint8_t stream; /* of the prefetcher, while B_PREFETCHED */
-	uint32_t
-	    used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when it was last seen in use, 0: never */
+	bool whole;	  /* it has pages in place that may be newer: no clusters any more */
+	bool unwritten;	  /* when it last left it was as it had come */
+	bool mended;	  /* it was tried to make a huge page of it since it last was one */
+	uint8_t stream;	  /* of the prefetcher, while B_PREFETCHED */
+	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when last seen in use, 0: never */
 	struct policy_note note;
 };
 
@@ -172,6 +171,11 @@ static inline bool block_is_full(const struct block *b)
 	return block_len(b) == BLOCK_SIZE;
 }
 bool block_in_flight(const struct block *b);
+/* Is page i of its 2 MiB zero, whatever the slot says? */
+static inline bool block_is_hole(const struct block *b, size_t i)
+{
+	return b->holes && b->holes[i / 64] >> i % 64 & 1;
+}
 /* Do its pages count as the program's? */
 bool block_is_mapped(const struct block *b);
 
@@ -190,6 +194,8 @@ void block_fetched(struct block *b, int status, bool map);
  */
 bool block_fetch_cluster(struct block *b);
 void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf);
+/* The cluster that addr is in, counted from the block's 2 MiB. */
+unsigned block_cluster(const struct block *b, uintptr_t addr);
 bool block_has_cluster(const struct block *b, uintptr_t addr);
 /*
  * Takes its clusters out. False: some are left, as the address space is being changed; or would not

@@ -213,8 +213,7 @@ static void fault_cluster(struct block *b, uintptr_t addr, uint64_t since)
 	bump(&engine.stats->faults_demand);
 	note_touch(b);
 	engine_wanted(b, since);
-	unsigned cluster = (unsigned)((addr - (uintptr_t)block_start(b)) / STORE_CLUSTER);
-	struct transfer *t = transfer_read_cluster(&pool, b, cluster);
+	struct transfer *t = transfer_read_cluster(&pool, b, block_cluster(b, addr));
 	lock_give(&engine.lock);
 	transfer_start(t);
 	lock_take(&engine.lock);
@@ -420,7 +419,7 @@ static void rescued(struct emf_io *io)
 		       K_PAGE;
 	for (size_t i = 0; !io->status && i < STORE_CLUSTER / K_PAGE; i++) {
 		char *to = rescue.to + i * K_PAGE, *from = rescue.buf + i * K_PAGE;
-		if (b->holes && b->holes[(first + i) / 64] >> (first + i) % 64 & 1)
+		if (block_is_hole(b, first + i))
 			memset(from, 0, K_PAGE);
 		bool gone;
 		uintptr_t now = (uintptr_t)to + rescue.by;

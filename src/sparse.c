@@ -110,7 +110,7 @@ bool sparse_wants(struct block *b, uintptr_t addr)
 {
 	struct region *r = b->region;
 	enum emf_granule granule = r->class ? r->class->granule : EMF_GRANULE_AUTO;
-	unsigned cluster = (unsigned)((addr - (uintptr_t)block_start(b)) / STORE_CLUSTER);
+	unsigned cluster = block_cluster(b, addr);
 
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source ||
 	    b->whole || !block_is_full(b) || !is_readable(b, cluster))
