@@ -91,6 +91,9 @@ struct store_options {
 	 * store, and it stays with what was known.
 	 */
 	bool (*changed)(void);
+	/* By the store's thread, within `still`: there is one more, and store_capacity is another.
+	 */
+	void (*grown)(void);
 	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
 	bool
 	    no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */
