@@ -16,7 +16,6 @@
 /* So many times what there is at the start, or so many slots: that much room there can be. */
 #define GROWS 4u
 #define SLOTS_AT_LEAST 32768u /* 64 GiB: tables of less are not worth a thought */
-#define MAX_MEMBER_DEPTH 1024u
 
 struct part {
 	struct emf_io io;     /* first: lists are of these */
@@ -34,7 +33,6 @@ struct pool_queue {
 	bool closing;
 	int ended; /* transfers, counted for the result of poll */
 	struct io_list refused;
-	struct io_list idle; /* parts to be used again */
 	struct fan fan;
 };
 
@@ -169,7 +167,7 @@ static void part_done(struct emf_io *io)
 
 	if (part->place)
 		pool_release(pq->pool, part->place);
-	io_push_front(&pq->idle, io);
+	fan_part_done(&pq->fan, io);
 	/* That the old place of what is written was not trimmed is no failure of the write. */
 	if (io->status && !whole->status && io->op == whole->op)
 		whole->status = io->status;
@@ -180,10 +178,8 @@ static void part_done(struct emf_io *io)
 static struct part *add_part(struct pool_queue *pq, struct io_list *parts, struct emf_io *whole,
 			     uint32_t place, uint64_t within, size_t length, char *buf)
 {
-	struct part *part = (struct part *)io_pop(&pq->idle);
+	struct part *part = fan_part(&pq->fan);
 
-	if (!part)
-		part = arena_alloc(sizeof(*part));
 	if (!part)
 		return NULL;
 	*part = (struct part){
@@ -415,7 +411,7 @@ static int pool_submit(struct emf_queue *q, struct emf_io *io)
 		while ((part = io_pop(&parts))) {
 			if (((struct part *)part)->place)
 				pool_release(p, ((struct part *)part)->place);
-			io_push_front(&pq->idle, part);
+			fan_part_done(&pq->fan, part);
 		}
 		io_push(&pq->refused, io);
 		return 0;
@@ -483,8 +479,6 @@ static void pool_queue_close(struct emf_queue *q)
 		io->status = -ECANCELED;
 		end_refused(pq, io);
 	}
-	while ((io = io_pop(&pq->idle)))
-		arena_free(io, sizeof(struct part));
 	arena_free(pq, sizeof(*pq));
 }
 
@@ -500,7 +494,6 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 {
 	struct pool *p = (struct pool *)be;
 	struct pool_queue *pq = arena_alloc(sizeof(*pq));
-	uint64_t member_depth;
 	int rc = 0;
 
 	if (!pq)
@@ -509,10 +502,8 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 	pq->pool = p;
 	pq->kind = kind;
 	pq->depth = depth ? depth : 1;
-	/* As of the stripe link. */
-	member_depth = pq->depth * (p->columns / p->nhome + 1);
-	pq->member_depth =
-	    (unsigned)(member_depth < MAX_MEMBER_DEPTH ? member_depth : MAX_MEMBER_DEPTH);
+	pq->member_depth = fan_depth(pq->depth, p->columns / p->nhome + 1); /* as a stripe */
+	pq->fan.part = sizeof(struct part);
 	pq->generation = atomic_load(&p->generation);
 	pq->fan.n = atomic_load(&p->n);
 	for (unsigned i = 0; i < pq->fan.n && !rc; i++) {
@@ -636,7 +627,7 @@ static int open_tables(struct pool *p)
 	return p->ready_fd < 0 ? p->ready_fd : 0;
 }
 
-int pool_open(struct emf_backend *const *member, unsigned n, const struct pool_options *o,
+int pool_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 	      struct emf_backend **out)
 {
 	struct pool *p = store_alloc(1, sizeof(*p));

@@ -59,7 +59,7 @@ struct pool_shared {
 
 struct pool {
 	struct emf_backend be;
-	struct pool_options o;
+	struct spread_options o;
 	struct emf_backend *sums;
 	_Atomic uint32_t n;	     /* no member from here on ever was */
 	unsigned nhome;		     /* members at the start */

@@ -1165,7 +1165,7 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 #endif
 }
 
-int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
+int redundant_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 		   struct emf_backend **out)
 {
 	struct redundant *r = store_alloc(1, sizeof(*r));

@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE 1 /* syscall */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -17,10 +16,10 @@
 #include "pool_int.h"
 #include "ready.h"
 #include "reconnect.h"
+#include "solo.h"
 #include "timer.h"
 
 #define PAGE 4096u
-#define FDS 64
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
 #define PATIENCE_NS 250000000ull /* when nothing can be done now */
 #define SOON_NS 5000000ull	 /* until readers may have gone */
@@ -36,8 +35,7 @@ struct round {
 struct resettle {
 	struct emf_queue *queue[STORE_LEAVES];
 	char *buf, *back; /* a column each */
-	bool pending;
-	uint64_t at; /* the next slot */
+	uint64_t at;	  /* the next slot */
 	uint64_t not_before;
 	uint64_t moved;		/* bytes, in this step */
 	unsigned member, state; /* what the round is about */
@@ -71,13 +69,6 @@ static bool prepare(struct pool *p)
 	return true;
 }
 
-static void close_queue(struct resettle *r, unsigned member)
-{
-	if (r->queue[member])
-		r->queue[member]->ops->close(r->queue[member]);
-	r->queue[member] = NULL;
-}
-
 void resettle_end(struct pool *p)
 {
 	struct resettle *r = p->resettle;
@@ -85,7 +76,7 @@ void resettle_end(struct pool *p)
 	if (!r)
 		return;
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		close_queue(r, i);
+		solo_close(&r->queue[i]);
 	syscall(SYS_munmap, r->buf, 2 * p->unit);
 	store_free(r);
 	p->resettle = NULL;
@@ -93,71 +84,26 @@ void resettle_end(struct pool *p)
 
 /* --- one transfer --- */
 
-static void one_done(struct emf_io *io)
-{
-	*(bool *)io->user = false;
-}
-
 static bool answers(const struct pool *p, unsigned i)
 {
 	return !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
 }
 
-static struct emf_queue *queue_of(struct pool *p, unsigned member)
-{
-	struct resettle *r = p->resettle;
-	struct emf_backend *be = p->member[member].be;
-
-	if (!r->queue[member]) {
-		if (!answers(p, member))
-			return NULL;
-		if (be->ops->queue_open(be, EMF_QUEUE_BULK, 1, &r->queue[member]))
-			r->queue[member] = NULL;
-	}
-	if (r->queue[member])
-		r->queue[member]->ops->poll(
-		    r->queue[member]); /* it may have got a new connection */
-	return r->queue[member];
-}
-
 static int transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
 		    char *buf)
 {
-	struct resettle *r = p->resettle;
 	unsigned member = PLACE_MEMBER(place);
-	uint64_t limit = timer_now() + p->o.timeout_ms * 1000000ull / 4;
-	struct emf_io io = {
+	struct emf_queue **q = &p->resettle->queue[member];
+	struct emf_io what = {
 		.op = op,
 		.offset = PLACE_INDEX(place) * p->unit + within,
 		.length = length,
 		.buf = buf,
-		.done = one_done,
-		.user = &r->pending,
 	};
-	struct emf_queue *q = queue_of(p, member);
 
-	if (!q)
+	if (!*q && !answers(p, member))
 		return -ENOTCONN;
-	r->pending = true;
-	if (q->ops->submit(q, &io))
-		return -EAGAIN;
-	while (r->pending) {
-		struct pollfd fds[FDS];
-		int n = q->ops->pollfds(q, fds, FDS);
-
-		if (n > 0)
-			poll(fds, (nfds_t)n, 50);
-		q->ops->poll(q);
-		if (r->pending && timer_now() > limit)
-			close_queue(r, member); /* ends it */
-	}
-	return io.status;
-}
-
-/* It may still come to pass on the other side, after what is written there next. */
-static bool is_in_doubt(int status)
-{
-	return status == -ECANCELED || status == -ETIMEDOUT;
+	return solo_transfer(p->member[member].be, q, &what, p->o.timeout_ms);
 }
 
 /* --- what was left behind --- */
@@ -182,9 +128,9 @@ static void settle_behind(struct pool *p)
 		}
 		if (p->member[member].be->caps & EMF_CAP_TRIM && !(silent >> member & 1))
 			rc = transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
-		if (is_in_doubt(rc) || rc == -ENOTCONN)
+		if (rc)
 			silent |= 1u << member;
-		if (!is_in_doubt(rc))
+		if (!solo_in_doubt(rc))
 			pool_release(p, b.place);
 	}
 	r->nbehind = kept;
@@ -262,7 +208,7 @@ static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, u
 	if (rc)
 		return rc;
 	rc = transfer(p, EMF_WRITE, to, within, length, r->buf);
-	*in_doubt = is_in_doubt(rc);
+	*in_doubt = solo_in_doubt(rc);
 	r->moved += length;
 	if (rc)
 		return rc == -EBADMSG ? -EIO : rc;
@@ -500,7 +446,7 @@ static void become(struct pool *p, unsigned member, enum member_state state)
 {
 	atomic_store(&p->member[member].state, state);
 	if (state == MEMBER_LEAVING)
-		close_queue(p->resettle, member);
+		solo_close(&p->resettle->queue[member]);
 	atomic_fetch_add(&p->generation, 1);
 	signal_raise(p->o.wake_fd); /* for who looks at members beside us */
 	publish(p);

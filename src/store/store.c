@@ -348,12 +348,9 @@ static int add_crypt(struct store *st, const struct store_options *opt, struct e
 	return rc;
 }
 
-static int add_redundant(struct store *st, const struct store_options *opt,
-			 struct emf_backend **below, char *err, size_t errlen)
+static struct spread_options spread_options(const struct store *st, const struct store_options *opt)
 {
-	struct redundant_options o = {
-		.k = opt->data,
-		.m = opt->more,
+	return (struct spread_options){
 		.unit = opt->stripe_unit,
 		.timeout_ms = opt->timeout_ms,
 		.rate = opt->rebuild_rate,
@@ -361,7 +358,17 @@ static int add_redundant(struct store *st, const struct store_options *opt,
 		.wake_fd = st->wake_fd,
 		.hold = opt->hold,
 		.release = opt->release,
+		.k = opt->data,
+		.m = opt->more,
+		.alone = opt->alone,
+		.still = opt->still,
 	};
+}
+
+static int add_redundant(struct store *st, const struct store_options *opt,
+			 struct emf_backend **below, char *err, size_t errlen)
+{
+	struct spread_options o = spread_options(st, opt);
 	int rc;
 
 	if (opt->data > 1) {
@@ -424,17 +431,7 @@ static int add_hierarchy(struct store *st, const struct store_options *opt,
 /* Members that may come and go. */
 static int add_pool(struct store *st, const struct store_options *opt, struct emf_backend **below)
 {
-	struct pool_options o = {
-		.unit = opt->stripe_unit,
-		.timeout_ms = opt->timeout_ms,
-		.rate = opt->rebuild_rate,
-		.stats = opt->stats,
-		.wake_fd = st->wake_fd,
-		.hold = opt->hold,
-		.release = opt->release,
-		.alone = opt->alone,
-		.still = opt->still,
-	};
+	struct spread_options o = spread_options(st, opt);
 	int rc = pool_open(st->reconnect, st->nleaves, &o, &st->pool);
 
 	*below = st->pool;

@@ -73,7 +73,7 @@ struct store_options {
 	unsigned data, more;   /* redundancy: of columns; data 0, or 1 and 0: none */
 	uint64_t rebuild_rate; /* bytes a second */
 	const char *inject;    /* faults, see inject.h; NULL or "": none */
-	/* See redundant.h; NULL: all slots are in use, and nobody writes them meanwhile. */
+	/* See spread.h; NULL: all slots are in use, and nobody writes them meanwhile. */
 	bool (*hold)(uint64_t slot);
 	void (*release)(uint64_t slot);
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
@@ -84,7 +84,7 @@ struct store_options {
 	 * strings and functions there are here must stay.
 	 */
 	bool live;
-	bool (*alone)(void); /* see pool.h */
+	bool (*alone)(void); /* see spread.h */
 	void (*still)(bool on);
 	/*
 	 * By the store's thread: the members are not those of before. False: children share the

@@ -537,7 +537,8 @@ static void test_number_again(void **state)
 	server_stop(&b);
 	DIR *d = opendir(dir);
 	while (d && (e = readdir(d)))
-		if (snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) > 0 && e->d_name[0] != '.')
+		if (snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) > 0 &&
+		    e->d_name[0] != '.')
 			unlink(path);
 	closedir(d);
 	rmdir(dir);
@@ -561,7 +562,7 @@ static struct direct {
 
 static void direct_open(void)
 {
-	struct pool_options o = { .unit = UNIT, .timeout_ms = 40, .wake_fd = -1 };
+	struct spread_options o = { .unit = UNIT, .timeout_ms = 40, .wake_fd = -1 };
 
 	d = (struct direct){ .buf = pages(SLOT), .back = pages(SLOT), .doubtful = UINT64_MAX };
 	for (unsigned i = 0; i < 2; i++) {
@@ -696,18 +697,12 @@ static void test_hanging_trim(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),
-		cmocka_unit_test(test_add_and_drain),
-		cmocka_unit_test(test_encrypted),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_grows),
-		cmocka_unit_test(test_stops),
-		cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_children),
-		cmocka_unit_test(test_servers),
-		cmocka_unit_test(test_other_is_away),
-		cmocka_unit_test(test_number_again),
-		cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_model),	     cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_encrypted),    cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),	     cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_damage),	     cmocka_unit_test(test_children),
+		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
+		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
 		cmocka_unit_test(test_hanging_trim),
 	};
 
