@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A random schedule of faults (FAULTS, 170 for each way) while integrity, or llama.cpp's decoding,
+# A random schedule of faults (FAULTS, 170 for each way, 40 while decoding) while integrity, or llama.cpp's decoding,
 # runs again and again: servers are killed and come back empty, are stopped, are full, and the way
 # to them corrupts, delays, or passes nothing; one at a time, with parity:2+2 two. No wrong byte or
 # token, no wait over store.timeout, and all is whole again afterwards. Prints how long that takes,
@@ -187,11 +187,12 @@ report() {
 schedule() {
 	local name=$1 conf=$2 n=$3 together=$4 work=${5:-integrity}
 	local faults=0 pid='' why='' uris='' i kind runs=0 begin wait_ms=0 ms before fault after whole healthy
-	local jobs=()
+	local jobs=() wanted_faults=${FAULTS:-170}
+	[ "$work" = integrity ] || wanted_faults=${FAULTS:-40}
 	for ((i = 0; i < n; i++)); do uris+=${uri_of[${names[i]}]},; done
 	: >"$T/times"
 	: >"$T/speeds"
-	while [ $faults -lt "${FAULTS:-170}" ] && [ -z "$why" ]; do
+	while [ $faults -lt "$wanted_faults" ] && [ -z "$why" ]; do
 		if [ -z "$pid" ]; then
 			"${work}_start" "store.uri=$uris;store.timeout=20s;$conf"
 			runs=$((runs + 1))
