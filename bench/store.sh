@@ -3,8 +3,9 @@
 # What the checksum, copies, parity and encryption cost, as ratios to the same stores without: of
 # writing and reading by the store alone (bench/store.c), and of a whole program (integrity, over
 # memory of four times the budget; all have the checksum there). ROUNDS (5) rounds, turn about; each
-# ratio is of two times of the same round: their median, least and most. The stores are a simulated
-# link each, or where nbdkit is, with LINK=nbd, memory servers. bench/store.sh BUILD
+# time is the best of three, each ratio is of two of the same round: their median, least and most. The
+# stores are a simulated link of LINK (1200M, ten gigabit) each, or with LINK=nbd memory servers of
+# nbdkit. bench/store.sh BUILD
 set -eu
 BUILD=$(cd "${1:?usage: store.sh BUILD}" && pwd)
 export EMF_PROVIDERS=$BUILD/providers
@@ -19,7 +20,7 @@ for i in 1 2 3 4 5; do
 		servers+=($!)
 		uris+=("nbd+unix:///?socket=$T/$i.sock")
 	else
-		uris+=("mem:?size=1G&latency=20us&bandwidth=3G")
+		uris+=("mem:?size=1G&latency=20us&bandwidth=${LINK:-1200M}")
 	fi
 done
 [ "${#servers[@]}" -eq 0 ] || sleep 1
@@ -39,11 +40,15 @@ arms=(
 
 # ms of integrity, which writes and reads all of its memory at random, by the block
 program() {
-	local IFS=, begin
-	begin=$(date +%s%N)
-	LD_PRELOAD=$BUILD/libemfatier.so EMFATIER_CONF="local.limit=32M;store.uri=${uris[*]:0:$1};$2" \
-		"$BUILD/tests/integrity" 128M 2 2 1 mmap 512 >/dev/null
-	echo $((($(date +%s%N) - begin) / 1000000))
+	local IFS=, begin ms best=
+	for _ in 1 2 3; do
+		begin=$(date +%s%N)
+		LD_PRELOAD=$BUILD/libemfatier.so EMFATIER_CONF="local.limit=32M;store.uri=${uris[*]:0:$1};$2" \
+			"$BUILD/tests/integrity" 128M 2 2 1 mmap 512 >/dev/null
+		ms=$((($(date +%s%N) - begin) / 1000000))
+		[ "${best:-$ms}" -lt "$ms" ] || best=$ms
+	done
+	echo "$best"
 }
 
 for ((round = 0; round < ${ROUNDS:-5}; round++)); do
