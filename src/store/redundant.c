@@ -28,7 +28,7 @@
 
 #define MAX_WIDTH PARITY_MAX
 #define MAX_MEMBER_DEPTH 1024u
-#define PARITY_BUFFERS 2u /* for writes, a queue */
+#define PARITY_BUFFERS 4u /* for writes, a queue: with two its links wait for the coder */
 #define FIRST_P99_NS 5000000ull
 #define TICK_NS 10000000ull /* how often it is looked for what is late */
 /* Late is what takes so many times the 99th percentile, within bounds: scheduling is no fault. */
