@@ -22,7 +22,8 @@
 #define DEPTH 8u
 #define TIMEOUT_MS 10000
 
-static unsigned blocks, next, failed;
+static unsigned blocks, next;
+static int failed;
 static char *buf;
 
 static double seconds(clockid_t clock)
@@ -41,7 +42,8 @@ static void die(const char *what)
 
 static void done(struct emf_io *io)
 {
-	failed += io->status != 0;
+	if (io->status)
+		failed = io->status;
 	io->user = NULL;
 }
 
@@ -83,6 +85,8 @@ int main(int argc, char **argv)
 		.stripe_unit = 512 << 10,
 		.timeout_ms = TIMEOUT_MS,
 		.provider_dir = getenv("EMF_PROVIDERS"),
+		/* The helper of a program before may be trimming still. */
+		.run_dir = getenv("EMFATIER_RUN_DIR"),
 	};
 	double wall[2] = { 1e9, 1e9 }, cpu[2] = { 1e9, 1e9 };
 	struct emf_backend *top;
@@ -126,7 +130,7 @@ int main(int argc, char **argv)
 				cpu[op] = c;
 		}
 	if (failed)
-		die("transfers failed");
+		die(strerror(-failed));
 	printf("%.4f %.4f %.1f %.1f\n", wall[0], wall[1], cpu[0] * 1e6 / (blocks * 2),
 	       cpu[1] * 1e6 / (blocks * 2));
 	q->ops->close(q);

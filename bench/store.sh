@@ -10,6 +10,8 @@ set -eu
 BUILD=$(cd "${1:?usage: store.sh BUILD}" && pwd)
 export EMF_PROVIDERS=$BUILD/providers
 T=$(mktemp -d)
+export EMFATIER_RUN_DIR=$T/run
+mkdir "$T/run"
 servers=()
 trap 'kill "${servers[@]}" 2>/dev/null; rm -rf "$T"' EXIT
 
@@ -55,7 +57,7 @@ for ((round = 0; round < ${ROUNDS:-5}; round++)); do
 	for ((i = 0; i < ${#arms[@]}; i++)); do
 		arm=${arms[(i + round * 2) % ${#arms[@]}]}
 		IFS='|' read -r name n way base setting <<<"$arm"
-		numbers=$("$BUILD/bench/store" "${MIB:-512}" "$way" "${uris[@]:0:n}")
+		numbers=$("$BUILD/bench/store" "${MIB:-512}" "$way" "${uris[@]:0:n}") || { echo "$name" >&2; exit 1; }
 		if [ "$way" != bare ]; then numbers+=" $(program "$n" "$setting")"; fi
 		echo "$round|$name|$base|${numbers// /|}" >>"$T/all"
 	done
