@@ -9,7 +9,6 @@
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
-#include "sparse.h"
 
 /*
  * That a discard is waited for where nobody says that it is done (system calls that we don't
@@ -109,8 +108,6 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 				b->flags |= B_UNSURE; /* protection may not have moved */
 		}
 		region_move(r, r->start - from + to);
-		for (size_t i = 0; i < r->nblocks; i++)
-			sparse_moved(r->blocks + i);
 	}
 	wake(from, end);
 	if (engine.flagging)

@@ -76,7 +76,7 @@ bool fork_inherited(void)
 /* One step of a block towards where a child can take it over. What is in a file it can map. */
 static bool rest(struct block *b, bool share)
 {
-	block_clear_clusters(b);
+	block_drop_pages(b);
 	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;
@@ -357,8 +357,8 @@ static void reset(void)
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    engine.sparse = (struct block_list){ 0 };
-	engine.cluster_bytes = 0;
+	    engine.sparse = engine.gathers = (struct block_list){ 0 };
+	engine.page_bytes = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;

@@ -691,6 +691,20 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 	return 0;
 }
 
+/* Of frames only. */
+int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
+{
+	static bool is[MAX_BATCH];
+
+	(void)u;
+	co_point();
+	frame_pages((uintptr_t)addr, n, is);
+	memset(there, 0, (n + 63) / 64 * sizeof(*there));
+	for (size_t i = 0; i < n; i++)
+		there[i / 64] |= (uint64_t)is[i] << i % 64;
+	return 0;
+}
+
 static int may_move_out(const struct page *p, bool there, bool holes)
 {
 	if (!(p->flags & P_MAPPED))

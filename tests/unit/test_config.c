@@ -299,7 +299,7 @@ static void bad_values(void **state)
 		{ "class.a.prefetch=yes", "'yes' is not known; use auto, sequential, trend, learned or off" },
 		{ "class.a.window=1025", "not a number from 0 to 1024" },
 		{ "class.a.resident=101", "not a percentage" },
-		{ "class.a.granule=4M", "class.a.granule: '4M' is not known; use auto, 64K or 2M" },
+		{ "class.a.granule=4M", "class.a.granule: '4M' is not known; use auto, 4K, 64K or 2M" },
 		{ "class.a.size=4M", "class.a.size: unknown key; known are: match, evict, prefetch" },
 		{ "class.a b.evict=loop", "class name" },
 		{ "class..evict=loop", "class name" },
