@@ -9,6 +9,7 @@
 #include "arena.h"
 #include "change.h"
 #include "engine.h"
+#include "follow.h"
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
@@ -561,6 +562,7 @@ static void handle_messages(void)
 	for (int i = 0; i < n; i++) {
 		if (m[i].what != UFFD_FAULT)
 			continue;
+		follow_fault(m[i].tid);
 		if (engine.forking)
 			resolve_forking(m + i);
 		else
@@ -599,6 +601,7 @@ void *fault_main(void *unused)
 
 	(void)unused;
 	engine_thread_begin("emf-fault");
+	follow_start();
 	for (;;) {
 		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
 		int n = 1;

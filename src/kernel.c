@@ -201,6 +201,30 @@ void k_signals_allow_setxid(void)
 }
 
 /* io_uring's kernel workers are listed as threads of the process, as "iou-...". */
+int k_thread_cpu(pid_t tid)
+{
+	enum { STATE = 3, PROCESSOR = 39 }; /* proc(5) */
+	char path[64], text[1024];
+
+	fmt_s(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n < 0 ? 0 : n] = 0;
+	/* The name may have anything in it. */
+	const char *at = strrchr(text, ')');
+	for (int field = STATE - 1; at && field < PROCESSOR; field++)
+		at = strchr(at + 1, ' ');
+	if (!at)
+		return -1;
+	int cpu = 0;
+	for (at++; *at >= '0' && *at <= '9' && cpu < 1 << 20; at++)
+		cpu = cpu * 10 + *at - '0';
+	return cpu;
+}
+
 static bool is_kernel_worker(const char *tid)
 {
 	char path[64] = "/proc/self/task/", comm[8] = "";

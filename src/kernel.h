@@ -55,6 +55,9 @@ uint64_t k_now_ns(void); /* CLOCK_MONOTONIC */
 /* Blocks all signals in the calling thread; *saved for k_signals_restore. */
 void k_signals_block(uint64_t *saved);
 void k_signals_restore(uint64_t saved);
+/* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
+int k_thread_cpu(pid_t tid);
+
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
 

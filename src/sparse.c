@@ -18,7 +18,8 @@
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
 #define RECENT 8       /* questions that wait for their answer */
-#define SHARE 2	       /* of the budget: one in so many */
+#define SHARE 8	       /* 16ths of the budget, at most; */
+#define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
 #define NEAR (BLOCK_PAGES / 16)
 #define SPARED 8   /* blocks that are passed over */
 #define GATHERED 4 /* at a time, to be written out */
@@ -141,9 +142,9 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	return n;
 }
 
-static bool is_over(void)
+static bool is_over(unsigned share)
 {
-	return engine.page_bytes > engine.limit / SHARE;
+	return engine.page_bytes > engine.limit / 16 * share;
 }
 
 bool sparse_drop(struct block *b)
@@ -157,6 +158,7 @@ bool sparse_drop(struct block *b)
 		return !err;
 	list_remove(b);
 	list_append(&engine.gathers, b);
+	engine_kick_mover();
 	return true;
 }
 
@@ -177,7 +179,7 @@ bool sparse_evict(void)
 
 void sparse_balance(void)
 {
-	while (!engine.hold && is_over() && sparse_evict())
+	while (!engine.hold && is_over(SHARE - EASE) && sparse_evict())
 		;
 }
 
@@ -185,7 +187,7 @@ bool sparse_room(uint64_t bytes)
 {
 	sparse_balance();
 	/* While nothing can leave who waits is to get on. */
-	if (is_over() && !engine.grants && !engine.store_retry_at)
+	if (is_over(SHARE) && !engine.grants && !engine.store_retry_at)
 		return engine_room(bytes);
 	return engine_room_short(bytes);
 }

@@ -691,6 +691,12 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 	return 0;
 }
 
+int k_thread_cpu(pid_t tid)
+{
+	(void)tid;
+	return -1;
+}
+
 /* Of frames only. */
 int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
 {
