@@ -123,7 +123,12 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b);
-	if (q && is_near(q, page)) {
+	if (q && n == 1 && q->page / CLUSTER_PAGES == page / CLUSTER_PAGES) {
+		/* Of what lies together, as small objects do, more than one page was hit. */
+		q->block = 0;
+		if (granule == EMF_GRANULE_AUTO)
+			n = CLUSTER_PAGES;
+	} else if (q && is_near(q, page)) {
 		is_dense(r);
 		q->block = 0;
 		/* It may be by chance, where all is sparse. */
