@@ -455,29 +455,31 @@ void block_clear_pages(struct block *b)
 
 /*
  * The frame has what the slot held, and the holes: what is newer in place comes on top of that. False:
- * it would not leave, and is stray.
+ * it would not all leave, and what is left is stray.
  */
 static bool gather(struct block *b)
 {
-	static uint64_t there[(BLOCK_PAGES + 63) / 64];
+	uint64_t there[(BLOCK_PAGES + 63) / 64];
 	struct presence found;
-	bool torn = false, newer = false;
-	uint32_t f = NO_FRAME;
+	uint32_t f;
+	bool torn;
 
 	if (!b->pages)
 		return !b->stray;
 	/* What is about to be discarded must not come back. */
 	if (change_held((uintptr_t)block_start(b), BLOCK_SIZE) ||
 	    uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
+	    uffd_present(&engine.uffd, block_start(b), BLOCK_PAGES, there) ||
 	    (f = frame_empty(FRAME_SMALL)) == NO_FRAME) {
 		forget_pages(b);
 		return false;
 	}
-	newer = found.bytes != found.protected;
 	int err = take_pages(b, f, &torn);
-	if ((!err && newer) || torn) {
-		if (uffd_present(&engine.uffd, frame_start(f), BLOCK_PAGES, there))
-			log_error("cannot tell which pages of %p are there", (void *)block_start(b));
+	if (torn && uffd_present(&engine.uffd, frame_start(f), BLOCK_PAGES, there)) {
+		lose(b, -EIO);
+		return false;
+	}
+	if (torn || (!err && found.bytes != found.protected)) {
 		for (size_t i = 0; i < BLOCK_PAGES; i++)
 			if (there[i / 64] >> i % 64 & 1)
 				memcpy(frame_start(b->frame) + i * K_PAGE,
@@ -629,6 +631,8 @@ void block_fetched(struct block *b, int status, bool map)
 	apply_holes(b);
 	/* Where it would not all leave, it stays. */
 	bool whole = gather(b);
+	if (b->state == LOST)
+		return;
 	if (leaves && whole) {
 		list_append(&engine.leaving, b);
 		return;

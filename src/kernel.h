@@ -168,7 +168,7 @@ struct presence {
 };
 /* What of the range has a page. PAGEMAP_SCAN (6.7), else /proc/self/pagemap. */
 int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence *out);
-/* The same as a bit for each of n pages, at most 512. -EIO or errno of pread. */
+/* The same as a bit for each of n pages, at most 512. -EIO, or the errno of pread. */
 int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there);
 
 #endif

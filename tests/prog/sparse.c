@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sparse WORK SIZE READS SEED: memory that is hit here and there, and what else happens to blocks of
- * which only some clusters are in place. READS pages at random, by two threads, and in between, by WORK:
+ * which only some pages are in place. READS pages at random, by two threads, and in between, by WORK:
  *
  *   read     nothing else
  *   write    some of the pages are written

@@ -697,17 +697,20 @@ int k_thread_cpu(pid_t tid)
 	return -1;
 }
 
-/* Of frames only. */
 int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
 {
 	static bool is[MAX_BATCH];
+	uintptr_t at = (uintptr_t)addr;
 
 	(void)u;
 	co_point();
-	frame_pages((uintptr_t)addr, n, is);
+	if (is_frame(at))
+		frame_pages(at, n, is);
 	memset(there, 0, (n + 63) / 64 * sizeof(*there));
-	for (size_t i = 0; i < n; i++)
-		there[i / 64] |= (uint64_t)is[i] << i % 64;
+	for (size_t i = 0; i < n; i++) {
+		bool in = is_frame(at) ? is[i] : !is_zapped(page_at(at + i * K_PAGE)->flags);
+		there[i / 64] |= (uint64_t)in << i % 64;
+	}
 	return 0;
 }
 

@@ -1,11 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Memory that is read at random comes by the cluster (src/sparse.h): no wrong byte, whatever else is done
-# to it, and far fewer bytes than by the block.
+# Memory that is hit at random comes by the page or the cluster (src/sparse.h): no wrong byte, whatever
+# else is done to it, and far fewer bytes than by the block.
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 
 reads=6000
+page="class.all.match=size>=4M;class.all.granule=4K"
+cluster="class.all.match=size>=4M;class.all.granule=64K"
 
 # one NAME CONF WORK [SIZE]
 one() {
@@ -32,10 +34,21 @@ one() {
 	ok "$1"
 }
 
-# fetched NAME CONF: bytes that reads at random fetched, per read
+# fetched NAME CONF [WORK]: bytes that reads at random fetched, per read
 fetched() {
-	one "$1" "store.uri=mem:;$2" read || return
+	one "$1" "store.uri=mem:;$2" "${3:-read}" || return
 	echo $(($(json "$T/stats" fetched_bytes) / reads)) >"$T/each"
+}
+
+# bytes NAME TIMES: they are so many times fewer than by the block
+bytes() {
+	local each
+	each=$(<"$T/each")
+	if [ "$block" -ge $(($2 * each)) ]; then
+		ok "$1"
+	else
+		not_ok "$1" "$each a read, by the block $block"
+	fi
 }
 
 if plain "$PROG/sparse" write 16M 1000 1 >"$T/out" 2>&1; then
@@ -45,30 +58,18 @@ else
 fi
 if fetched "by the block" "class.all.match=size>=4M;class.all.granule=2M"; then
 	block=$(<"$T/each")
-	if fetched "by the cluster" "class.all.match=size>=4M;class.all.granule=64K"; then
-		each=$(<"$T/each")
-		if [ "$each" -le $((96 << 10)) ] && [ "$block" -ge $((8 * each)) ]; then
-			ok "bytes by the cluster"
-		else
-			not_ok "bytes by the cluster" "$each a read, by the block $block"
-		fi
-	fi
-	if fetched "as it is seen" ""; then
-		each=$(<"$T/each")
-		if [ "$block" -ge $((3 * each)) ]; then
-			ok "bytes as it is seen"
-		else
-			not_ok "bytes as it is seen" "$each a read, by the block $block"
-		fi
-	fi
+	fetched "by the cluster" "$cluster" && bytes "bytes by the cluster" 8
+	fetched "by the page" "$page" && bytes "bytes by the page" 8
+	fetched "written by the page" "$page" write && bytes "bytes written by the page" 4
+	fetched "as it is seen" "" && bytes "bytes as it is seen" 3
 fi
-cluster="class.all.match=size>=4M;class.all.granule=64K"
 for work in write punch move protect fork sweep; do
-	one "$work" "store.uri=mem:;$cluster" $work
-	one "$work chaos" "store.uri=mem:;$cluster;engine.chaos=3000" $work
+	one "$work" "store.uri=mem:;$page" $work
+	one "$work chaos" "store.uri=mem:;$page;engine.chaos=3000" $work
+	one "$work chaos cluster" "store.uri=mem:;$cluster;engine.chaos=3000" $work
 done
 one "file, as it is seen" "engine.chaos=0" punch
-one "encrypted" "store.uri=mem:;store.encrypt=on;$cluster" write
-one "parity" "store.uri=mem:,mem:,mem:;store.redundancy=parity:2+1;$cluster" write
-one "tiers" "store.uri=mem:?size=32M | mem:?latency=3us;$cluster" write
+one "encrypted" "store.uri=mem:;store.encrypt=on;$page" write
+one "parity" "store.uri=mem:,mem:,mem:;store.redundancy=parity:2+1;$page" write
+one "tiers" "store.uri=mem:?size=32M | mem:?latency=3us;$page" write
 finish
