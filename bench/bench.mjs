@@ -168,7 +168,7 @@ function describeMechanism(m) {
 		"mechanism: what a fault costs",
 		bare.why ? `  2 MiB moved in by a bare handler: ${bare.why}`
 			: `  2 MiB moved in by a bare handler: p50 ${us(bare.handler_p50_us)} in the handler, ${us(bare.thread_p50_us)} for the thread`,
-		`  the runtime's own p50 in a sweep: ${us(m.standby_p50_us)}, ${times(m.standby_p50_us, bare.handler_p50_us)} (${(100 * m.standby_share).toFixed(0)}% of its faults found their block in a frame)`,
+		`  the runtime's own, of a block found in a frame: p50 ${us(m.standby_p50_us)}, ${times(m.standby_p50_us, bare.handler_p50_us)} (in a sweep, ${m.standby_hits} of them)`,
 		`  a far touch (${demand.store}), nothing else going on: p50 ${us(demand.p50_us)} of ${demand.waits}`,
 		`  beside a saturating sweep: p99 ${us(saturated.p99_us)} of ${saturated.waits}, ${times(saturated.p99_us, demand.p50_us)} of that p50`
 	].join("\n");

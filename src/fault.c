@@ -180,6 +180,7 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 	}
 	bump(&engine.stats->faults_standby);
 	resolved(b, since);
+	hist_add(&engine.stats->standby_latency, k_now_ns() - since);
 	if (ahead)
 		engine_kick_mover();
 }

@@ -202,6 +202,7 @@ static void histograms(const struct options *opt, const struct emf_stats *s,
 	(void)interval;
 	fputs(tool_clock(opt), stdout);
 	one("faults, until the thread goes on", &s->fault_latency, &before->fault_latency);
+	one("of these, found in a frame", &s->standby_latency, &before->standby_latency);
 	for (unsigned i = 0; i < s->nstores; i++) {
 		char what[sizeof(s->store[i].uri) + 16], uri[sizeof(s->store[i].uri)];
 
