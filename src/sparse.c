@@ -18,6 +18,7 @@
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
 #define RECENT 8       /* questions that wait for their answer */
+#define RUN 2	       /* near ones in a row make a sweep of a block */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
 #define NEAR (BLOCK_PAGES / 16)
@@ -27,6 +28,7 @@
 static struct question {
 	uint32_t block; /* number; 0: none */
 	unsigned page;
+	unsigned run; /* so many before it were near, too */
 } recent[RECENT];
 static unsigned next;
 
@@ -89,7 +91,7 @@ static void is_sparse(struct region *r)
 		r->caution--;
 }
 
-static void ask(const struct block *b, unsigned page)
+static void ask(const struct block *b, unsigned page, unsigned run)
 {
 	struct question *q = recent + next++ % RECENT;
 	const struct block *was = q->block ? view_find(q->block) : NULL;
@@ -97,7 +99,7 @@ static void ask(const struct block *b, unsigned page)
 	/* The oldest goes; nobody came for a neighbour. */
 	if (was && was->state == FAR && was->pages)
 		is_sparse(was->region);
-	*q = (struct question){ view_number(b), page };
+	*q = (struct question){ view_number(b), page, run };
 }
 
 /* As far as it was written there are sums for whole clusters only. */
@@ -123,16 +125,16 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b);
-	if (q && n == 1 && q->page / CLUSTER_PAGES == page / CLUSTER_PAGES) {
-		/* Of what lies together, as small objects do, more than one page was hit. */
-		q->block = 0;
-		if (granule == EMF_GRANULE_AUTO)
-			n = CLUSTER_PAGES;
-	} else if (q && is_near(q, page)) {
-		is_dense(r);
+	unsigned run = 0;
+	if (q && is_near(q, page)) {
+		/* What lies together, as small objects do, is no sweep. */
+		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
+		if (apart)
+			is_dense(r);
 		q->block = 0;
 		/* It may be by chance, where all is sparse. */
-		if (dense)
+		run = q->run + apart;
+		if (dense || (run >= RUN && granule == EMF_GRANULE_AUTO))
 			return 0;
 		if (granule == EMF_GRANULE_AUTO)
 			n = CLUSTER_PAGES;
@@ -143,7 +145,7 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 		   (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
 		return 0;
 	}
-	ask(b, page);
+	ask(b, page, run);
 	return n;
 }
 
