@@ -454,8 +454,8 @@ void block_clear_pages(struct block *b)
 }
 
 /*
- * The frame has what the slot held, and the holes: what is newer in place comes on top of that. False:
- * it would not all leave, and what is left is stray.
+ * The frame has what the slot held, and the holes: what is newer in place comes on top of that.
+ * False: it would not all leave, and what is left is stray.
  */
 static bool gather(struct block *b)
 {

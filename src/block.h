@@ -48,9 +48,9 @@
  * that came in while metadata stood still (fork), need no state of their own.
  *
  * Single pages (sparse.h): where a program jumps about, a few pages of a FAR block are copied in,
- * protected for who reads. What of them is still protected equals the slot and may go at any time; what
- * is not may be newer, and goes into the frame when the block is fetched: for the program, or in
- * order to be written out as a whole. The page table alone says which is which.
+ * protected for who reads. What of them is still protected equals the slot and may go at any time;
+ * what is not may be newer, and goes into the frame when the block is fetched: for the program, or
+ * in order to be written out as a whole. The page table alone says which is which.
  *
  * The races, what settles each, and who tests it (a row of tests/prog, or of its matrix in the
  * states standby, far and flight). The simulation (tests/sim) tries orders of events for all
@@ -191,8 +191,8 @@ bool block_fetch(struct block *b, bool force);
 void block_fetched(struct block *b, int status, bool map);
 
 /*
- * The same for n pages from `first` (of its 2 MiB) on, which are part of one cluster. False: no room;
- * nothing changed. The room they need is accounted for. fetched: buf has their content.
+ * The same for n pages from `first` (of its 2 MiB) on, which are part of one cluster. False: no
+ * room; nothing changed. The room they need is accounted for. fetched: buf has their content.
  */
 bool block_fetch_pages(struct block *b, unsigned n);
 void block_pages_fetched(struct block *b, unsigned first, unsigned n, int status, char *buf);
@@ -200,8 +200,8 @@ void block_pages_fetched(struct block *b, unsigned first, unsigned n, int status
 unsigned block_page(const struct block *b, uintptr_t addr);
 bool block_has_page(const struct block *b, uintptr_t addr);
 /*
- * Takes its pages out. -EBUSY: not all of them equal the slot, or they are shared or pinned: it has to
- * be gathered; -EAGAIN: not now.
+ * Takes its pages out. -EBUSY: not all of them equal the slot, or they are shared or pinned: it has
+ * to be gathered; -EAGAIN: not now.
  */
 int block_drop_pages(struct block *b);
 /* The same, but none are accounted for any more: what would not go is stray. */

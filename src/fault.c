@@ -379,7 +379,8 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		resolved(b, now);
 		return;
 	}
-	/* A single page, or one that was left there by a move that was cut short: it is newer now. */
+	/* A single page, or one that was left there by a move that was cut short: it is newer now.
+	 */
 	uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
 	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }

@@ -141,8 +141,7 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	} else if (q) {
 		is_sparse(r);
 		q->block = 0;
-	} else if (dense && !b->pages &&
-		   (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+	} else if (dense && !b->pages && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
 		return 0;
 	}
 	ask(b, page, run);

@@ -17,9 +17,9 @@ struct block;
 
 struct transfer {
 	struct emf_io io;
-	uint32_t frame, slot; /* the block is the frame's owner, if it still has one */
-	uint64_t begin;	      /* ns; 0: not in use */
-	char *addr;	      /* in the frame, where the transfer begins */
+	uint32_t frame, slot;  /* the block is the frame's owner, if it still has one */
+	uint64_t begin;	       /* ns; 0: not in use */
+	char *addr;	       /* in the frame, where the transfer begins */
 	unsigned first, pages; /* of transfer_read_pages */
 	struct transfer_pool *pool;
 	struct transfer *next;
@@ -54,8 +54,8 @@ struct block *transfer_block(const struct transfer *t);
  */
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b);
 /*
- * The same of n pages from `first` on, by way of a buffer, for which the cluster that they are in is
- * read; that was written as a whole. block_fetch_pages first.
+ * The same of n pages from `first` on, by way of a buffer, for which the cluster that they are in
+ * is read; that was written as a whole. block_fetch_pages first.
  */
 struct transfer *transfer_read_pages(struct transfer_pool *p, struct block *b, unsigned first,
 				     unsigned n);

@@ -276,7 +276,8 @@ static void send_events(struct event *e, size_t n)
 			sim_fail("too many events");
 		if (engine_thread && co_self->held)
 			sim_fail("raises an event with locks %#x", co_self->held);
-		/* Others may be quicker, and have what was freed by now. Who goes past libc is not safe from that. */
+		/* Others may be quicker, and have what was freed by now. Who goes past libc is not
+		 * safe from that. */
 		if (!plan.raw && chance(4))
 			co_sleep(rnd_below(SIM_MS));
 		trace("event %u of %#lx-%#lx", e->m.what, e->m.addr, e->m.end);

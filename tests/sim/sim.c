@@ -548,8 +548,8 @@ static void *first(void *unused)
 
 static const char *state_name(unsigned s)
 {
-	static const char *const name[] = { "NONE",    "FILLING", "LOCAL", "TAKING",   "STANDBY",
-					    "WRITING", "FAR",   "FETCHING", "LOST" };
+	static const char *const name[] = { "NONE",    "FILLING", "LOCAL",    "TAKING", "STANDBY",
+					    "WRITING", "FAR",	  "FETCHING", "LOST" };
 
 	return s < sizeof(name) / sizeof(name[0]) ? name[s] : "?";
 }

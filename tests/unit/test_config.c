@@ -98,8 +98,9 @@ static void assert_defaults(void)
 static const struct emf_class *class_of(const struct emf_config *c, uint64_t bytes,
 					const char *command)
 {
-	struct emf_traits t = { .bytes = bytes, .command = command, .name = "", .who = UINT32_MAX,
-				.order = 1 };
+	struct emf_traits t = {
+		.bytes = bytes, .command = command, .name = "", .who = UINT32_MAX, .order = 1
+	};
 
 	return config_class(c, &t);
 }
@@ -127,8 +128,8 @@ static void redundancy(void **state)
 		const char *text;
 		unsigned data, more, least;
 	} table[] = {
-		{ "none", 1, 0, 0 },	   { "mirror", 1, 1, 2 },     { "mirror:2", 1, 1, 2 },
-		{ "mirror:3", 1, 2, 3 },   { "parity:4+1", 4, 1, 5 }, { "parity:3+2", 3, 2, 5 },
+		{ "none", 1, 0, 0 },	 { "mirror", 1, 1, 2 },	    { "mirror:2", 1, 1, 2 },
+		{ "mirror:3", 1, 2, 3 }, { "parity:4+1", 4, 1, 5 }, { "parity:3+2", 3, 2, 5 },
 		{ "parity", 2, 1, 3 },
 	};
 	char text[128];
@@ -152,7 +153,8 @@ static void redundancy(void **state)
 				continue;
 			}
 			config_columns(&cfg, &data, &more);
-			assert_int_equal(data, strcmp(table[i].text, "parity") ? table[i].data : n - 1);
+			assert_int_equal(data,
+					 strcmp(table[i].text, "parity") ? table[i].data : n - 1);
 			assert_int_equal(more, table[i].more);
 		}
 	}
@@ -200,9 +202,10 @@ static void good_values(void **state)
 	assert_int_equal(cfg.nstores, 1);
 	assert_int_equal(read_inline("store.uri=mem:;store.uri="), 0);
 	assert_int_equal(cfg.nstores, 0);
-	assert_int_equal(read_inline("store.uri=mem: | nbd://a,nbd://b|file:/x;store.capacity=1G | |3G;"
-				     "store.high=90|80;store.low=70"),
-			 0);
+	assert_int_equal(
+	    read_inline("store.uri=mem: | nbd://a,nbd://b|file:/x;store.capacity=1G | |3G;"
+			"store.high=90|80;store.low=70"),
+	    0);
 	assert_int_equal(cfg.nstores, 4);
 	assert_memory_equal(cfg.store_tier, ((uint8_t[]){ 0, 1, 1, 2 }), 4);
 	assert_string_equal(cfg.store_uri[3], "file:/x");
@@ -587,8 +590,8 @@ static void shipped_policies(void **state)
 	if (config_read_file(&cfg, "policies/default.conf", err, sizeof(err)))
 		fail_msg("%s", err);
 	assert_defaults();
-	static const char *const others[] = { "llm-decode", "llm-moe", "llm-prefill", "kv-heavy",
-					      "in-memory-db", "batch-scan" };
+	static const char *const others[] = { "llm-decode", "llm-moe",	    "llm-prefill",
+					      "kv-heavy",   "in-memory-db", "batch-scan" };
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
 		char path[64];
 		snprintf(path, sizeof(path), "policies/%s.conf", others[i]);
@@ -603,8 +606,12 @@ static void shipped_policies(void **state)
 	/* What is written each time is no weight, whatever its size. */
 	config_defaults(&cfg);
 	assert_int_equal(config_read_file(&cfg, "policies/llm-prefill.conf", err, sizeof(err)), 0);
-	struct emf_traits t = { .bytes = 1 << 30, .command = "x", .name = "", .who = UINT32_MAX,
-				.order = 1, .does = EMF_DOES_SCRATCH };
+	struct emf_traits t = { .bytes = 1 << 30,
+				.command = "x",
+				.name = "",
+				.who = UINT32_MAX,
+				.order = 1,
+				.does = EMF_DOES_SCRATCH };
 	assert_int_equal(config_class(&cfg, &t)->evict, EMF_EVICT_LRU);
 }
 
@@ -613,10 +620,11 @@ static void traits(void **state)
 	struct emf_traits t = { .bytes = 1 << 20, .command = "x", .name = "", .order = 3 };
 
 	(void)state;
-	assert_int_equal(read_inline("class.a.match=thread=gpu-* library=libtorch*;"
-				     "class.b.match=order>=2,order<=3;"
-				     "class.c.match=does=swept does=constant;class.d.match=name=kv*"),
-			 0);
+	assert_int_equal(
+	    read_inline("class.a.match=thread=gpu-* library=libtorch*;"
+			"class.b.match=order>=2,order<=3;"
+			"class.c.match=does=swept does=constant;class.d.match=name=kv*"),
+	    0);
 	assert_int_equal(cfg.asks, EMF_ASKS_THREAD | EMF_ASKS_LIBRARY);
 	assert_int_equal(config_who(&cfg, "gpu-1", "libtorch_cpu.so"), 15);
 	assert_int_equal(config_who(&cfg, "gpu-1", "libc.so.6"), 14);

@@ -60,7 +60,8 @@ static double busy_share(const struct emf_store_stats *s, const struct emf_store
 }
 
 /* Where store.uri has tiers: how much of what was read each served. */
-static void tiers(const struct options *opt, const struct emf_stats *s, const struct emf_stats *before)
+static void tiers(const struct options *opt, const struct emf_stats *s,
+		  const struct emf_stats *before)
 {
 	uint64_t all = 0, used = 0;
 
@@ -114,7 +115,7 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 		if (st->rebuild_bytes)
 			printf("%*s%s of it %s\n", opt->times ? 9 : 0, "",
 			       text_size(st->rebuild_bytes, used),
-			       st->state == EMF_STORE_DEGRADED   ? "can't be made good now"
+			       st->state == EMF_STORE_DEGRADED	 ? "can't be made good now"
 			       : st->state == EMF_STORE_DRAINING ? "are still to be moved away"
 								 : "are still to be made good");
 	}
