@@ -3,6 +3,7 @@
 
 BUILD ?= build
 PREFIX ?= /usr/local
+VERSION = 0.1.0
 DESTDIR ?=
 # Both are read below /usr and /usr/local; for another PREFIX say where.
 UDEVDIR ?= $(PREFIX)/lib/udev/rules.d
@@ -10,7 +11,8 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 CC = gcc
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Werror -fPIC -fvisibility=hidden \
-	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc $(CFLAGS)
+	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc \
+	-DEMFATIER_VERSION='"$(VERSION)"' $(CFLAGS)
 # What runs in somebody else's process brings no shared object of its own but libc.
 STATIC_LIBS = -Wl,-Bstatic -linih -Wl,-Bdynamic
 STATIC_CRYPTO = -Wl,-Bstatic -lcrypto -Wl,-Bdynamic -Wl,--exclude-libs,ALL -ldl
@@ -92,8 +94,8 @@ $(BUILD)/providers/link-%.so: $(BUILD)/obj/src/codec/%.o
 # --- the tools ---
 
 tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
-$(BUILD)/emfatier: $(call tool_obj,emfatier) $(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) \
-		$(BUILD)/librt_emf.a
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/common/say.o \
+		$(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 COMMON_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/common/*.c))
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(COMMON_OBJ) $(BUILD)/librt_emf.a
@@ -215,7 +217,6 @@ lint:
 	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] include/*.h preload/*.[ch])
 	cppcheck -q --error-exitcode=1 --enable=warning,portability --inline-suppr -Iinclude -Isrc src preload tools
 
-VERSION = 0.1.0
 SHARE = $(DESTDIR)$(PREFIX)/share
 # Where systemd and bash look; for another PREFIX than /usr and /usr/local say where.
 UNITDIR ?= $(PREFIX)/lib/systemd/system

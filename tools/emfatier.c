@@ -4,19 +4,13 @@
 #include <string.h>
 
 #include "emfatier/check.h"
-#include "emfatier/complain.h"
+#include "common/say.h"
 #include "emfatier/ctl.h"
 #include "emfatier/doctor.h"
 #include "emfatier/help.h"
 #include "emfatier/run.h"
 #include "emfatier/topo.h"
-#if __has_include("store/guard.h")
 #include "store/guard.h"
-#endif
-
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
 
 static int show_help(int argc, char **argv)
 {
@@ -44,10 +38,8 @@ static const struct command {
 	{ "--help", show_help },
 	{ "-h", show_help },
 	{ "--version", show_version },
-#if __has_include("store/guard.h")
 	/* for the runtime: gives back the far space of a process that was killed */
 	{ "reap", guard_main },
-#endif
 };
 
 int main(int argc, char **argv)
@@ -60,6 +52,7 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[1], commands[i].name))
 			return commands[i].run(argc - 1, argv + 1);
 	}
-	return complain("unknown command %s; known are run, check, ctl, doctor, topo (emfatier --help)",
-			argv[1]);
+	return say(EXIT_USAGE,
+		   "unknown command %s; known are run, check, ctl, doctor, topo (emfatier --help)",
+		   argv[1]);
 }

@@ -20,7 +20,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "complain.h"
+#include "../common/say.h"
 #include "config.h"
 #include "config_memory.h"
 #include "emfatier-provider.h"
@@ -382,7 +382,7 @@ int doctor_main(int argc, char **argv)
 	bool can;
 
 	if (argc > 1)
-		return complain("doctor: takes no argument, so not %s", argv[1]);
+		return say(EXIT_USAGE, "doctor: takes no argument, so not %s", argv[1]);
 	kernel_version();
 	can = userfaultfd(&features);
 	if (can)

@@ -6,7 +6,7 @@
 #include "notify.h"
 #include "options.h"
 #include "sandbox.h"
-#include "say.h"
+#include "../common/say.h"
 #include "server.h"
 
 #define MOST_LEASES 1024u

@@ -8,11 +8,7 @@
 
 #include "../common/address.h"
 #include "parse.h"
-#include "say.h"
-
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
+#include "../common/say.h"
 
 #define TEXT(x) #x
 #define NUMBER(x) TEXT(x)

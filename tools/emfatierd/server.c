@@ -19,7 +19,7 @@
 #include "../common/http.h"
 #include "metrics.h"
 #include "notify.h"
-#include "say.h"
+#include "../common/say.h"
 
 #define NS_PER_MS 1000000ull
 #define MOST_PENDING 32u /* connections that have yet to prove who they are */

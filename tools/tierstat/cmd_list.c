@@ -51,9 +51,8 @@ static int list(const struct options *opt, const int *columns)
 		putchar('\n');
 	}
 	if (!shown && !status)
-		return tool_fail(0, "no managed process%s%s in %s",
-				 opt->command ? " with the name " : "",
-				 opt->command ? opt->command : "", opt->dir);
+		return say(0, "no managed process%s%s in %s", opt->command ? " with the name " : "",
+			   opt->command ? opt->command : "", opt->dir);
 	return status;
 }
 
@@ -154,12 +153,12 @@ int cmd_list(const struct options *opt)
 	char wrong[64];
 
 	if (opt->json && opt->delay > 0)
-		return tool_fail(EXIT_USAGE, "--json takes no DELAY");
+		return say(EXIT_USAGE, "--json takes no DELAY");
 	if (opt->json && opt->out)
-		return tool_fail(EXIT_USAGE, "--json takes no -o: it has all there is");
+		return say(EXIT_USAGE, "--json takes no -o: it has all there is");
 	if (opt->out) {
 		if (!columns_parse(opt->out, choice, wrong, sizeof(wrong)))
-			return tool_fail(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
+			return say(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
 		columns = choice;
 	}
 	text_exact = opt->bytes;
