@@ -40,11 +40,7 @@ serve() {
 	nbdkit -f -U "$WORK/sock" -P pid "$plugin" "$@" 2>server.err &
 	server=$!
 	STARTED="$STARTED $server"
-	for ((i = 0; i < 100; i++)); do
-		[ -e pid ] && return 0
-		sleep 0.05
-	done
-	return 1
+	wait_for 5 test -e pid
 }
 stop() {
 	kill $server

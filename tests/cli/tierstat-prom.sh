@@ -68,10 +68,7 @@ port=$(free_port)
 "$tierstat" prom --listen 127.0.0.1:"$port" >served 2>served.err &
 server=$!
 STARTED="$STARTED $server"
-for ((i = 0; i < 100; i++)); do
-	grep -q . served.err && break
-	sleep 0.05
-done
+wait_for 5 test -s served.err
 if grep -q 'needs libmicrohttpd' served.err; then
 	skipped "prom --listen" "no libmicrohttpd"
 	done_testing

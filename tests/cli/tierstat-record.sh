@@ -21,10 +21,7 @@ STARTED="$one $two"
 ./fake run $one grower grow &
 server=$!
 STARTED="$one $two $server"
-for ((i = 0; i < 200; i++)); do
-	"$tierstat" -p $one >/dev/null 2>&1 && break
-	sleep 0.05
-done
+wait_for 10 "$tierstat" -p $one >/dev/null 2>&1
 call "$tierstat" record $one -o one.rec 0.2 5
 [ "$status" -eq 0 ] && [ ! -s out ] && [ "$(stat -c %s one.rec)" -lt 4000 ]
 verdict "tierstat record"

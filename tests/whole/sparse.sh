@@ -11,27 +11,17 @@ cluster="class.all.match=size>=4M;class.all.granule=64K"
 
 # one NAME CONF WORK [SIZE]
 one() {
-	local seed=${SEED:-$RANDOM} why=''
+	local seed=${SEED:-$RANDOM} why
 
 	rm -f "$T/stats"
 	TIERSTAT_OUT=$T/stats managed "local.limit=32M;$2" "$PROG/sparse" "$3" "${4:-128M}" $reads "$seed" \
 		>"$T/out" 2>"$T/err"
-	local status=$?
-	if [ $status -eq 124 ]; then
-		why="hung (seed $seed): $(gist "$T/err")"
-	elif [ $status -ne 0 ]; then
-		why="status $status (seed $seed): $(gist "$T/err")"
-	elif [ -s "$T/err" ]; then
-		why="says: $(gist "$T/err")"
-	else
-		why=$(not_faulted "$T/stats")
-		why=${why:-$(over_budget "$T/stats" 32M)}
-	fi
-	if [ -n "$why" ]; then
-		not_ok "$1" "$why"
-		return 1
-	fi
-	ok "$1"
+	why=$(went_wrong $? "$T/err" "seed $seed")
+	why=${why:-$(not_tiered "$T/stats" 1M)}
+	why=${why:-$(not_faulted "$T/stats")}
+	why=${why:-$(over_budget "$T/stats" 32M)}
+	result "$1" "$why"
+	[ -z "$why" ]
 }
 
 # fetched NAME CONF [WORK]: bytes that reads at random fetched, per read
@@ -40,8 +30,8 @@ fetched() {
 	echo $(($(json "$T/stats" fetched_bytes) / reads)) >"$T/each"
 }
 
-# bytes NAME TIMES: they are so many times fewer than by the block
-bytes() {
+# fewer NAME TIMES: bytes than by the block, by so many times
+fewer() {
 	local each
 	each=$(<"$T/each")
 	if [ "$block" -ge $(($2 * each)) ]; then
@@ -51,17 +41,14 @@ bytes() {
 	fi
 }
 
-if plain "$PROG/sparse" write 16M 1000 1 >"$T/out" 2>&1; then
-	ok "plain"
-else
-	not_ok "plain" "$(gist "$T/out")"
-fi
+plain "$PROG/sparse" write 16M 1000 1 >"$T/out" 2>"$T/err"
+result "plain" "$(went_wrong $? "$T/err")"
 if fetched "by the block" "class.all.match=size>=4M;class.all.granule=2M"; then
 	block=$(<"$T/each")
-	fetched "by the cluster" "$cluster" && bytes "bytes by the cluster" 8
-	fetched "by the page" "$page" && bytes "bytes by the page" 8
-	fetched "written by the page" "$page" write && bytes "bytes written by the page" 4
-	fetched "as it is seen" "" && bytes "bytes as it is seen" 3
+	fetched "by the cluster" "$cluster" && fewer "bytes by the cluster" 8
+	fetched "by the page" "$page" && fewer "bytes by the page" 8
+	fetched "written by the page" "$page" write && fewer "bytes written by the page" 4
+	fetched "as it is seen" "" && fewer "bytes as it is seen" 3
 fi
 for work in write punch move protect fork sweep; do
 	one "$work" "store.uri=mem:;$page" $work

@@ -25,11 +25,6 @@ end() {
 	wait "$walker" 2>/dev/null
 }
 
-# result NAME WHY: WHY is empty when all is well
-result() {
-	if [ -z "$2" ]; then ok "$1"; else not_ok "$1" "$2"; fi
-}
-
 # cause NAME WANT...: one of these is what why says, at the second look if need be
 cause() {
 	local name=$1 said want
