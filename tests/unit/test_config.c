@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "test_tree.h"
+
 #include "config.h"
 #include "config_memory.h"
 
@@ -692,22 +694,6 @@ static void processes(void **state)
 	assert_int_equal(read_text("[process]\nlocal.limit = 1G\n"), -EINVAL);
 }
 
-static void make_tree(const char *root, const char *path, const char *text)
-{
-	char full[PATH_MAX];
-	int fd;
-
-	snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); *p++ = '/') {
-		*p = '\0';
-		mkdir(full, 0700);
-	}
-	fd = open(full, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
-}
-
 static void memory_limits(void **state)
 {
 	const char *root = in_tmp("root");
@@ -718,37 +704,37 @@ static void memory_limits(void **state)
 	snprintf(keep, sizeof(keep), "%s", root);
 	root = keep;
 	mkdir(root, 0700);
-	make_tree(root, "/proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n");
+	tree_put(root, "/proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.host, 16ull << 30);
 	assert_int_equal(m.cgroup, UINT64_MAX);
 
 	/* version 2: the tightest of the path */
-	make_tree(root, "/proc/self/cgroup", "0::/a.slice/b.scope\n");
-	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n");
+	tree_put(root, "/proc/self/cgroup", "0::/a.slice/b.scope\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
-	make_tree(root, "/sys/fs/cgroup/a.slice/memory.max", "4294967296\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/memory.max", "4294967296\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 4ull << 30);
-	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 1ull << 30);
 
 	/* version 1, beside an unused version 2; the path exists only outside the container */
-	make_tree(root, "/proc/self/cgroup",
+	tree_put(root, "/proc/self/cgroup",
 		  "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 512ull << 20);
 
 	/* nonsense is no limit */
-	make_tree(root, "/proc/self/cgroup", "\n:::\n0::\nmemory\n4:memory:/../..//\n:");
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1\n");
-	make_tree(root, "/proc/meminfo", "MemTotal: lots\n");
+	tree_put(root, "/proc/self/cgroup", "\n:::\n0::\nmemory\n4:memory:/../..//\n:");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1\n");
+	tree_put(root, "/proc/meminfo", "MemTotal: lots\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
 	assert_true(m.host > 1 << 20); /* sysinfo's */

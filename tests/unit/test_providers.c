@@ -6,52 +6,15 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-struct worker {
-	struct emf_backend *be;
-	unsigned index;
-	unsigned errors;
-};
-
-static void *work(void *arg)
-{
-	struct worker *w = arg;
-	struct emf_queue *q;
-	struct model m = {
-		.base = w->index * 4ull * MIB,
-		.lane_size = MIB,
-		.lanes = 4,
-		.steps = 200,
-		.seed = 99 + w->index,
-	};
-
-	w->errors = 1;
-	if (w->be->ops->queue_open(w->be, w->index % 2 ? EMF_QUEUE_BULK : EMF_QUEUE_DEMAND, 4, &q))
-		return NULL;
-	m.q = q;
-	w->errors = model_run(&m);
-	q->ops->close(q);
-	return NULL;
-}
-
 static void run_threads(struct emf_backend *be)
 {
-	struct worker w[4];
-	pthread_t thread[4];
-
-	for (unsigned i = 0; i < 4; i++) {
-		w[i] = (struct worker){ .be = be, .index = i };
-		assert_int_equal(pthread_create(&thread[i], NULL, work, &w[i]), 0);
-	}
-	for (unsigned i = 0; i < 4; i++) {
-		pthread_join(thread[i], NULL);
-		assert_int_equal(w[i].errors, 0);
-	}
+	model_run_threads(be,
+			  &(struct model){ .lane_size = MIB, .lanes = 4, .steps = 200, .seed = 99 });
 }
 
 /* --- mem --- */

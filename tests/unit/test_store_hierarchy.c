@@ -1,86 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tiers: where slots come to lie, by use; that they stay there; tiers that are full or fail. */
+#include "test_store_scene.h"
 #include "test_store_toy.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
-#include "../../include/emfatier-stats.h"
 #include "../../src/store/hierarchy.h"
-#include "../../src/store/store.h"
 
-#define SLOT (2u * MIB)
 #define TIERS 3u
 #define FIRST 16u /* slots of the first two tiers */
 #define SECOND 40u
 #define SLOTS 160u
 
-struct scene {
-	struct store st;
-	struct store_options opt;
-	struct store_tier tier[TIERS];
-	struct emf_store_stats stats[TIERS];
-	pthread_t thread;
-	_Atomic bool stop;
-	struct emf_queue *q;
-	unsigned char *buf, *back;
-	uint64_t seed;
-	uint64_t hits[TIERS]; /* reads of each tier, from some time on */
-};
+static uint64_t chance;
+static uint64_t hits[TIERS]; /* reads of each tier, from some time on */
 
 static const char *const three[] = { "mem:?size=1G", "mem:?size=1G&latency=3us&bandwidth=8G",
 				     "mem:?size=1G&latency=20us&bandwidth=4G" };
 static const uint8_t order[] = { 0, 1, 2 };
 
-/* What the engine's store thread does. */
-static void *work(void *arg)
+static void open_tiers(struct scene *s, const char *inject)
 {
-	struct scene *s = arg;
+	static const struct store_tier tier[TIERS] = { { FIRST * SLOT, 100, 95 },
+						       { SECOND * SLOT, 95, 90 },
+						       { 0, 95, 90 } };
 
-	while (!s->stop)
-		store_work(&s->st);
-	return NULL;
-}
-
-static void scene_open(struct scene *s, const char *inject)
-{
-	char err[512] = "";
-
-	*s = (struct scene){ .seed = 4711 };
-	s->tier[0] = (struct store_tier){ FIRST * SLOT, 100, 95 };
-	s->tier[1] = (struct store_tier){ SECOND * SLOT, 95, 90 };
-	s->tier[2] = (struct store_tier){ 0, 95, 90 };
-	s->opt = (struct store_options){
-		.uri = three,
-		.nuri = TIERS,
-		.tier = order,
-		.tiers = s->tier,
-		.stripe_unit = 512 * KIB,
-		.timeout_ms = 4000,
-		.rebuild_rate = 1ull << 40,
-		.inject = inject,
-		.provider_dir = providers_dir(),
-		.stats = s->stats,
-	};
-	if (store_open(&s->st, &s->opt, err, sizeof(err)))
-		fail_msg("%s", err);
-	s->buf = pages(SLOT);
-	s->back = pages(SLOT);
-	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
-	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
-}
-
-static void scene_close(struct scene *s)
-{
-	uint64_t one = 1;
-
-	s->q->ops->close(s->q);
-	s->stop = true;
-	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
-	pthread_join(s->thread, NULL);
-	store_close(&s->st);
-	munmap(s->buf, SLOT);
-	munmap(s->back, SLOT);
+	chance = 4711;
+	memset(hits, 0, sizeof(hits));
+	*s = (struct scene){ .opt = {
+				     .uri = three,
+				     .nuri = TIERS,
+				     .tier = order,
+				     .tiers = tier,
+				     .stripe_unit = 512 * KIB,
+				     .timeout_ms = 4000,
+				     .rebuild_rate = 1ull << 40,
+				     .inject = inject,
+			     } };
+	scene_open(s);
 }
 
 static void put(struct scene *s, unsigned slot)
@@ -97,7 +52,7 @@ static void read_once(struct scene *s, unsigned slot)
 	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, 64 * KIB, s->back), 0);
 	fill(s->buf, 64 * KIB, slot);
 	assert_memory_equal(s->buf, s->back, 64 * KIB);
-	s->hits[tier]++;
+	hits[tier]++;
 }
 
 static void expect_all(struct scene *s)
@@ -110,9 +65,9 @@ static void expect_all(struct scene *s)
 }
 
 /* By a distribution: weights of slots, and their sum. */
-static unsigned draw(struct scene *s, const double *weight, double sum)
+static unsigned draw(const double *weight, double sum)
 {
-	double at = (double)(random_next(&s->seed) >> 11) / 9007199254740992.0 * sum;
+	double at = (double)(random_next(&chance) >> 11) / 9007199254740992.0 * sum;
 	unsigned i = 0;
 
 	while (i + 1 < SLOTS && at >= weight[i])
@@ -141,7 +96,7 @@ static void test_oracle(void **state)
 	unsigned place[TIERS] = { 0 }, n = 0;
 
 	(void)state;
-	scene_open(&s, NULL);
+	open_tiers(&s, NULL);
 	/* Zipf, and which slot has which rank is no matter of order. */
 	for (unsigned i = 0; i < SLOTS; i++) {
 		sorted[i] = 1.0 / (i + 1);
@@ -152,12 +107,12 @@ static void test_oracle(void **state)
 		put(&s, i);
 	for (unsigned round = 0; round < 100; round++) {
 		for (unsigned i = 0; i < 400; i++)
-			read_once(&s, draw(&s, weight, sum));
+			read_once(&s, draw(weight, sum));
 		rest(25);
 	}
-	memset(s.hits, 0, sizeof(s.hits));
+	memset(hits, 0, sizeof(hits));
 	for (unsigned i = 0; i < 20000; i++)
-		read_once(&s, draw(&s, weight, sum));
+		read_once(&s, draw(weight, sum));
 	for (unsigned i = 0; i < SLOTS; i++)
 		place[hierarchy_tier_of(s.st.hierarchy, i)]++;
 	for (unsigned t = 0; t < TIERS; t++)
@@ -168,14 +123,14 @@ static void test_oracle(void **state)
 		     i++)
 			oracle[t] += sorted[n++] / sum;
 	for (unsigned t = 0; t < TIERS; t++) {
-		double got = (double)s.hits[t] / 20000;
+		double got = (double)hits[t] / 20000;
 
 		print_message("tier %u: %u slots, %.1f%% of the reads; oracle: %.1f%%\n", t + 1,
 			      place[t], 100 * got, 100 * oracle[t]);
 		assert_true(got > oracle[t] - 0.03 && got < oracle[t] + 0.03);
 	}
 	expect_all(&s);
-	assert_true(s.stats[0].hits >= s.hits[0] && s.stats[0].tier == 1 && s.stats[2].tier == 3);
+	assert_true(s.stats[0].hits >= hits[0] && s.stats[0].tier == 1 && s.stats[2].tier == 3);
 	scene_close(&s);
 }
 
@@ -185,14 +140,14 @@ static void test_no_ping_pong(void **state)
 	uint64_t filled;
 
 	(void)state;
-	scene_open(&s, NULL);
+	open_tiers(&s, NULL);
 	for (unsigned i = 0; i < SLOTS; i++)
 		put(&s, i);
 	rest(600); /* what is over the marks goes down */
 	filled = changes(&s);
 	for (unsigned round = 0; round < 100; round++) {
 		for (unsigned i = 0; i < 400; i++)
-			read_once(&s, (unsigned)(random_next(&s.seed) % SLOTS));
+			read_once(&s, (unsigned)(random_next(&chance) % SLOTS));
 		rest(25);
 	}
 	print_message("%u reads at random of %u slots: %llu moves between tiers\n", 40000, SLOTS,
@@ -210,7 +165,7 @@ static void test_watermarks(void **state)
 	uint64_t limit = now_ms() + 10000;
 
 	(void)state;
-	scene_open(&s, NULL);
+	open_tiers(&s, NULL);
 	for (unsigned i = 0; i < FIRST; i++)
 		put(&s, i);
 	for (unsigned i = 0; i < FIRST; i++)
@@ -240,7 +195,7 @@ static void test_failing(void **state)
 
 	(void)state;
 	/* The first refuses all writes, the second some. */
-	scene_open(&s, "1:full=1,2:error=0.2");
+	open_tiers(&s, "1:full=1,2:error=0.2");
 	for (unsigned i = 0; i < SLOTS; i++)
 		put(&s, i);
 	for (unsigned i = 0; i < SLOTS; i++)
@@ -260,7 +215,7 @@ static void test_model(void **state)
 			.lane_size = SLOT, .lanes = 8, .steps = 3000, .seed = seed, .slots = true
 		};
 
-		scene_open(&s, seed == 2 ? "corrupt=0.02" : NULL);
+		open_tiers(&s, seed == 2 ? "corrupt=0.02" : NULL);
 		m.q = s.q;
 		for (unsigned i = 8; i < SLOTS; i++)
 			put(&s, i);
@@ -385,7 +340,7 @@ static void test_forgotten(void **state)
 	int status;
 
 	(void)state;
-	scene_open(&s, NULL);
+	open_tiers(&s, NULL);
 	put(&s, 0);
 	pid_t pid = fork();
 	assert_int_not_equal(pid, -1);

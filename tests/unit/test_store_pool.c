@@ -1,27 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool: it begins as a stripe; members join and are drained while it is used; what is refused. */
-#include "test_store_util.h"
+#include "test_store_scene.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/prctl.h>
-
-#include "../../include/emfatier-stats.h"
 #include "../../src/store/pool.h"
-#include "../../src/store/store.h"
 
-#define SLOT (2u * MIB)
 #define SLOTS 24u
-
-struct scene {
-	struct store st;
-	struct store_options opt;
-	struct emf_store_stats stats[STORE_LEAVES];
-	pthread_t thread;
-	_Atomic bool stop;
-	struct emf_queue *q;
-	unsigned char *buf, *back;
-};
 
 /* hold and release, alone: of one scene at a time. */
 static pthread_mutex_t held[64];
@@ -46,34 +29,15 @@ static bool alone(void)
 	return !children;
 }
 
-static void *work(void *arg)
-{
-	struct scene *s = arg;
-
-	while (!s->stop)
-		store_work(&s->st);
-	return NULL;
-}
-
-static void wake(struct scene *s)
-{
-	uint64_t one = 1;
-
-	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
-}
-
-static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
+static void open_pool(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 		       const char *inject)
 {
-	char err[512] = "";
-
-	*s = (struct scene){ 0 };
 	children = false;
 	for (unsigned i = 0; i < 64; i++) {
 		unused[i] = false;
 		pthread_mutex_init(&held[i], NULL);
 	}
-	s->opt = (struct store_options){
+	*s = (struct scene){ .opt = {
 		.uri = uri,
 		.nuri = n,
 		.stripe_unit = 512 * KIB,
@@ -81,31 +45,13 @@ static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool
 		.rebuild_rate = rate,
 		.encrypt = encrypt,
 		.inject = inject,
-		.provider_dir = providers_dir(),
-		.stats = s->stats,
 		.live = true,
 		.hold = hold,
 		.release = release,
 		.alone = alone,
-	};
-	if (store_open(&s->st, &s->opt, err, sizeof(err)))
-		fail_msg("%s", err);
+	} };
+	scene_open(s);
 	assert_non_null(s->st.pool);
-	s->buf = pages(SLOT);
-	s->back = pages(SLOT);
-	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
-	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
-}
-
-static void scene_close(struct scene *s)
-{
-	s->q->ops->close(s->q);
-	s->stop = true;
-	wake(s);
-	pthread_join(s->thread, NULL);
-	store_close(&s->st);
-	munmap(s->buf, SLOT);
-	munmap(s->back, SLOT);
 }
 
 static int change(struct scene *s, bool drain, const char *uri, unsigned *index, char *text)
@@ -115,7 +61,7 @@ static int change(struct scene *s, bool drain, const char *uri, unsigned *index,
 
 	assert_true(store_change_ask(&s->st, drain, uri));
 	assert_false(store_change_ask(&s->st, drain, uri));
-	wake(s);
+	scene_wake(s);
 	while (!store_change_answer(&s->st, &rc, index, text, 512)) {
 		if (now_ms() > limit)
 			fail_msg("no answer");
@@ -202,7 +148,7 @@ static void test_model(void **state)
 	struct model m;
 
 	(void)state;
-	scene_open(&s, two, 2, false, NULL);
+	open_pool(&s, two, 2, false, NULL);
 	assert_int_equal(store_capacity(&s.st), 128 * MIB);
 	m = (struct model){
 		.q = s.q, .lane_size = SLOT, .lanes = 8, .steps = 1500, .seed = 5, .slots = true
@@ -222,7 +168,7 @@ static void add_and_drain(bool encrypt)
 	struct scene s;
 	unsigned third;
 
-	scene_open(&s, two, 2, encrypt, NULL);
+	open_pool(&s, two, 2, encrypt, NULL);
 	put_all(&s, 1);
 	assert_true(pool_used(s.st.pool, 0) >= SLOTS * SLOT / 3 &&
 		    pool_used(s.st.pool, 1) >= SLOTS * SLOT / 3);
@@ -276,7 +222,7 @@ static void test_refused(void **state)
 	struct scene s;
 
 	(void)state;
-	scene_open(&s, two, 1, false, NULL);
+	open_pool(&s, two, 1, false, NULL);
 	put_all(&s, 1);
 	refused(&s, true, two[0], -ENODEV, "it is the last one");
 	refused(&s, true, "mem:?size=3M", -ENOENT, "none of the stores");
@@ -301,7 +247,7 @@ static void test_grows(void **state)
 	unsigned i = 0;
 
 	(void)state;
-	scene_open(&s, two, 1, false, NULL);
+	open_pool(&s, two, 1, false, NULL);
 	while (!put(&s, i, 1))
 		i++;
 	assert_int_equal(i, 32);
@@ -321,7 +267,7 @@ static void test_stops(void **state)
 	struct scene s;
 
 	(void)state;
-	scene_open(&s, two, 1, false, "2:full=1");
+	open_pool(&s, two, 1, false, "2:full=1");
 	put_all(&s, 1);
 	done(&s, false, "mem:?size=64M&latency=4us");
 	wait_state(&s, 1, EMF_STORE_OK);
@@ -340,7 +286,7 @@ static void test_damage(void **state)
 	struct scene s;
 
 	(void)state;
-	scene_open(&s, two, 1, false, "1:corrupt=0.05,2:corrupt=0.05,seed=3");
+	open_pool(&s, two, 1, false, "1:corrupt=0.05,2:corrupt=0.05,seed=3");
 	for (unsigned i = 0; i < SLOTS; i++)
 		assert_int_equal(put(&s, i, 1), 0);
 	done(&s, false, "mem:?size=64M&latency=4us");
@@ -357,7 +303,7 @@ static void test_children(void **state)
 
 	(void)state;
 	rate = 16 * MIB;
-	scene_open(&s, two, 2, false, NULL);
+	open_pool(&s, two, 2, false, NULL);
 	rate = 1ull << 40;
 	put_all(&s, 1);
 	done(&s, true, two[1]);
@@ -385,7 +331,7 @@ static void test_servers(void **state)
 	server_start(&a, "-t", "1", "memory", "64M");
 	server_start(&b, "-t", "1", "memory", "64M");
 	uri[0] = a.uri;
-	scene_open(&s, uri, 1, false, NULL);
+	open_pool(&s, uri, 1, false, NULL);
 	put_all(&s, 1);
 	refused(&s, false, a.uri, -EINVAL, "already");
 	refused(&s, false, "nbd+unix:///?socket=/nowhere", -ENOENT, "nowhere");

@@ -1,83 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mirror and parity over members that fail, lie, hang, go away and come back. */
-#include "test_store_util.h"
+#include "test_store_scene.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/eventfd.h>
-
-#include "../../include/emfatier-stats.h"
 #include "../../src/store/layout.h"
-#include "../../src/store/store.h"
 
-#define SLOT (2u * MIB)
 #define MEMBERS 6u
 #define SLOTS 10u /* that a test uses */
 
-struct scene {
-	struct store st;
-	struct store_options opt;
-	struct emf_store_stats *stats;
-	const char *uri[MEMBERS];
-	pthread_t thread;
-	_Atomic bool stop;
-	struct emf_queue *q;
-	unsigned char *buf, *back;
-};
+static const char *uri[MEMBERS];
 
-/* What the engine's store thread does. */
-static void *work(void *arg)
-{
-	struct scene *s = arg;
-
-	while (!s->stop)
-		store_work(&s->st);
-	return NULL;
-}
-
+/* s.opt and uri may be changed before scene_open. */
 static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned more)
 {
-	*s = (struct scene){ 0 };
 	for (unsigned i = 0; i < MEMBERS; i++)
-		s->uri[i] = "mem:?size=128M";
-	s->stats = calloc(MEMBERS, sizeof(*s->stats));
-	s->opt = (struct store_options){
-		.uri = s->uri,
-		.nuri = n,
-		.stripe_unit = 512 * KIB,
-		.timeout_ms = 4000,
-		.rebuild_rate = 200 * MIB,
-		.data = data,
-		.more = more,
-		.provider_dir = providers_dir(),
-		.stats = s->stats,
-	};
-	s->buf = pages(SLOT);
-	s->back = pages(SLOT);
-}
-
-static void scene_open(struct scene *s)
-{
-	char err[512] = "";
-
-	if (store_open(&s->st, &s->opt, err, sizeof(err)))
-		fail_msg("%s", err);
-	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
-	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
-}
-
-static void scene_close(struct scene *s)
-{
-	uint64_t one = 1;
-
-	s->q->ops->close(s->q);
-	s->stop = true;
-	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
-	pthread_join(s->thread, NULL);
-	store_close(&s->st);
-	munmap(s->buf, SLOT);
-	munmap(s->back, SLOT);
-	free(s->stats);
+		uri[i] = "mem:?size=128M";
+	*s = (struct scene){ .opt = {
+				     .uri = uri,
+				     .nuri = n,
+				     .stripe_unit = 512 * KIB,
+				     .timeout_ms = 4000,
+				     .rebuild_rate = 200 * MIB,
+				     .data = data,
+				     .more = more,
+			     } };
 }
 
 static int put(struct scene *s, unsigned slot, uint64_t seed)
@@ -175,7 +120,7 @@ static void test_redundant_model(void **state)
 		struct scene s;
 
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
-		s.uri[1] = "mem:?size=128M&latency=20us";
+		uri[1] = "mem:?size=128M&latency=20us";
 		s.opt.encrypt = i % 2;
 		scene_open(&s);
 		assert_int_equal(run_model(&s, 60, 11 + i), 0);
@@ -354,10 +299,7 @@ static bool wait_ok(struct scene *s)
 	return all_ok(s);
 }
 
-/*
- * Writes that one member missed are made good; then the others may be lost. (Seed and
- * probability: the member fails some of the writes, and none later.)
- */
+/* What a member has missed or lost is made good; then another may be lost. */
 static void test_redundant_rebuild(void **state)
 {
 	struct server server[MEMBERS];
@@ -369,7 +311,7 @@ static void test_redundant_rebuild(void **state)
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		for (unsigned m = 0; m < s.opt.nuri; m++) {
 			server_start(&server[m], "memory", "256M");
-			s.uri[m] = server[m].uri;
+			uri[m] = server[m].uri;
 		}
 		scene_open(&s);
 		put_all(&s, 100);
@@ -405,7 +347,7 @@ static void test_redundant_frozen(void **state)
 	scene_options(&s, 3, 2, 1);
 	for (unsigned m = 0; m < 3; m++) {
 		server_start(&server[m], "memory", "256M");
-		s.uri[m] = server[m].uri;
+		uri[m] = server[m].uri;
 	}
 	scene_open(&s);
 	put_all(&s, 7);
@@ -461,7 +403,7 @@ static void test_retry(void **state)
 	assert_int_equal(ftruncate(fd, 64 * MIB), 0);
 	close(fd);
 	server_start(&server, "file", "/dev/shm/emf-test-retry");
-	s.uri[0] = server.uri;
+	uri[0] = server.uri;
 	scene_open(&s);
 	assert_int_equal(put(&s, 0, 1), 0);
 	server_kill(&server);

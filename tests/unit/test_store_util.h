@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -336,6 +337,43 @@ static inline unsigned model_run(struct model *m)
 	munmap(buf, total);
 	free(lane);
 	return m->errors;
+}
+
+struct model_thread {
+	struct emf_backend *be;
+	enum emf_queue_kind kind;
+	struct model m;
+	pthread_t thread;
+};
+
+static inline void *model_thread(void *arg)
+{
+	struct model_thread *t = arg;
+
+	t->m.errors = 1;
+	if (t->be->ops->queue_open(t->be, t->kind, t->m.lanes, &t->m.q))
+		return NULL;
+	model_run(&t->m);
+	t->m.q->ops->close(t->m.q);
+	return NULL;
+}
+
+/* The same in four threads at once, each with a queue and lanes of its own. */
+static inline void model_run_threads(struct emf_backend *be, const struct model *m)
+{
+	struct model_thread t[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		t[i] = (struct model_thread){ .be = be, .m = *m };
+		t[i].kind = i % 2 ? EMF_QUEUE_BULK : EMF_QUEUE_DEMAND;
+		t[i].m.base = (uint64_t)i * m->lanes * m->lane_size;
+		t[i].m.seed += i;
+		assert_int_equal(pthread_create(&t[i].thread, NULL, model_thread, &t[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i].thread, NULL);
+		assert_int_equal(t[i].m.errors, 0);
+	}
 }
 
 /* --- a server --- */
