@@ -426,14 +426,6 @@ void k_unlock_byte(int fd, uint64_t at)
 	fcntl(fd, F_OFD_SETLK, &l);
 }
 
-bool k_byte_locked(int fd, uint64_t at)
-{
-	struct flock l = byte_lock(F_WRLCK, at);
-
-	/* In doubt: yes. */
-	return fcntl(fd, F_OFD_GETLK, &l) || l.l_type != F_UNLCK;
-}
-
 int k_eventfd(void)
 {
 	return (int)ret(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

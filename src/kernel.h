@@ -84,8 +84,6 @@ int k_reopen(int fd);
 /* Locks byte `at` of the file for its open description, while any copy of that is open. -EAGAIN. */
 int k_lock_byte(int fd, uint64_t at);
 void k_unlock_byte(int fd, uint64_t at);
-/* Does another description hold it? */
-bool k_byte_locked(int fd, uint64_t at);
 
 int k_eventfd(void);
 void k_eventfd_signal(int fd);

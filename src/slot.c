@@ -109,11 +109,6 @@ int slot_memfd(void)
 	return sl.fd;
 }
 
-uint64_t slot_capacity(void)
-{
-	return sl.n;
-}
-
 uint64_t slot_used(void)
 {
 	return sl.nused;

@@ -29,7 +29,6 @@ int slot_init(uint64_t store_bytes, uint64_t ever_bytes);
 /* The store has got more room, or less: within what it was said to have ever. */
 void slot_set_capacity(uint64_t store_bytes);
 int slot_memfd(void);
-uint64_t slot_capacity(void);
 uint64_t slot_used(void);
 
 uint32_t slot_alloc(void); /* NO_SLOT: the store is full */

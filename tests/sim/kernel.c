@@ -1087,13 +1087,6 @@ void k_unlock_byte(int fd, uint64_t at)
 	(void)at;
 }
 
-bool k_byte_locked(int fd, uint64_t at)
-{
-	(void)fd;
-	(void)at;
-	return true;
-}
-
 int k_eventfd(void)
 {
 	return EVENT_FD;
