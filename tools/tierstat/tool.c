@@ -98,6 +98,35 @@ int tool_for_all(const struct options *opt,
 	return status;
 }
 
+int tool_watch(const struct options *opt, tool_show *show)
+{
+	static struct emf_stats s, before;
+	double due = tool_now(), read_at;
+	int rc = tool_read(opt, &s);
+
+	if (rc)
+		return rc;
+	read_at = tool_now();
+	show(opt, &s, &before, segment_uptime(&s), 0);
+	for (unsigned long n = 1; opt->delay > 0 && (!opt->count || n < opt->count); n++) {
+		double previous = read_at;
+
+		if (fflush(stdout))
+			break;
+		due += opt->delay;
+		tool_sleep_until(due);
+		before = s;
+		rc = segment_read(opt->dir, opt->pid, &s);
+		if (rc == -ESRCH)
+			return tool_health(&before);
+		if (rc)
+			return tool_unreadable(opt->pid, rc);
+		read_at = tool_now();
+		show(opt, &s, &before, read_at - previous, n);
+	}
+	return tool_health(&s);
+}
+
 uint64_t tool_now_ns(void)
 {
 	struct timespec t;

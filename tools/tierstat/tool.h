@@ -54,6 +54,14 @@ int tool_for_all(const struct options *opt,
 		 void (*show)(const struct emf_stats *s, unsigned index, void *arg), void *arg,
 		 unsigned *shown);
 
+/*
+ * Shows opt->pid as -p PID DELAY COUNT has it: from its start until now, then each interval. n
+ * counts from 0. Returns the exit status; a process that ends meanwhile is no error.
+ */
+typedef void tool_show(const struct options *opt, const struct emf_stats *s,
+		       const struct emf_stats *before, double interval, unsigned long n);
+int tool_watch(const struct options *opt, tool_show *show);
+
 /* The monotonic clock, in seconds and in nanoseconds. */
 double tool_now(void);
 uint64_t tool_now_ns(void);
