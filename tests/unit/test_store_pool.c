@@ -24,6 +24,15 @@ static void release(uint64_t slot)
 	pthread_mutex_unlock(&held[slot]);
 }
 
+/* What is held is not written, nor trimmed; nor is it held meanwhile. */
+static void changing(uint64_t offset, bool begins)
+{
+	if (begins)
+		pthread_mutex_lock(&held[offset / SLOT]);
+	else
+		pthread_mutex_unlock(&held[offset / SLOT]);
+}
+
 static bool alone(void)
 {
 	return !children;
@@ -151,7 +160,13 @@ static void test_model(void **state)
 	open_pool(&s, two, 2, false, NULL);
 	assert_int_equal(store_capacity(&s.st), 128 * MIB);
 	m = (struct model){
-		.q = s.q, .lane_size = SLOT, .lanes = 8, .steps = 1500, .seed = 5, .slots = true
+		.q = s.q,
+		.lane_size = SLOT,
+		.lanes = 8,
+		.steps = 1500,
+		.seed = 5,
+		.slots = true,
+		.changing = changing,
 	};
 	assert_int_equal(model_run(&m), 0);
 	done(&s, false, "mem:?size=32M");

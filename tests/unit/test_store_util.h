@@ -198,6 +198,7 @@ static inline int transfer(struct emf_queue *q, enum emf_op op, uint64_t offset,
  * Random transfers, `lanes` at once, each lane in a range of its own, against a
  * model. With `slots` a lane is one 2 MiB slot, and a write replaces all of it, as
  * the store has it: then a read takes some whole clusters or all that was written.
+ * `changing` (may be NULL) is told when a write or a trim there begins and when it has ended.
  */
 struct model {
 	struct emf_queue *q;
@@ -207,6 +208,7 @@ struct model {
 	unsigned steps; /* transfers in all */
 	uint64_t seed;
 	bool slots;
+	void (*changing)(uint64_t offset, bool begins);
 	/* state */
 	unsigned char *want, *known; /* content; for every page: is it defined */
 	unsigned pending, started;
@@ -230,6 +232,8 @@ static inline void lane_done(struct emf_io *io)
 	size_t at = (size_t)(io->offset - m->base);
 
 	m->pending--;
+	if (m->changing && io->op != EMF_READ)
+		m->changing(io->offset, false);
 	if (io->status) {
 		m->errors++;
 		print_error("op %d at %llu+%zu: %d\n", (int)io->op, (unsigned long long)io->offset,
@@ -303,6 +307,8 @@ static inline void lane_next(struct lane *l)
 	else if (l->io.op == EMF_READ)
 		memset(l->buf, 0xee, l->io.length);
 	m->pending++;
+	if (m->changing && l->io.op != EMF_READ)
+		m->changing(l->io.offset, true);
 	if (m->q->ops->submit(m->q, &l->io)) { /* depth == lanes: there is room */
 		m->pending--;
 		m->errors++;
