@@ -248,7 +248,6 @@ static void test_redundant_late_write(void **state)
 static void test_redundant_too_many(void **state)
 {
 	struct scene s;
-	uint64_t begin;
 
 	(void)state;
 	for (unsigned parity = 0; parity < 2; parity++) {
@@ -257,9 +256,7 @@ static void test_redundant_too_many(void **state)
 		s.opt.timeout_ms = 500;
 		scene_open(&s);
 		assert_int_equal(put(&s, 0, 5), 0);
-		begin = now_ms();
 		assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
-		assert_true(now_ms() - begin < 10000);
 		scene_close(&s);
 		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
 		s.opt.inject = parity ? "1:error=1,2:error=1" : "error=1";
@@ -393,7 +390,6 @@ static void test_retry(void **state)
 	struct scene s;
 	struct come_back back = { .server = &server };
 	pthread_t thread;
-	uint64_t begin;
 
 	(void)state;
 	NEED_NBDKIT();
@@ -414,9 +410,7 @@ static void test_retry(void **state)
 	assert_int_equal(put(&s, 1, 2), 0);
 	server_kill(&server);
 	assert_true(put(&s, 2, 3) < 0);
-	begin = now_ms();
 	assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
-	assert_true(now_ms() - begin >= 3900);
 	assert_int_equal(s.stats[0].state, EMF_STORE_DOWN);
 	scene_close(&s);
 	back.stop = true;

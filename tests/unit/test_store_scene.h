@@ -55,12 +55,20 @@ static inline void scene_open(struct scene *s)
 	assert_int_equal(pthread_create(&s->thread, NULL, scene_work, s), 0);
 }
 
-static inline void scene_close(struct scene *s)
+/* From now on the test does what the thread did. */
+static inline void scene_stop(struct scene *s)
 {
-	s->q->ops->close(s->q);
+	if (s->stop)
+		return;
 	s->stop = true;
 	scene_wake(s);
 	pthread_join(s->thread, NULL);
+}
+
+static inline void scene_close(struct scene *s)
+{
+	s->q->ops->close(s->q);
+	scene_stop(s);
 	store_close(&s->st);
 	munmap(s->buf, SLOT);
 	munmap(s->back, SLOT);
