@@ -32,6 +32,8 @@ int slot_memfd(void);
 uint64_t slot_used(void);
 
 uint32_t slot_alloc(void); /* NO_SLOT: the store is full */
+/* Was it when one was asked for last, and has nothing been given back since? */
+bool slot_none_left(void);
 /* One more block uses it. */
 void slot_share(uint32_t s);
 void slot_free(uint32_t s);
