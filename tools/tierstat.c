@@ -209,7 +209,8 @@ static int set_word(struct options *opt, const struct command *cmd, const char *
 	if (!(cmd->takes & NUMBERS) || *numbers >= 2)
 		return say(EXIT_USAGE, "too many arguments (tierstat --help)");
 	if (*numbers == 0 && !parse_number(arg, 86400, &opt->delay))
-		return say(EXIT_USAGE, "%s is no DELAY in seconds", arg);
+		return say(EXIT_USAGE, "%s is no DELAY in seconds%s", arg,
+			   opt->pid ? "" : "; a process is chosen by -p PID");
 	if (*numbers == 1 && !parse_whole(arg, ULONG_MAX, &opt->count))
 		return say(EXIT_USAGE, "%s is no COUNT of lines", arg);
 	(*numbers)++;

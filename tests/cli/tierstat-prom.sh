@@ -89,7 +89,7 @@ assert get("POST", "/metrics", "x" * 100000)[0] == 405
 assert get("GET", "/")[0] == 200
 PY
 status=$?
-[ $status -eq 0 ]
+[ $status -eq 0 ] && grep -qx "tierstat: serving http://127.0.0.1:$port/metrics" served.err
 verdict "prom --listen"
 call "$tierstat" prom --listen 127.0.0.1:"$port"
 [ "$status" -eq 1 ] && grep -q 'Address already in use' err

@@ -126,6 +126,11 @@ else
 	skipped "tierstat --json" "no python3 to read it"
 fi
 
+# A delay that is the number of a process, or more than a day.
+timeout 1 "$tierstat" $one >out 2>err
+grep -qE "the process is shown by tierstat -p $one\$|a process is chosen by -p PID\$" err
+verdict "tierstat: a PID in the place of a delay"
+
 # Rates: the first line is since the start, the next ones are of the last interval.
 ./fake run $two grower grow &
 grower=$!

@@ -17,8 +17,8 @@ int check_main(int argc, char **argv)
 		return say(EXIT_USAGE, "check: unknown option %s; usage: emfatier check FILE",
 			   argv[1]);
 	if (argc != at + 1)
-		return say(EXIT_USAGE, "check: %s; usage: emfatier check FILE",
-			   argc > at ? "one FILE only" : "which FILE?");
+		return say(EXIT_USAGE, "check: %s usage: emfatier check FILE",
+			   argc > at ? "one FILE only;" : "which FILE?");
 	config_defaults(&cfg);
 	if (config_read_file(&cfg, argv[at], err, sizeof(err))) {
 		fprintf(stderr, "%s\n", err);

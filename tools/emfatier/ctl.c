@@ -365,6 +365,6 @@ int ctl_main(int argc, char **argv)
 		return set(&t, argc, argv);
 	if (argc > 2 && !strcmp(argv[2], "store"))
 		return store(&t, argc, argv);
-	return say(EXIT_USAGE, "ctl: %s; " USAGE,
-		   argc < 3 ? "what is to be done?" : "the commands are set and store");
+	return say(EXIT_USAGE, "ctl: %s " USAGE,
+		   argc < 3 ? "what is to be done?" : "the commands are set and store;");
 }

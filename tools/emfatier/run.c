@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "../common/say.h"
+#include "budget.h"
 #include "config.h"
 #include "help.h"
 #include "kernel.h"
@@ -175,6 +176,9 @@ static int configure(const struct command_line *line, struct emf_config *cfg, ch
 		if (s->text && !config_set_text(cfg, s->text, err, sizeof(err)))
 			return say(EXIT_USAGE, "%s %s: %s", s->option, s->given, err);
 	}
+	if (!cfg->limit.percent && cfg->limit.bytes < budget_least())
+		say(0, "local.limit: %llu bytes are too few to work with; it is %lluM",
+		    (unsigned long long)cfg->limit.bytes, (unsigned long long)budget_least() >> 20);
 	if (config_validate(cfg, err, sizeof(err)) || config_validate_stores(cfg, err, sizeof(err)))
 		return say(EXIT_USAGE, "%s", err);
 	return 0;

@@ -28,12 +28,23 @@ static void header(const struct options *opt)
 	columns_header(columns);
 }
 
+/* "tierstat 4711", by who means the process. */
+static void doubt_delay(const struct options *opt)
+{
+	static struct emf_stats s;
+
+	if (opt->delay >= 100 && !segment_read(opt->dir, (pid_t)opt->delay, &s))
+		say(0, "every %.0f seconds; the process is shown by tierstat -p %.0f", opt->delay,
+		    opt->delay);
+}
+
 static int list(const struct options *opt)
 {
 	double due = tool_now();
 	unsigned shown;
 	int status;
 
+	doubt_delay(opt);
 	for (unsigned long i = 1;; i++) {
 		header(opt);
 		status = tool_for_all(opt, list_line, &opt, &shown);

@@ -24,6 +24,7 @@ static void page(void *arg, FILE *f)
 
 static int serve(const struct options *opt)
 {
+	char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
 	struct addrinfo *at;
 	const char *why;
 	sigset_t signals;
@@ -41,10 +42,14 @@ static int serve(const struct options *opt)
 	sigaddset(&signals, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	rc = http_open(at->ai_addr, "tierstat prom", page, (void *)(uintptr_t)opt, true);
+	getnameinfo(at->ai_addr, at->ai_addrlen, host, sizeof(host), port, sizeof(port),
+		    NI_NUMERICHOST | NI_NUMERICSERV);
 	freeaddrinfo(at);
 	if (rc)
 		return say(EXIT_WRONG, "--listen %s: %s", opt->listen, strerror(-rc));
-	fprintf(stderr, "tierstat: serving /metrics on %s\n", opt->listen);
+	say(0,
+	    strchr(host, ':') ? "serving http://[%s]:%s/metrics" : "serving http://%s:%s/metrics",
+	    host, port);
 	sigwait(&signals, &sig);
 	http_close();
 	return 0;
