@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Settings: one table of keys (name, type, range, default, help) from which the
- * parser, `emfatier check` and the README's list come.
+ * parser, `emfatier check`, --help and the man page come.
  *
  * Order: built-in < policy file < EMFATIER_CONF (inline, `;` between settings;
  * `emfatier run` puts its command line there). Parsing happens once, before the
