@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #include "io.h"
-#include "own.h"
+#include "space.h"
 #include "uri.h"
 
 #define DEFAULT_SIZE (1ull << 40)
@@ -34,7 +34,7 @@
 
 struct mem {
 	struct emf_backend be;
-	struct own_space space;
+	struct space space;
 	bool link;	    /* simulated */
 	uint64_t latency;   /* ns */
 	uint64_t bandwidth; /* bytes a second, 0: unlimited */
@@ -110,7 +110,7 @@ static void transfer(struct mem *m, struct emf_io *io)
 		copy(at, io->buf, io->length);
 		break;
 	case EMF_TRIM:
-		io->status = own_space_trim(&m->space, io->offset, io->length);
+		io->status = space_trim(&m->space, io->offset, io->length);
 		break;
 	}
 }
@@ -222,15 +222,15 @@ static void mem_close(struct emf_backend *be)
 {
 	struct mem *m = (struct mem *)be;
 
-	own_space_unmap(&m->space);
+	space_unmap(&m->space);
 	own_free(m, sizeof(*m));
 }
 
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = mem_queue_open,
 	.close = mem_close,
-	.descriptors = own_space_descriptors,
-	.forked = own_space_forked,
+	.descriptors = space_descriptors,
+	.forked = space_forked,
 	.forget = mem_close,
 };
 
@@ -289,10 +289,10 @@ static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 	if (rc)
 		goto fail;
 	if (size) {
-		rc = own_space_map(&m->space, size);
+		rc = space_map(&m->space, size);
 	} else { /* as much address space as a strict overcommit or ulimit -v allows */
 		for (size = DEFAULT_SIZE;
-		     (rc = own_space_map(&m->space, size)) && size > MIN_DEFAULT_SIZE;)
+		     (rc = space_map(&m->space, size)) && size > MIN_DEFAULT_SIZE;)
 			size /= 2;
 	}
 	if (rc) {

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "bytes.h"
+#include "space.h"
 #include "uri.h"
 
 #define MAX_LENGTH (1u << 30)
@@ -26,7 +27,7 @@
 
 struct numa {
 	struct bytes b;
-	struct own_space space;
+	struct space space;
 	unsigned node;
 	char meminfo[64];
 	uint64_t reserve;	 /* bytes of the node that stay free */
@@ -64,22 +65,22 @@ static int numa_room(struct bytes *b, const struct emf_io *io)
 
 static int numa_trim(struct bytes *b, uint64_t offset, size_t length)
 {
-	return own_space_trim(&((struct numa *)b)->space, offset, length);
+	return space_trim(&((struct numa *)b)->space, offset, length);
 }
 
 static void numa_close(struct emf_backend *be)
 {
 	struct numa *m = (struct numa *)be;
 
-	own_space_unmap(&m->space);
+	space_unmap(&m->space);
 	own_free(m, sizeof(*m));
 }
 
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = bytes_queue_open,
 	.close = numa_close,
-	.descriptors = own_space_descriptors,
-	.forked = own_space_forked,
+	.descriptors = space_descriptors,
+	.forked = space_forked,
 	.forget = numa_close,
 };
 
@@ -88,7 +89,7 @@ static int map(struct numa *m, uint64_t size, char *err, size_t errlen)
 {
 	const unsigned bits = 8 * sizeof(unsigned long);
 	unsigned long mask[1024 / (8 * sizeof(unsigned long))] = { 0 };
-	int rc = own_space_map(&m->space, size);
+	int rc = space_map(&m->space, size);
 
 	if (rc) {
 		snprintf(err, errlen, "cannot map %llu bytes: %s", (unsigned long long)size,
@@ -100,7 +101,7 @@ static int map(struct numa *m, uint64_t size, char *err, size_t errlen)
 		rc = -errno;
 		snprintf(err, errlen, "binding memory to node %u: %s%s", m->node, strerror(-rc),
 			 rc == -EPERM ? "; a container's seccomp profile must allow mbind" : "");
-		own_space_unmap(&m->space);
+		space_unmap(&m->space);
 		return rc;
 	}
 	m->b.base = m->space.base;
@@ -169,7 +170,7 @@ static int parse(char *query, unsigned *node, const char *path, bool *cpus, uint
 	}
 	*node = (unsigned)n;
 	while (uri_query_next(&query, &key, &value)) {
-		if (!strcmp(key, "size") && uri_size(value, size) && *size >= OWN_HUGE_PAGE) {
+		if (!strcmp(key, "size") && uri_size(value, size) && *size >= SPACE_HUGE_PAGE) {
 			*size &= ~(uint64_t)(IO_PAGE - 1);
 		} else if (!strcmp(key, "cpus") && !strcmp(value, "on")) {
 			*cpus = true;

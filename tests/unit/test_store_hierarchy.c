@@ -18,7 +18,7 @@ static const char *const three[] = { "mem:?size=1G", "mem:?size=1G&latency=3us&b
 				     "mem:?size=1G&latency=20us&bandwidth=4G" };
 static const uint8_t order[] = { 0, 1, 2 };
 
-static void open_tiers(struct scene *s, const char *inject)
+static void scene_open(struct scene *s, const char *inject)
 {
 	static const struct store_tier tier[TIERS] = { { FIRST * SLOT, 100, 95 },
 						       { SECOND * SLOT, 95, 90 },
@@ -36,7 +36,7 @@ static void open_tiers(struct scene *s, const char *inject)
 				     .rebuild_rate = 1ull << 40,
 				     .inject = inject,
 			     } };
-	scene_open(s);
+	scene_start(s);
 }
 
 static void put(struct scene *s, unsigned slot)
@@ -101,7 +101,7 @@ static void test_oracle(void **state)
 	unsigned place[TIERS] = { 0 }, n = 0;
 
 	(void)state;
-	open_tiers(&s, NULL);
+	scene_open(&s, NULL);
 	scene_stop(&s);
 	/* Zipf, and which slot has which rank is no matter of order. */
 	for (unsigned i = 0; i < SLOTS; i++) {
@@ -146,7 +146,7 @@ static void test_no_ping_pong(void **state)
 	uint64_t filled;
 
 	(void)state;
-	open_tiers(&s, NULL);
+	scene_open(&s, NULL);
 	scene_stop(&s);
 	for (unsigned i = 0; i < SLOTS; i++)
 		put(&s, i);
@@ -172,7 +172,7 @@ static void test_watermarks(void **state)
 	struct scene s;
 
 	(void)state;
-	open_tiers(&s, NULL);
+	scene_open(&s, NULL);
 	scene_stop(&s);
 	for (unsigned i = 0; i < FIRST; i++)
 		put(&s, i);
@@ -206,7 +206,7 @@ static void test_failing(void **state)
 
 	(void)state;
 	/* The first refuses all writes, the second some. */
-	open_tiers(&s, "1:full=1,2:error=0.2");
+	scene_open(&s, "1:full=1,2:error=0.2");
 	for (unsigned i = 0; i < SLOTS; i++)
 		put(&s, i);
 	for (unsigned i = 0; i < SLOTS; i++)
@@ -226,7 +226,7 @@ static void test_model(void **state)
 			.lane_size = SLOT, .lanes = 8, .steps = 3000, .seed = seed, .slots = true
 		};
 
-		open_tiers(&s, seed == 2 ? "corrupt=0.02" : NULL);
+		scene_open(&s, seed == 2 ? "corrupt=0.02" : NULL);
 		m.q = s.q;
 		for (unsigned i = 8; i < SLOTS; i++)
 			put(&s, i);
@@ -351,7 +351,7 @@ static void test_forgotten(void **state)
 	int status;
 
 	(void)state;
-	open_tiers(&s, NULL);
+	scene_open(&s, NULL);
 	put(&s, 0);
 	pid_t pid = fork();
 	assert_int_not_equal(pid, -1);

@@ -38,7 +38,7 @@ static bool alone(void)
 	return !children;
 }
 
-static void open_pool(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
+static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 		       const char *inject)
 {
 	children = false;
@@ -59,7 +59,7 @@ static void open_pool(struct scene *s, const char *const *uri, unsigned n, bool 
 		.release = release,
 		.alone = alone,
 	} };
-	scene_open(s);
+	scene_start(s);
 	assert_non_null(s->st.pool);
 }
 
@@ -157,7 +157,7 @@ static void test_model(void **state)
 	struct model m;
 
 	(void)state;
-	open_pool(&s, two, 2, false, NULL);
+	scene_open(&s, two, 2, false, NULL);
 	assert_int_equal(store_capacity(&s.st), 128 * MIB);
 	m = (struct model){
 		.q = s.q,
@@ -183,7 +183,7 @@ static void add_and_drain(bool encrypt)
 	struct scene s;
 	unsigned third;
 
-	open_pool(&s, two, 2, encrypt, NULL);
+	scene_open(&s, two, 2, encrypt, NULL);
 	put_all(&s, 1);
 	assert_true(pool_used(s.st.pool, 0) >= SLOTS * SLOT / 3 &&
 		    pool_used(s.st.pool, 1) >= SLOTS * SLOT / 3);
@@ -237,7 +237,7 @@ static void test_refused(void **state)
 	struct scene s;
 
 	(void)state;
-	open_pool(&s, two, 1, false, NULL);
+	scene_open(&s, two, 1, false, NULL);
 	put_all(&s, 1);
 	refused(&s, true, two[0], -ENODEV, "it is the last one");
 	refused(&s, true, "mem:?size=3M", -ENOENT, "none of the stores");
@@ -262,7 +262,7 @@ static void test_grows(void **state)
 	unsigned i = 0;
 
 	(void)state;
-	open_pool(&s, two, 1, false, NULL);
+	scene_open(&s, two, 1, false, NULL);
 	while (!put(&s, i, 1))
 		i++;
 	assert_int_equal(i, 32);
@@ -282,7 +282,7 @@ static void test_stops(void **state)
 	struct scene s;
 
 	(void)state;
-	open_pool(&s, two, 1, false, "2:full=1");
+	scene_open(&s, two, 1, false, "2:full=1");
 	put_all(&s, 1);
 	done(&s, false, "mem:?size=64M&latency=4us");
 	wait_state(&s, 1, EMF_STORE_OK);
@@ -301,7 +301,7 @@ static void test_damage(void **state)
 	struct scene s;
 
 	(void)state;
-	open_pool(&s, two, 1, false, "1:corrupt=0.05,2:corrupt=0.05,seed=3");
+	scene_open(&s, two, 1, false, "1:corrupt=0.05,2:corrupt=0.05,seed=3");
 	for (unsigned i = 0; i < SLOTS; i++)
 		assert_int_equal(put(&s, i, 1), 0);
 	done(&s, false, "mem:?size=64M&latency=4us");
@@ -318,7 +318,7 @@ static void test_children(void **state)
 
 	(void)state;
 	rate = 16 * MIB;
-	open_pool(&s, two, 2, false, NULL);
+	scene_open(&s, two, 2, false, NULL);
 	rate = 1ull << 40;
 	put_all(&s, 1);
 	done(&s, true, two[1]);
@@ -346,7 +346,7 @@ static void test_servers(void **state)
 	server_start(&a, "-t", "1", "memory", "64M");
 	server_start(&b, "-t", "1", "memory", "64M");
 	uri[0] = a.uri;
-	open_pool(&s, uri, 1, false, NULL);
+	scene_open(&s, uri, 1, false, NULL);
 	put_all(&s, 1);
 	refused(&s, false, a.uri, -EINVAL, "already");
 	refused(&s, false, "nbd+unix:///?socket=/nowhere", -ENOENT, "nowhere");

@@ -9,7 +9,7 @@
 
 static const char *uri[MEMBERS];
 
-/* s.opt and uri may be changed before scene_open. */
+/* s.opt and uri may be changed before scene_start. */
 static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned more)
 {
 	for (unsigned i = 0; i < MEMBERS; i++)
@@ -122,7 +122,7 @@ static void test_redundant_model(void **state)
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		uri[1] = "mem:?size=128M&latency=20us";
 		s.opt.encrypt = i % 2;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(run_model(&s, 60, 11 + i), 0);
 		for (unsigned m = 0; m < shapes[i].n; m++) {
 			assert_int_equal(s.stats[m].errors, 0);
@@ -141,7 +141,7 @@ static void test_redundant_edges(void **state)
 
 	(void)state;
 	scene_options(&s, 5, 4, 1);
-	scene_open(&s);
+	scene_start(&s);
 	assert_int_equal(transfer(s.q, EMF_WRITE, SLOT - PAGE, 2 * PAGE, s.buf), -EINVAL);
 	assert_int_equal(transfer(s.q, EMF_WRITE, s.st.top->size, PAGE, s.buf), -ENOSPC);
 	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG); /* never written */
@@ -166,7 +166,7 @@ static void all_shapes(const char *fault)
 		for (unsigned m = 0; m < shapes[i].more; m++)
 			snprintf(inject + strlen(inject), sizeof(inject) - strlen(inject), "%s%u:%s", m ? "," : "", m + 1, fault);
 		s.opt.inject = inject;
-		scene_open(&s);
+		scene_start(&s);
 		if (run_model(&s, 40, 31 + i))
 			fail_msg("%s, %u+%u of %u", fault, shapes[i].data, shapes[i].more, shapes[i].n);
 		scene_close(&s);
@@ -187,7 +187,7 @@ static void test_redundant_corrupt(void **state)
 	all_shapes("corrupt=0.5");
 	scene_options(&s, 2, 1, 1);
 	s.opt.inject = "2:corrupt=1";
-	scene_open(&s);
+	scene_start(&s);
 	put_all(&s, 1);
 	expect_all(&s, 1);
 	assert_int_equal(s.stats[0].errors, 0);
@@ -218,7 +218,7 @@ static void test_redundant_stuck(void **state)
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		s.opt.inject = "1:stuck=0.05";
 		s.opt.timeout_ms = 2000;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(run_model(&s, 100, 51 + i), 0);
 		scene_close(&s);
 	}
@@ -234,7 +234,7 @@ static void test_redundant_late_write(void **state)
 		scene_options(&s, parity ? 3 : 2, parity ? 2 : 1, 1);
 		s.opt.inject = "1:stuck=0.2";
 		s.opt.timeout_ms = 20000;
-		scene_open(&s);
+		scene_start(&s);
 		for (unsigned i = 0; i < SLOTS; i++) {
 			assert_int_equal(put(&s, i, i), 0);
 			if (s.stats[0].rebuild_bytes)
@@ -254,14 +254,14 @@ static void test_redundant_too_many(void **state)
 		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
 		s.opt.inject = parity ? "1:corrupt=1,2:corrupt=1" : "corrupt=1";
 		s.opt.timeout_ms = 500;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(put(&s, 0, 5), 0);
 		assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
 		scene_close(&s);
 		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
 		s.opt.inject = parity ? "1:error=1,2:error=1" : "error=1";
 		s.opt.timeout_ms = 500;
-		scene_open(&s);
+		scene_start(&s);
 		assert_true(put(&s, 0, 5) < 0);
 		assert_int_equal(transfer(s.q, EMF_TRIM, 0, SLOT, NULL), 0);
 		scene_close(&s);
@@ -310,7 +310,7 @@ static void test_redundant_rebuild(void **state)
 			server_start(&server[m], "memory", "256M");
 			uri[m] = server[m].uri;
 		}
-		scene_open(&s);
+		scene_start(&s);
 		put_all(&s, 100);
 		/* One after the other is lost with all that it held, and comes back empty. */
 		for (unsigned m = 0; m < s.opt.nuri; m++) {
@@ -346,7 +346,7 @@ static void test_redundant_frozen(void **state)
 		server_start(&server[m], "memory", "256M");
 		uri[m] = server[m].uri;
 	}
-	scene_open(&s);
+	scene_start(&s);
 	put_all(&s, 7);
 	assert_true(wait_ok(&s));
 	assert_int_equal(kill(server[1].pid, SIGSTOP), 0);
@@ -400,7 +400,7 @@ static void test_retry(void **state)
 	close(fd);
 	server_start(&server, "file", "/dev/shm/emf-test-retry");
 	uri[0] = server.uri;
-	scene_open(&s);
+	scene_start(&s);
 	assert_int_equal(put(&s, 0, 1), 0);
 	server_kill(&server);
 	assert_int_equal(pthread_create(&thread, NULL, come_back, &back), 0);
@@ -427,7 +427,7 @@ static void test_retry_damaged(void **state)
 	(void)state;
 	scene_options(&s, 1, 0, 0);
 	s.opt.inject = "corrupt=0.3,error=0.1,seed=3";
-	scene_open(&s);
+	scene_start(&s);
 	for (unsigned i = 0; i < 10; i++)
 		while (put(&s, i, i))
 			;

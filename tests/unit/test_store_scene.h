@@ -41,7 +41,7 @@ static inline void scene_wake(struct scene *s)
 }
 
 /* s->opt says what to open, and where providers are and statistics go is said here; all else is 0. */
-static inline void scene_open(struct scene *s)
+static inline void scene_start(struct scene *s)
 {
 	char err[512] = "";
 
