@@ -226,6 +226,21 @@ static const struct command *command_find(const char *name)
 	return NULL;
 }
 
+/* Is all there that the command needs? 0, or the exit status. */
+static int check(const struct options *opt, const struct command *cmd)
+{
+	const char *lacks = cmd->takes & PID_MUST && !opt->pid	   ? "a PID"
+			    : cmd->takes & FILE_MUST && !opt->file ? "a FILE"
+			    : cmd->takes & PID_OR_FILE && !opt->pid && !opt->file
+				? "a PID or a record"
+				: NULL;
+
+	if (!lacks)
+		return 0;
+	return say(EXIT_USAGE, "%s needs %s: tierstat %s %s", cmd->name, lacks, cmd->name,
+		   cmd->usage);
+}
+
 /* 0, or the exit status. *done: there is nothing left to do. */
 static int parse(int argc, char **argv, struct options *opt, const struct command **cmd, bool *done)
 {
@@ -261,24 +276,15 @@ static int parse(int argc, char **argv, struct options *opt, const struct comman
 		if (!o)
 			return say(EXIT_USAGE, "unknown option %s (tierstat --help)", arg);
 		if (!strchr((*cmd)->letters, o->letter))
-			return say(EXIT_USAGE, "%s takes no %s (tierstat --help)", (*cmd)->name,
-				   o->name);
+			return say(EXIT_USAGE, "%s takes no %s (tierstat --help)",
+				   *(*cmd)->name ? (*cmd)->name : "the list", o->name);
 		if (o->value && !value && i + 1 < argc)
 			value = argv[++i];
 		rc = set_option(opt, o, value);
 		if (rc)
 			return rc;
 	}
-	if ((*cmd)->takes & PID_MUST && !opt->pid)
-		return say(EXIT_USAGE, "%s needs a PID: tierstat %s %s", (*cmd)->name, (*cmd)->name,
-			   (*cmd)->usage);
-	if ((*cmd)->takes & FILE_MUST && !opt->file)
-		return say(EXIT_USAGE, "%s needs a FILE: tierstat %s %s", (*cmd)->name,
-			   (*cmd)->name, (*cmd)->usage);
-	if ((*cmd)->takes & PID_OR_FILE && !opt->pid && !opt->file)
-		return say(EXIT_USAGE, "%s needs a PID or a record: tierstat %s %s", (*cmd)->name,
-			   (*cmd)->name, (*cmd)->usage);
-	return 0;
+	return check(opt, *cmd);
 }
 
 int main(int argc, char **argv)

@@ -43,6 +43,7 @@ wrong '-p needs a PID' -p 0
 wrong '-p needs a PID' -p -5
 wrong '-p needs a PID' -p 99999999999
 wrong 'unknown option --yaml' --yaml
+wrong 'the list takes no --listen' --listen 9464
 wrong 'unknown command walk' walk
 wrong '0 is no DELAY' -p 1 0
 wrong 'x is no DELAY' -p 1 x
