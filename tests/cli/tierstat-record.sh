@@ -27,7 +27,7 @@ call "$tierstat" record $one -o one.rec 0.2 5
 verdict "tierstat record"
 call "$tierstat" replay one.rec
 [ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 6 ] &&
-	tail -n 4 out | awk '$1 != 512 || $5 < 1 || $5 > 1100 || $9 > 110 { bad = 1 } END { exit bad }'
+	tail -n 4 out | grown && tail -n 4 out | awk '$1 != 512 { bad = 1 } END { exit bad }'
 verdict "tierstat replay"
 call "$tierstat" replay -t -o pid,fetched,stall one.rec
 [ "$status" -eq 0 ] && [ "$(grep -cE "^[0-9]{2}:[0-9]{2}:[0-9]{2} +$one +[0-9.]+M +[0-9.]+%$" out)" -eq 4 ]
