@@ -216,7 +216,7 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 	if (r >= 0 && (flags & MREMAP_DONTUNMAP))
 		engine_left(addr, was, (void *)r); /* empty now, but still there */
 	else if (r >= 0 && was && size > was)
-		engine_grown((char *)r + was, size - was);
+		engine_grown((void *)((uintptr_t)r + was), size - was);
 	return r;
 }
 

@@ -27,7 +27,6 @@ bool malloc_is_ours(void);
  * record belongs to whoever owns the allocation. large_add is false when it is full.
  */
 bool large_add(void *p, size_t len);
-void large_set(void *p, size_t len);
 size_t large_length(const void *p); /* 0: not one */
 void large_remove(void *p);
 
