@@ -499,34 +499,39 @@ static void wait_for_something(struct pollfd *fds, uint64_t next, bool busy)
 			fds[i].revents = 0;
 }
 
-int server_run(void)
+/* What is due by time, then what has come. True: there is more to do at once. */
+static bool one_turn(bool busy)
 {
 	static struct pollfd fds[3 + MOST_CONNECTIONS];
 	struct leases *ls = &server.desk->leases;
-	uint64_t now = now_ns(), next;
+	uint64_t now = now_ns(), next = watch_time(now);
+	nfds_t n = 3;
+
+	sweep();
+	next = sooner(next, leases_work(ls, now));
+	next = sooner(next, metrics_due(now));
+	if (server.drain_until)
+		next = sooner(next, server.drain_until);
+	wait_for_something(fds, next, busy);
+	if (fds[0].revents)
+		read_signals(now_ns());
+	for (struct connection *c = server.first; c; c = c->next)
+		if (fds[n++].revents)
+			read_completions(c);
+	sweep();
+	if (fds[1].revents)
+		read_events();
+	if (server.metrics) /* its time-outs, too */
+		http_work();
+	return pool_work(ls->pool);
+}
+
+int server_run(void)
+{
 	bool busy = false;
 
-	for (; !is_drained(now) && !server.failed; now = now_ns()) {
-		next = watch_time(now);
-		sweep();
-		next = sooner(next, leases_work(ls, now));
-		next = sooner(next, metrics_due(now));
-		if (server.drain_until)
-			next = sooner(next, server.drain_until);
-		wait_for_something(fds, next, busy);
-		if (fds[0].revents)
-			read_signals(now_ns());
-		nfds_t n = 3;
-		for (struct connection *c = server.first; c; c = c->next)
-			if (fds[n++].revents)
-				read_completions(c);
-		sweep();
-		if (fds[1].revents)
-			read_events();
-		if (server.metrics) /* its time-outs, too */
-			http_work();
-		busy = pool_work(ls->pool);
-	}
+	while (!is_drained(now_ns()) && !server.failed)
+		busy = one_turn(busy);
 	if (server.failed)
 		return say(-EIO, "the RDMA device is gone");
 	return 0;

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * emfatierd and rdma:// as they are, with a toy for a card (test_verbs_toy.h): the server's loop
+ * takes its turns within the client's calls, so that all is in one thread and comes in one order.
+ */
+#define LANE (256u * KIB + 12u * KIB)
+#include "test_provider_runs.h"
+
+#include "test_verbs_toy.h"
+
+#undef fail /* of cmocka */
+#define fail server_fail
+#include "../../tools/emfatierd/server.c"
+#undef fail
+#define fail() _fail(__FILE__, __LINE__)
+
+#include "../../tools/common/address.h"
+#include "provider/rdma/queue.h"
+
+#define PORTS 4u
+#define SLABS 32u
+#define LEASE_MS 2000u
+
+/* --- both sides --- */
+
+struct cm cm;
+extern const struct emf_provider emf_provider;
+
+int cm_load(char *err, size_t errlen)
+{
+	(void)err, (void)errlen;
+	cm = (struct cm){
+		.create_event_channel = rdma_create_event_channel,
+		.destroy_event_channel = rdma_destroy_event_channel,
+		.create_id = rdma_create_id,
+		.destroy_id = rdma_destroy_id,
+		.resolve_addr = rdma_resolve_addr,
+		.resolve_route = rdma_resolve_route,
+		.create_qp = rdma_create_qp,
+		.destroy_qp = rdma_destroy_qp,
+		.connect = rdma_connect,
+		.disconnect = rdma_disconnect,
+		.get_cm_event = rdma_get_cm_event,
+		.ack_cm_event = rdma_ack_cm_event,
+		.set_option = rdma_set_option,
+		.reg_mr = ibv_reg_mr,
+		.dereg_mr = ibv_dereg_mr,
+	};
+	return 0;
+}
+
+static struct pool pool;
+static struct tenant tenant[1];
+static struct desk desk;
+static struct options options;
+static char secret_file[] = "/tmp/emf-secret-XXXXXX";
+
+static void serve(void)
+{
+	(void)one_turn(true);
+}
+
+static void start_server(void)
+{
+	char text[32], err[128];
+	const char *why;
+	struct secret kept = tenant[0].secret;
+
+	tenant[0] = (struct tenant){ .name = "default", .quota = UINT64_MAX, .secret = kept };
+	desk = (struct desk){
+		.leases = { .pool = &pool,
+			    .tenant = tenant,
+			    .ntenants = 1,
+			    .most = 8,
+			    .lasts = LEASE_MS * NS_PER_MS },
+	};
+	options = (struct options){ .lease_ms = LEASE_MS, .drain_ms = 1000 };
+	for (unsigned i = 0; i < PORTS; i++) {
+		snprintf(text, sizeof(text), "10.0.0.1:%u", 4000 + i);
+		options.listen[i] = address_find(text, "1", AI_NUMERICHOST, &why);
+		assert_non_null(options.listen[i]);
+		options.listen_text[i] = "";
+	}
+	options.nlisten = PORTS;
+	server = (typeof(server)){ .signals = -1 };
+	assert_int_equal(server_open(&desk, &options, err, sizeof(err)), 0);
+	toy.peer = serve;
+}
+
+static void stop_server(void)
+{
+	toy.peer = NULL;
+	server_close();
+	leases_close(&desk.leases);
+	for (unsigned i = 0; i < PORTS; i++)
+		freeaddrinfo(options.listen[i]);
+}
+
+static int set_up(void **state)
+{
+	struct pool_options opt = { .size = SLABS * WIRE_MIN_SLAB, .node = -1 };
+	char why[128];
+	int fd = mkstemp(secret_file);
+
+	(void)state;
+	toy_reset();
+	if (fd < 0 || write(fd, "0123456789abcdef\n", 17) != 17 ||
+	    auth_read(secret_file, &tenant[0].secret, why, sizeof(why)))
+		return -1;
+	close(fd);
+	if (pool_open(&pool, &opt, why, sizeof(why)))
+		return -1;
+	start_server();
+	return 0;
+}
+
+/* Whatever a test did: all is given back. */
+static int tear_down(void **state)
+{
+	bool clean;
+
+	(void)state;
+	stop_server();
+	clean = !tenant[0].used && pool.clean + pool.dirty == SLABS && !desk.clients && !server.count;
+	for (unsigned i = 0; i < TOY_KINDS; i++)
+		if (toy.live[i]) {
+			print_error("%d of kind %u are left\n", toy.live[i], i);
+			clean = false;
+		}
+	pool_close(&pool);
+	unlink(secret_file);
+	strcpy(secret_file + sizeof(secret_file) - 7, "XXXXXX");
+	return clean ? 0 : -1;
+}
+
+/* "&path=...": so many ways to the server. */
+static struct emf_backend *open_space(unsigned paths, uint64_t size, int *status)
+{
+	struct emf_backend *be = NULL;
+	char uri[256], err[256] = "";
+	int n = snprintf(uri, sizeof(uri), "rdma://10.0.0.1:4000?secret-file=%s&size=%llu", secret_file,
+			 (unsigned long long)size), rc;
+
+	for (unsigned i = 1; i < paths; i++)
+		n += snprintf(uri + n, sizeof(uri) - (size_t)n, "&path=10.0.0.1:%u", 4000 + i);
+	rc = emf_provider.open(uri, 4000, &be, err, sizeof(err));
+	if (status)
+		*status = rc;
+	else if (rc)
+		fail_msg("%s (%d)", err, rc);
+	return be;
+}
+
+static void pass_ms(unsigned ms)
+{
+	toy.ahead += ms * NS_PER_MS;
+}
+
+/* --- transfers that are watched --- */
+
+#define MOST 32u
+
+static struct watched {
+	struct emf_io io;
+	unsigned ended;
+	unsigned char *buf;
+} watched[MOST];
+
+static void watch_done(struct emf_io *io)
+{
+	((struct watched *)io->user)->ended++;
+}
+
+/* The i-th: MIB of its own at i * MIB. */
+static void begin(struct emf_queue *q, unsigned i, enum emf_op op)
+{
+	struct watched *w = &watched[i];
+
+	if (!w->buf)
+		w->buf = pages(MIB);
+	if (op == EMF_WRITE)
+		fill(w->buf, MIB, i + 1);
+	else
+		memset(w->buf, 0xee, MIB);
+	w->ended = 0;
+	w->io = (struct emf_io){ .op = op,
+				 .offset = i * (uint64_t)MIB,
+				 .length = MIB,
+				 .buf = w->buf,
+				 .done = watch_done,
+				 .user = w };
+	assert_int_equal(q->ops->submit(q, &w->io), 0);
+}
+
+static bool is_right(unsigned i)
+{
+	static unsigned char want[MIB];
+
+	fill(want, MIB, i + 1);
+	return !memcmp(want, watched[i].buf, MIB);
+}
+
+/* Polls so often as must be enough; how many of the first n have ended. */
+static unsigned end_all(struct emf_queue *q, unsigned n)
+{
+	unsigned ended = 0;
+
+	for (unsigned i = 0; i < 2000 && q->inflight; i++)
+		q->ops->poll(q);
+	for (unsigned i = 0; i < n; i++) {
+		assert_true(watched[i].ended <= 1);
+		ended += watched[i].ended;
+	}
+	return ended;
+}
+
+/* --- what providers do --- */
+
+static void does_what_providers_do(void **state)
+{
+	struct emf_backend *be = open_space(1, 16 * MIB, NULL);
+
+	(void)state;
+	run_all(be, 60);
+	be->ops->close(be);
+	be = open_space(3, 16 * MIB, NULL);
+	run_all(be, 60);
+	be->ops->close(be);
+}
+
+/* As many reads at once as both cards can: with one a link is idle most of the time. */
+static void reads_are_many_at_once(void **state)
+{
+	struct emf_backend *be = open_space(1, 16 * MIB, NULL);
+	struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 4);
+
+	(void)state;
+	assert_int_equal(toy.reads_at_once, TOY_READS);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+/* --- paths --- */
+
+/* One of two fails in the middle of transfers, long after it was opened: the other does them. */
+static void a_path_fails(void **state)
+{
+	(void)state;
+	for (unsigned after = 1; after < 40; after += 3) {
+		struct emf_backend *be = open_space(2, 16 * MIB, NULL);
+		struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 8);
+
+		/* until both paths are there */
+		begin(q, 0, EMF_WRITE);
+		assert_int_equal(end_all(q, 1), 1);
+		pass_ms(60000);
+		toy.link[4001 % TOY_LINKS].fail_after = after;
+		for (unsigned i = 0; i < 8; i++)
+			begin(q, i, EMF_WRITE);
+		assert_int_equal(end_all(q, 8), 8);
+		toy.link[4001 % TOY_LINKS].fail_after = after;
+		for (unsigned i = 0; i < 8; i++)
+			begin(q, i, EMF_READ);
+		assert_int_equal(end_all(q, 8), 8);
+		for (unsigned i = 0; i < 8; i++) {
+			assert_int_equal(watched[i].io.status, 0);
+			assert_true(is_right(i));
+		}
+		q->ops->close(q);
+		be->ops->close(be);
+	}
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		TEST(does_what_providers_do),
+		TEST(reads_are_many_at_once),
+		TEST(a_path_fails),
+	};
+
+	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);
+}
