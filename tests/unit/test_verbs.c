@@ -200,13 +200,20 @@ static bool is_right(unsigned i)
 	return !memcmp(want, watched[i].buf, MIB);
 }
 
-/* Polls so often as must be enough; how many of the first n have ended. */
+/*
+ * Polls as often as must be enough, and never has to wait for that: a toy does things at once. How
+ * many of the first n have ended.
+ */
 static unsigned end_all(struct emf_queue *q, unsigned n)
 {
+	struct pollfd fds[8];
 	unsigned ended = 0;
 
-	for (unsigned i = 0; i < 2000 && q->inflight; i++)
+	for (unsigned i = 0; i < 2000 && q->inflight; i++) {
+		assert_int_equal(q->ops->pollfds(q, fds, 8), 1);
+		assert_int_equal(poll(fds, 1, 0), 1);
 		q->ops->poll(q);
+	}
 	for (unsigned i = 0; i < n; i++) {
 		assert_true(watched[i].ended <= 1);
 		ended += watched[i].ended;
@@ -271,6 +278,36 @@ static void a_path_fails(void **state)
 	}
 }
 
+/* The only one fails when something of it has ended: the rest does not wait for a clock. */
+static void the_path_fails(void **state)
+{
+	(void)state;
+	for (unsigned after = 1; after < 20; after += 2) {
+		struct emf_backend *be = open_space(1, 16 * MIB, NULL);
+		struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 4);
+		unsigned lost = 0;
+
+		toy.link[4000 % TOY_LINKS].fail_after = after;
+		for (unsigned i = 0; i < 4; i++)
+			begin(q, i, EMF_WRITE);
+		assert_int_equal(end_all(q, 4), 4);
+		for (unsigned i = 0; i < 4; i++)
+			lost += watched[i].io.status == -ENOTCONN;
+		assert_int_not_equal(lost, 0);
+		q->ops->close(q);
+		/* a new one goes on, with what was written before */
+		q = queue_ok(be, EMF_QUEUE_DEMAND, 4);
+		for (unsigned i = 0; i < 4; i++)
+			if (!watched[i].io.status) {
+				begin(q, i, EMF_READ);
+				assert_int_equal(end_all(q, 4), 4);
+				assert_true(is_right(i));
+			}
+		q->ops->close(q);
+		be->ops->close(be);
+	}
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -278,6 +315,7 @@ int main(void)
 		TEST(does_what_providers_do),
 		TEST(reads_are_many_at_once),
 		TEST(a_path_fails),
+		TEST(the_path_fails),
 	};
 
 	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);
