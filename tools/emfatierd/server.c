@@ -235,10 +235,11 @@ static int accept_connection(struct connection *c, const struct rdma_conn_param 
 		rc = post_receive(c, i);
 	if (rc)
 		return rc;
-	/* As many reads at once as it likes, and the card can. */
+	/* As many reads at once as it likes, and the card can. (What it initiates is told as what
+	 * this side is to respond to.) */
 	if (!ibv_query_device(c->id->verbs, &attr))
-		param.responder_resources = asked->initiator_depth < attr.max_qp_rd_atom
-						? asked->initiator_depth
+		param.responder_resources = asked->responder_resources < attr.max_qp_rd_atom
+						? asked->responder_resources
 						: (uint8_t)attr.max_qp_rd_atom;
 	(void)rdma_set_option(c->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
 			      sizeof(timeout));
