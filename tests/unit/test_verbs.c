@@ -308,6 +308,141 @@ static void the_path_fails(void **state)
 	}
 }
 
+/* From open to close; true: it got through. What ends without an error is right. */
+static bool all_of_it(unsigned paths)
+{
+	struct emf_backend *be;
+	struct emf_queue *q;
+	int status;
+	bool ok = true;
+
+	be = open_space(paths, 16 * MIB, &status);
+	if (status)
+		return false;
+	status = be->ops->queue_open(be, EMF_QUEUE_BULK, 4, &q);
+	if (!status) {
+		for (unsigned op = 0; op < 2 && ok; op++) {
+			for (unsigned i = 0; i < 3; i++)
+				begin(q, i, op ? EMF_READ : EMF_WRITE);
+			assert_int_equal(end_all(q, 3), 3);
+			for (unsigned i = 0; i < 3; i++) {
+				ok &= !watched[i].io.status;
+				assert_true(watched[i].io.status || is_right(i));
+			}
+		}
+		q->ops->close(q);
+	}
+	be->ops->close(be);
+	return ok && !status;
+}
+
+/* Each call of the card's, on either side, fails once: nothing hangs, is wrong, or is left. */
+static void each_call_fails(void **state)
+{
+	int live[TOY_KINDS];
+	bool failed = true;
+
+	(void)state;
+	memcpy(live, toy.live, sizeof(live));
+	for (unsigned paths = 1; paths <= 2; paths++) {
+		failed = true;
+		for (long n = 1; failed; n++) {
+			toy.calls = 0;
+			toy.fail_at = n;
+			(void)all_of_it(paths);
+			failed = toy.calls >= n;
+			toy.fail_at = 0;
+			toy_run_peer();
+			assert_memory_equal(live, toy.live, sizeof(live));
+			assert_false(server.failed);
+			/* and then it goes as ever */
+			pass_ms(LEASE_MS);
+			toy_run_peer();
+			assert_int_equal(tenant[0].used, 0);
+			assert_int_equal(desk.clients, 0);
+		}
+		assert_true(all_of_it(paths));
+	}
+	assert_int_equal(toy.refused, 0);
+}
+
+/* --- what the server may not do with us --- */
+
+static void short_lease(uint8_t *bytes, uint32_t length)
+{
+	struct wire_message m;
+
+	if (wire_decode(bytes, length, &m) || m.type != WIRE_LEASED)
+		return;
+	m.lease.slab_bytes = 2 * WIRE_MIN_SLAB;
+	m.lease.bytes = 2 * WIRE_MIN_SLAB;
+	wire_encode(&m, bytes);
+}
+
+/* One that gives less than it did: what lies behind its end is nobody's. */
+static void a_lease_is_all_of_it(void **state)
+{
+	struct emf_backend *be = open_space(1, 3 * WIRE_MIN_SLAB, NULL);
+	struct emf_queue *q;
+	int status;
+
+	(void)state;
+	toy.tamper = short_lease;
+	assert_int_equal(be->ops->queue_open(be, EMF_QUEUE_BULK, 4, &q), -ESTALE);
+	assert_null(open_space(1, 3 * WIRE_MIN_SLAB, &status));
+	assert_int_equal(status, -ESTALE);
+	toy.tamper = NULL;
+	q = queue_ok(be, EMF_QUEUE_BULK, 4);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+static void no_iwarp(void **state)
+{
+	int status;
+
+	(void)state;
+	toy.device.transport_type = IBV_TRANSPORT_IWARP;
+	assert_null(open_space(1, 2 * MIB, &status));
+	assert_int_equal(status, -EPROTONOSUPPORT);
+}
+
+/* Mappings of no file that have the secret, and that a core file would have. */
+static unsigned dumped_secrets(void)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	unsigned long from = 0, to = 0, low, high, inode, was = 1;
+	unsigned found = 0;
+	char line[512];
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &low, &high, &inode) == 3) {
+			from = low;
+			to = high;
+			was = strchr(line, '[') ? 1 : inode;
+		} else if (!strncmp(line, "VmFlags: rd wr ", 15) && !was && !strstr(line, " dd")) {
+			uintptr_t own = (uintptr_t)tenant; /* the server's */
+
+			if (own < from || own >= to)
+				found += memmem((const void *)from, to - from, "0123456789abcdef", 16) != NULL;
+		}
+	}
+	fclose(f);
+	return found;
+}
+
+static void secrets_are_not_dumped(void **state)
+{
+	struct emf_backend *be = open_space(1, 2 * MIB, NULL);
+	struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 4);
+
+	(void)state;
+	assert_int_equal(dumped_secrets(), 0);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -316,6 +451,10 @@ int main(void)
 		TEST(reads_are_many_at_once),
 		TEST(a_path_fails),
 		TEST(the_path_fails),
+		TEST(each_call_fails),
+		TEST(a_lease_is_all_of_it),
+		TEST(no_iwarp),
+		TEST(secrets_are_not_dumped),
 	};
 
 	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);

@@ -368,6 +368,7 @@ static void queue_close(struct emf_queue *q)
 		close(r->timer);
 	if (r->poll_fd >= 0)
 		close(r->poll_fd);
+	auth_forget(&r->terms.secret);
 	own_free(r, sizeof(*r));
 }
 
@@ -414,6 +415,7 @@ int queue_open(const struct queue_options *o, unsigned connect_ms, struct emf_qu
 
 	if (!r)
 		return -ENOMEM;
+	own_keep_secret(r, sizeof(*r)); /* of the terms */
 	r->q.ops = &ops;
 	r->o = *o;
 	r->o.depth = o->depth ? o->depth : 1;
