@@ -443,6 +443,65 @@ static void secrets_are_not_dumped(void **state)
 	be->ops->close(be);
 }
 
+/* --- what the server does with others --- */
+
+static unsigned came_by;
+
+/* Just when somebody is let in, all memory comes back from somebody else. */
+static void all_comes_back(uint8_t *bytes, uint32_t length)
+{
+	uint32_t slab[SLABS];
+	struct wire_message m;
+
+	if (wire_decode(bytes, length, &m) || m.type != WIRE_WELCOME)
+		return;
+	toy.tamper = NULL;
+	assert_int_equal(pool_take(&pool, SLABS, slab), 0);
+	for (unsigned i = 0; i < SLABS; i++) {
+		memset(pool_address(&pool, slab[i]), 0xff, WIRE_MIN_SLAB);
+		pool_give(&pool, slab[i], true);
+	}
+}
+
+/* One more client, that gets as far as to be told no, or yes. */
+static void another_comes(void)
+{
+	struct path_terms terms = { .tenant = "default", .key = "x", .bytes = WIRE_MIN_SLAB };
+	struct sockaddr_storage peer = { 0 };
+	struct path p;
+
+	terms.secret = tenant[0].secret;
+	memcpy(&peer, options.listen[1]->ai_addr, options.listen[1]->ai_addrlen);
+	assert_int_equal(path_init(&p, &terms, &peer, 0, 0), 0);
+	path_start(&p);
+	(void)queue_wait(&p, PATH_READY, queue_now() + 1000 * NS_PER_MS);
+	assert_int_equal(p.state, PATH_BROKEN);
+	assert_int_equal(p.refusal, WIRE_FULL);
+	path_free(&p);
+	came_by++;
+}
+
+/* All that there was is given back by one, and wanted by the next: who comes meanwhile is served. */
+static void nobody_waits_for_the_broom(void **state)
+{
+	struct emf_backend *be;
+	struct emf_queue *q;
+
+	(void)state;
+	came_by = 0;
+	toy.tamper = all_comes_back;
+	toy.meanwhile = another_comes;
+	be = open_space(1, SLABS * WIRE_MIN_SLAB, NULL);
+	toy.meanwhile = NULL;
+	assert_int_not_equal(came_by, 0);
+	q = queue_ok(be, EMF_QUEUE_BULK, 4);
+	begin(q, 0, EMF_READ);
+	assert_int_equal(end_all(q, 1), 1);
+	assert_true(!watched[0].buf[0] && !memcmp(watched[0].buf, watched[0].buf + 1, MIB - 1));
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -455,6 +514,7 @@ int main(void)
 		TEST(a_lease_is_all_of_it),
 		TEST(no_iwarp),
 		TEST(secrets_are_not_dumped),
+		TEST(nobody_waits_for_the_broom),
 	};
 
 	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);

@@ -6,7 +6,7 @@
  * completions come in order. All is counted that must be given back. Any call can be made to fail.
  *
  * What the side that connects does has its effect at once: `toy.peer` (the server's turn) runs
- * within its calls. Each link, by the port that was dialled, can be down, or hold back what it is
+ * within its calls, and when it sleeps. Each link, by the port that was dialled, can be down, or hold back what it is
  * given.
  */
 #ifndef TEST_VERBS_TOY_H
@@ -100,6 +100,7 @@ static struct {
 	long calls, fail_at; /* that can fail; which one does; 0: none */
 	void (*peer)(void);
 	bool peer_runs;
+	void (*meanwhile)(void); /* when somebody sleeps, and the peer has yet to do something */
 	/* Looks at, and may change, a message of the server's. */
 	void (*tamper)(uint8_t *message, uint32_t length);
 	struct toy_link link[TOY_LINKS];
@@ -473,6 +474,28 @@ static void toy_run_peer(void)
 	for (unsigned i = 0; i < 4; i++)
 		toy.peer();
 	toy.peer_runs = false;
+}
+
+/* Of who is linked into the test: the peer does what it has to do, and then it is slept. */
+int poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	struct timespec now = { 0 }, limit = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l };
+	void (*meanwhile)(void) = toy.meanwhile;
+	int rc;
+
+	for (unsigned i = 0; i < 20 && !toy.peer_runs; i++) {
+		now = (struct timespec){ 0 };
+		rc = (int)syscall(SYS_ppoll, fds, n, &now, NULL, 0ul);
+		if (rc || !ms)
+			return rc;
+		toy_run_peer();
+		if (!meanwhile)
+			continue;
+		toy.meanwhile = NULL;
+		meanwhile();
+		toy.meanwhile = meanwhile;
+	}
+	return (int)syscall(SYS_ppoll, fds, n, ms < 0 ? NULL : &limit, NULL, 0ul);
 }
 
 static int toy_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)

@@ -54,6 +54,7 @@ struct connection {
 	struct ibv_mr **slab_mr; /* of the lease's slabs, NULL: not mapped */
 	uint32_t nslabs;
 	unsigned next_send, sending;
+	unsigned later;		     /* the receive of the message that is answered later, and 1 */
 	bool established, keepalive; /* one is on its way */
 	bool gone, last;	     /* to be closed: now; when all is sent */
 	uint64_t deadline;	     /* 0: none */
@@ -318,24 +319,51 @@ static void tell_denied(struct connection *c, uint64_t now)
 	say(0, "denied: wrong secret or tenant, from %s", text);
 }
 
+/* And the receive is free for the next. */
+static void answer(struct connection *c, unsigned i, const struct wire_message *m)
+{
+	if (post_send(c, m) || post_receive(c, i))
+		c->gone = true;
+}
+
 static void on_message(struct connection *c, unsigned i, uint32_t length)
 {
 	uint64_t now = now_ns(), denied = server.desk->denied;
-	struct wire_message answer;
+	struct wire_message out;
 	enum session_verdict verdict;
 
-	verdict = session_input(&c->session, c->message + i * WIRE_BYTES, length, &answer);
+	verdict = session_input(&c->session, c->message + i * WIRE_BYTES, length, &out);
 	if (server.desk->denied != denied)
 		tell_denied(c, now);
 	if (!session_is_pending(&c->session) && !c->last)
 		c->deadline = 0;
-	if (verdict == SESSION_CLOSE || post_send(c, &answer)) {
-		c->gone = true;
-	} else if (verdict == SESSION_LAST) {
+	switch (verdict) {
+	case SESSION_ANSWER:
+		answer(c, i, &out);
+		break;
+	case SESSION_LAST:
 		c->last = true;
 		c->deadline = now + LAST_NS;
-	} else if (post_receive(c, i)) {
+		c->gone = post_send(c, &out) != 0;
+		break;
+	case SESSION_LATER:
+		c->later = i + 1;
+		break;
+	case SESSION_CLOSE:
 		c->gone = true;
+	}
+}
+
+/* Memory is clean that somebody waits for. */
+static void answer_later(void)
+{
+	struct wire_message out;
+
+	for (struct connection *c = server.first; c; c = c->next) {
+		if (!c->later || c->gone || !session_later(&c->session, &out))
+			continue;
+		answer(c, c->later - 1, &out);
+		c->later = 0;
 	}
 }
 
@@ -524,7 +552,9 @@ static bool one_turn(bool busy)
 		read_events();
 	if (server.metrics) /* its time-outs, too */
 		http_work();
-	return pool_work(ls->pool);
+	busy = pool_work(ls->pool);
+	answer_later();
+	return busy;
 }
 
 int server_run(void)
