@@ -502,6 +502,96 @@ static void nobody_waits_for_the_broom(void **state)
 	be->ops->close(be);
 }
 
+/* Many that connect and say nothing keep nobody out who knows what to say, and end some time. */
+static void who_says_nothing(void **state)
+{
+	struct emf_backend *be;
+
+	(void)state;
+	toy.flood = 2 * MOST_PENDING;
+	toy_flow();
+	for (unsigned i = 0; i < 10; i++)
+		serve();
+	assert_int_equal(toy.flood, 0);
+	assert_in_range(server.count, MOST_PENDING / 2, MOST_PENDING);
+	be = open_space(1, 2 * MIB, NULL);
+	be->ops->close(be);
+	pass_ms(6000);
+	serve();
+	serve();
+	assert_int_equal(server.count, 0);
+}
+
+/* However many come: other things are done in between. */
+static void requests_have_their_turn(void **state)
+{
+	(void)state;
+	toy.flood = 1000;
+	toy_flow();
+	serve();
+	assert_in_range(toy.flood, 900, 998);
+	toy.flood = 0;
+}
+
+static struct path asker;
+static unsigned asked;
+
+static void ask_again(uint8_t *bytes, uint32_t length)
+{
+	static const struct wire_message m = { .type = WIRE_ASK };
+	static uint8_t out[WIRE_BYTES];
+	struct ibv_sge sge = { .addr = (uintptr_t)out, .length = WIRE_BYTES };
+	struct ibv_send_wr wr = { .sg_list = &sge,
+				  .num_sge = 1,
+				  .opcode = IBV_WR_SEND,
+				  .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE },
+			   *bad;
+	struct ibv_sge taken = { .addr = (uintptr_t)asker.memory, .length = WIRE_BYTES, .lkey = asker.mr->lkey };
+	struct ibv_recv_wr into = { .sg_list = &taken, .num_sge = 1 }, *bad_recv;
+	struct ibv_wc wc;
+
+	(void)bytes, (void)length;
+	if (asked == 2000)
+		return;
+	while (ibv_poll_cq(asker.cq, 1, &wc) > 0)
+		if (wc.opcode == IBV_WC_RECV)
+			assert_int_equal(ibv_post_recv(asker.id->qp, &into, &bad_recv), 0);
+	asked++;
+	wire_encode(&m, out);
+	assert_int_equal(ibv_post_send(asker.id->qp, &wr, &bad), 0);
+}
+
+/* A client asks for its state again as soon as it is told. */
+static void who_asks_without_end(void **state)
+{
+	struct path_terms terms = { .tenant = "default", .key = "x", .bytes = WIRE_MIN_SLAB };
+	struct sockaddr_storage peer = { 0 };
+
+	(void)state;
+	terms.secret = tenant[0].secret;
+	memcpy(&peer, options.listen[0]->ai_addr, options.listen[0]->ai_addrlen);
+	assert_int_equal(path_init(&asker, &terms, &peer, 0, 0), 0);
+	path_start(&asker);
+	assert_int_equal(queue_wait(&asker, PATH_READY, queue_now() + 1000 * NS_PER_MS), 0);
+	toy.peer = NULL;
+	toy.tamper = ask_again;
+	asked = 0;
+	ask_again(NULL, 0);
+	serve();
+	assert_in_range(asked, 2, 20);
+	/* and it is not forgotten */
+	for (unsigned i = 0; i < 2000; i++)
+		serve();
+	assert_int_equal(asked, 2000);
+	assert_int_equal(desk.malformed, 0);
+	toy.tamper = NULL;
+	toy.peer = serve;
+	path_free(&asker);
+	pass_ms(LEASE_MS);
+	serve();
+	serve();
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -515,6 +605,9 @@ int main(void)
 		TEST(no_iwarp),
 		TEST(secrets_are_not_dumped),
 		TEST(nobody_waits_for_the_broom),
+		TEST(who_says_nothing),
+		TEST(requests_have_their_turn),
+		TEST(who_asks_without_end),
 	};
 
 	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);

@@ -40,6 +40,7 @@ struct toy_id {
 	struct toy_id *next, *peer, *listener;
 	struct toy_link *link;
 	bool active, listens, accepted, closed; /* active: the one that connects */
+	bool silent;				/* nobody: a request that the test made up */
 	unsigned unacked;
 	struct rdma_conn_param asked, given; /* by its owner */
 };
@@ -436,6 +437,8 @@ static enum ibv_wc_status toy_do(struct toy_qp *q, const struct toy_work *w)
 	struct toy_link *link = q->id->link;
 	struct toy_qp *to = toy_peer_qp(q);
 
+	if (q->id->silent && !w->wr.num_sge)
+		return IBV_WC_SUCCESS;
 	if (link->down || !to || to->failed)
 		return IBV_WC_RETRY_EXC_ERR;
 	if (w->wr.opcode == IBV_WR_SEND)
@@ -592,6 +595,11 @@ struct rdma_event_channel *rdma_create_event_channel(void)
 
 void rdma_destroy_event_channel(struct rdma_event_channel *ch)
 {
+	struct toy_channel *c = (struct toy_channel *)ch;
+
+	/* Requests that nobody has looked at. */
+	while (c->count)
+		rdma_destroy_id(c->event[c->head].e.id);
 	for (const struct toy_id *i = toy.ids; i; i = i->next)
 		assert_ptr_not_equal(i->id.channel, ch);
 	close(ch->fd);
@@ -748,6 +756,18 @@ int rdma_resolve_route(struct rdma_cm_id *id, int ms)
 	return 0;
 }
 
+static struct toy_id *toy_listener(uint16_t port);
+static struct toy_id *toy_request(struct toy_id *listener, const struct rdma_conn_param *param);
+
+/* One more, for as long as there are to be some. */
+static void toy_flow(void)
+{
+	if (!toy.flood)
+		return;
+	toy.flood--;
+	toy_request(toy_listener(4000), &(struct rdma_conn_param){ .initiator_depth = 1 });
+}
+
 static struct toy_id *toy_listener(uint16_t port)
 {
 	for (struct toy_id *i = toy.ids; i; i = i->next)
@@ -763,6 +783,7 @@ static struct toy_id *toy_request(struct toy_id *listener, const struct rdma_con
 	struct rdma_cm_id *id = NULL;
 
 	assert_int_equal(rdma_create_id(listener->id.channel, &id, listener->id.context, RDMA_PS_TCP), 0);
+	((struct toy_id *)id)->silent = true;
 	id->verbs = &toy.context;
 	id->route.addr.dst_addr.sa_family = AF_INET;
 	/* Each side's own view: what the one initiates, the other responds to. */
@@ -793,6 +814,7 @@ int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
 	peer = toy_request(l, param);
 	toy.fail_at = at;
 	peer->link = i->link;
+	peer->silent = false;
 	peer->peer = i;
 	i->peer = peer;
 	i->given = *param;
@@ -814,6 +836,7 @@ int rdma_accept(struct rdma_cm_id *id, struct rdma_conn_param *param)
 	if (i->peer)
 		toy_tell(i->peer, RDMA_CM_EVENT_ESTABLISHED, 0, NULL);
 	toy_tell(i, RDMA_CM_EVENT_ESTABLISHED, 0, NULL);
+	toy_flow();
 	return 0;
 }
 
@@ -824,10 +847,7 @@ int rdma_reject(struct rdma_cm_id *id, const void *data, uint8_t length)
 	(void)data, (void)length;
 	i->accepted = false;
 	toy_part(i);
-	if (toy.flood) {
-		toy.flood--;
-		toy_request(toy_listener(4000), &(struct rdma_conn_param){ .initiator_depth = 1 });
-	}
+	toy_flow();
 	return 0;
 }
 

@@ -29,8 +29,10 @@
 #define LAST_NS (1000 * NS_PER_MS) /* for the last answer to get through */
 #define MOST_KEEPALIVE_NS (2000 * NS_PER_MS)
 #define BACKLOG 64
+#define MOST_EVENTS 64u /* in one turn: others have theirs, whatever comes */
 #define RECEIVES 4u
 #define SENDS 4u
+#define COMPLETIONS (RECEIVES + SENDS + 1) /* at once: of these, and of being alive */
 /*
  * 4.096 us x 2^16, 0.27 s, and six times more before the other side counts as gone. (Seven is for
  * ever to some cards, so there is a limit of ours, too.)
@@ -57,6 +59,7 @@ struct connection {
 	unsigned later;		     /* the receive of the message that is answered later, and 1 */
 	bool established, keepalive; /* one is on its way */
 	bool gone, last;	     /* to be closed: now; when all is sent */
+	bool more;		     /* completions that nothing will tell of */
 	uint64_t deadline;	     /* 0: none */
 	uint64_t keepalive_at, keepalive_since;
 };
@@ -210,7 +213,7 @@ static int make_queue_pair(struct connection *c)
 	c->channel = ibv_create_comp_channel(c->id->verbs);
 	if (!c->pd || !c->channel || fcntl(c->channel->fd, F_SETFL, O_NONBLOCK))
 		return -errno;
-	c->cq = ibv_create_cq(c->id->verbs, RECEIVES + SENDS + 1, NULL, c->channel, 0);
+	c->cq = ibv_create_cq(c->id->verbs, COMPLETIONS, NULL, c->channel, 0);
 	if (!c->cq)
 		return -errno;
 	attr.send_cq = attr.recv_cq = c->cq;
@@ -247,38 +250,19 @@ static int accept_connection(struct connection *c, const struct rdma_conn_param 
 	return rdma_accept(c->id, &param) ? -errno : 0;
 }
 
-static unsigned pending(void)
+/* Where many come and say nothing, the oldest goes: who knows what to say is done by then. */
+static void make_room(void)
 {
+	struct connection *oldest = NULL;
 	unsigned n = 0;
 
-	for (const struct connection *c = server.first; c; c = c->next)
-		n += session_is_pending(&c->session);
-	return n;
-}
-
-static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *asked)
-{
-	struct connection *c = NULL;
-
-	if (server.count < MOST_CONNECTIONS && pending() < MOST_PENDING)
-		c = calloc(1, sizeof(*c));
-	if (!c) {
-		rdma_reject(id, NULL, 0);
-		rdma_destroy_id(id);
-		return;
-	}
-	c->id = id;
-	id->context = c;
-	session_open(&c->session, server.desk, map_slab);
-	c->deadline = now_ns() + PENDING_NS;
-	if (accept_connection(c, asked)) {
-		rdma_reject(id, NULL, 0);
-		free_connection(c);
-		return;
-	}
-	c->next = server.first;
-	server.first = c;
-	server.count++;
+	for (struct connection *c = server.first; c; c = c->next)
+		if (session_is_pending(&c->session) && !c->gone) {
+			oldest = c;
+			n++;
+		}
+	if (n >= MOST_PENDING)
+		oldest->gone = true;
 }
 
 /* Closes those that are to be closed: nobody is in the middle of one here. */
@@ -297,6 +281,33 @@ static void sweep(void)
 		server.count--;
 		free_connection(c);
 	}
+}
+
+static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *asked)
+{
+	struct connection *c = NULL;
+
+	make_room();
+	sweep();
+	if (server.count < MOST_CONNECTIONS)
+		c = calloc(1, sizeof(*c));
+	if (!c) {
+		rdma_reject(id, NULL, 0);
+		rdma_destroy_id(id);
+		return;
+	}
+	c->id = id;
+	id->context = c;
+	session_open(&c->session, server.desk, map_slab);
+	c->deadline = now_ns() + PENDING_NS;
+	if (accept_connection(c, asked)) {
+		rdma_reject(id, NULL, 0);
+		free_connection(c);
+		return;
+	}
+	c->next = server.first;
+	server.first = c;
+	server.count++;
 }
 
 /* --- what happens --- */
@@ -392,13 +403,16 @@ static void read_completions(struct connection *c)
 	struct ibv_cq *cq;
 	void *context;
 	struct ibv_wc wc;
+	unsigned n = 0;
 
 	while (!ibv_get_cq_event(c->channel, &cq, &context))
 		ibv_ack_cq_events(cq, 1);
 	if (ibv_req_notify_cq(c->cq, 0))
 		c->gone = true;
-	while (!c->gone && ibv_poll_cq(c->cq, 1, &wc) > 0)
+	/* No more than there can have been: a client that asks without end is not all there is. */
+	for (; !c->gone && n < COMPLETIONS && ibv_poll_cq(c->cq, 1, &wc) > 0; n++)
 		on_completion(c, &wc);
+	c->more = n == COMPLETIONS;
 }
 
 static void on_event(enum rdma_cm_event_type type, struct rdma_cm_id *id,
@@ -436,7 +450,7 @@ static void read_events(void)
 {
 	struct rdma_cm_event *e;
 
-	while (!rdma_get_cm_event(server.events, &e)) {
+	for (unsigned n = 0; n < MOST_EVENTS && !rdma_get_cm_event(server.events, &e); n++) {
 		enum rdma_cm_event_type type = e->event;
 		struct rdma_conn_param param = e->param.conn;
 		struct rdma_cm_id *id = e->id;
@@ -519,8 +533,10 @@ static void wait_for_something(struct pollfd *fds, uint64_t next, bool busy)
 	fds[0] = (struct pollfd){ .fd = server.signals, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = server.events->fd, .events = POLLIN };
 	fds[2] = (struct pollfd){ .fd = server.metrics ? http_fd() : -1, .events = POLLIN };
-	for (const struct connection *c = server.first; c; c = c->next)
+	for (const struct connection *c = server.first; c; c = c->next) {
 		fds[n++] = (struct pollfd){ .fd = c->channel->fd, .events = POLLIN };
+		busy |= c->more;
+	}
 	if (busy)
 		ts = (struct timespec){ 0 };
 	if (ppoll(fds, n, next == UINT64_MAX && !busy ? NULL : &ts, NULL) < 0)
@@ -545,7 +561,7 @@ static bool one_turn(bool busy)
 	if (fds[0].revents)
 		read_signals(now_ns());
 	for (struct connection *c = server.first; c; c = c->next)
-		if (fds[n++].revents)
+		if (fds[n++].revents || c->more)
 			read_completions(c);
 	sweep();
 	if (fds[1].revents)
