@@ -366,6 +366,178 @@ static void each_call_fails(void **state)
 	assert_int_equal(toy.refused, 0);
 }
 
+/* One of two holds back what it is given: after a while the other does that, too. */
+static void a_path_hangs(void **state)
+{
+	struct emf_backend *be = open_space(2, 16 * MIB, NULL);
+	struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 8);
+
+	(void)state;
+	begin(q, 0, EMF_WRITE);
+	assert_int_equal(end_all(q, 1), 1);
+	for (unsigned op = 0; op < 2; op++) {
+		toy.link[4001 % TOY_LINKS].stalled = true;
+		for (unsigned i = 0; i < 8; i++)
+			begin(q, i, op ? EMF_READ : EMF_WRITE);
+		for (unsigned n = 0; n < 40 && q->inflight; n++) {
+			q->ops->poll(q);
+			pass_ms(100);
+		}
+		assert_int_equal(end_all(q, 8), 8);
+		for (unsigned i = 0; i < 8; i++) {
+			assert_int_equal(watched[i].io.status, 0);
+			assert_true(is_right(i));
+		}
+		toy_go_on(&toy.link[4001 % TOY_LINKS]);
+		pass_ms(10000);
+	}
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+/* --- leases --- */
+
+static void turns_ms(unsigned ms)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		pass_ms(ms / 20 + 1);
+		serve();
+	}
+}
+
+static void all_links(bool down)
+{
+	for (unsigned i = 0; i < TOY_LINKS; i++)
+		toy.link[i].down = down;
+}
+
+static unsigned read_all(struct emf_queue *q, unsigned n)
+{
+	unsigned right = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		begin(q, i, EMF_READ);
+	assert_int_equal(end_all(q, n), n);
+	for (unsigned i = 0; i < n; i++)
+		right += !watched[i].io.status && is_right(i);
+	return right;
+}
+
+static struct emf_queue *write_all(struct emf_backend *be, unsigned n)
+{
+	struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 8);
+
+	for (unsigned i = 0; i < n; i++)
+		begin(q, i, EMF_WRITE);
+	assert_int_equal(end_all(q, n), n);
+	return q;
+}
+
+/* Out of reach for less than the lease lasts: all is there. For longer: nothing is. */
+static void out_of_reach(void **state)
+{
+	struct emf_backend *be = open_space(2, 16 * MIB, NULL);
+	struct emf_queue *q = write_all(be, 4);
+
+	(void)state;
+	for (unsigned longer = 0; longer < 2; longer++) {
+		all_links(true);
+		turns_ms(LEASE_MS / 2);
+		assert_int_equal(server.count, 0); /* it has noticed */
+		assert_int_equal(tenant[0].used, 16 * MIB);
+		if (longer)
+			turns_ms(LEASE_MS);
+		assert_int_equal(desk.leases.expired, longer);
+		assert_int_equal(tenant[0].used, longer ? 0 : 16 * MIB);
+		all_links(false);
+		assert_int_equal(read_all(q, 4), 0);
+		assert_int_equal(watched[0].io.status, -ENOTCONN);
+		q->ops->close(q);
+		q = queue_ok(be, EMF_QUEUE_BULK, 8);
+		assert_int_equal(read_all(q, 4), longer ? 0 : 4);
+		assert_int_equal(watched[0].io.status, 0);
+		assert_true(!longer || !watched[0].buf[0]);
+	}
+	assert_int_equal(desk.leases.made, 2);
+	q->ops->close(q);
+	be->ops->close(be);
+	/* Who would have given it back does not know that the server has forgotten them. */
+	turns_ms(2 * LEASE_MS);
+	assert_int_equal(tenant[0].used, 0);
+	assert_int_equal(toy.refused, 0);
+}
+
+/* The kernel ends the connections of a process that has died: its memory comes back at once. */
+static void a_client_dies(void **state)
+{
+	struct emf_backend *be = open_space(2, 16 * MIB, NULL);
+	struct emf_queue *q = write_all(be, 4);
+
+	(void)state;
+	for (struct toy_id *i = toy.ids; i; i = i->next)
+		if (i->active)
+			toy_part(i);
+	serve();
+	serve();
+	assert_int_equal(server.count, 0);
+	assert_int_equal(tenant[0].used, 0);
+	assert_int_equal(desk.clients, 0);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+/* One that gives back what it has, while others of its connections are in the middle of something. */
+static void keys_are_revoked(void **state)
+{
+	struct emf_backend *be = open_space(1, 16 * MIB, NULL), *other;
+	struct emf_queue *q = write_all(be, 4), *after;
+
+	(void)state;
+	toy.link[4000 % TOY_LINKS].stalled = true;
+	for (unsigned i = 0; i < 4; i++)
+		begin(q, i, EMF_WRITE);
+	lease_end(desk.leases.first);
+	serve();
+	assert_int_equal(tenant[0].used, 0);
+	toy.link[4000 % TOY_LINKS].stalled = false;
+	other = open_space(1, SLABS * WIRE_MIN_SLAB, NULL);
+	after = queue_ok(other, EMF_QUEUE_BULK, 8);
+	toy_go_on(&toy.link[4000 % TOY_LINKS]);
+	assert_int_equal(read_all(after, 4), 0); /* what the one before wrote so late is nowhere */
+	assert_true(!watched[3].buf[0]);
+	after->ops->close(after);
+	other->ops->close(other);
+	q->ops->close(q);
+	be->ops->close(be);
+}
+
+/* Told to end: no more leases, those that there are go on, and then it is over. */
+static void it_drains(void **state)
+{
+	struct emf_backend *be = open_space(1, 16 * MIB, NULL);
+	struct emf_queue *q = write_all(be, 4);
+	sigset_t term;
+	int status;
+
+	(void)state;
+	sigemptyset(&term);
+	sigaddset(&term, SIGTERM);
+	sigprocmask(SIG_BLOCK, &term, NULL);
+	raise(SIGTERM);
+	serve();
+	assert_null(open_space(1, 2 * MIB, &status));
+	assert_int_equal(status, -ESHUTDOWN);
+	assert_int_equal(read_all(q, 4), 4);
+	q->ops->close(q);
+	q = queue_ok(be, EMF_QUEUE_DEMAND, 8); /* anew, of the same lease */
+	assert_int_equal(read_all(q, 4), 4);
+	assert_false(is_drained(now_ns()));
+	q->ops->close(q);
+	be->ops->close(be);
+	assert_true(is_drained(now_ns()));
+	sigprocmask(SIG_UNBLOCK, &term, NULL);
+}
+
 /* --- what the server may not do with us --- */
 
 static void short_lease(uint8_t *bytes, uint32_t length)
@@ -601,6 +773,11 @@ int main(void)
 		TEST(a_path_fails),
 		TEST(the_path_fails),
 		TEST(each_call_fails),
+		TEST(a_path_hangs),
+		TEST(out_of_reach),
+		TEST(a_client_dies),
+		TEST(keys_are_revoked),
+		TEST(it_drains),
 		TEST(a_lease_is_all_of_it),
 		TEST(no_iwarp),
 		TEST(secrets_are_not_dumped),
