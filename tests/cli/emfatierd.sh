@@ -72,6 +72,13 @@ for address in 0.0.0.0 :10810 10.0.0.1 '[::]:10810' :: ::ffff:10.0.0.1 '[fe80::1
 	wrong 'give --secret-file' --size 2M --listen "$address"
 done
 
+if [ "$(id -u)" -eq 0 ]; then
+	wrong 'there is no such user' --size 2M --user emf-nobody-of-this-name
+	wrong 'must not be root' --size 2M --user root
+else
+	skipped "emfatierd --user" "only for root"
+fi
+
 # What is right comes as far as the device.
 if [ -e /dev/infiniband/rdma_cm ]; then
 	skipped "emfatierd: no device" "there is one"
