@@ -136,20 +136,26 @@ static int space_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 	return queue_open(&o, s->timeout_ms / 4 + 1, out);
 }
 
-static void release(struct space *s)
+/* True: the server has answered. */
+static bool give_back(struct space *s, bool anew)
 {
 	uint64_t until = queue_now() + RELEASE_MS * NS_PER_MS;
-	int rc = 0;
 
-	path_step(&s->control);
-	if (s->control.state != PATH_READY) {
+	if (anew) {
 		path_start(&s->control);
-		rc = queue_wait(&s->control, PATH_READY, until);
+		if (queue_wait(&s->control, PATH_READY, until))
+			return false;
 	}
-	if (!rc)
-		path_release(&s->control);
-	if (!rc)
-		(void)queue_wait(&s->control, PATH_RELEASED, until);
+	path_release(&s->control);
+	return !queue_wait(&s->control, PATH_RELEASED, until);
+}
+
+/* Where the network has failed the server may have forgotten a connection that looks well here. */
+static void release(struct space *s)
+{
+	path_step(&s->control);
+	if (s->control.state != PATH_READY || !give_back(s, false))
+		(void)give_back(s, true);
 }
 
 static void space_free(struct space *s)
