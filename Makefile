@@ -127,9 +127,17 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka $(UNIT_LIBS) -pthread -ldl -lm
 $(BUILD)/obj/tests/unit/test_lend.o: ALL_CFLAGS += -Itools
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_EXTRA = $(LEND_OBJ)
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_LIBS = -lcrypto
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: $(LEND_OBJ)
+LEND_TESTS = $(patsubst %,$(BUILD)/tests/unit/test_%,wire lend nbdkit)
+$(LEND_TESTS): UNIT_EXTRA = $(LEND_OBJ)
+$(LEND_TESTS): UNIT_LIBS = -lcrypto
+$(LEND_TESTS): $(LEND_OBJ)
+# Server and client over a toy card, which takes the place of librdmacm and libibverbs.
+TOY_CARD_OBJ = $(LEND_OBJ) $(COMMON_OBJ) $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/metrics tools/emfatierd/notify \
+	tools/emfatierd/say src/provider/rdma src/provider/rdma/path src/provider/rdma/queue src/provider/rdma/resolve)
+$(BUILD)/obj/tests/unit/test_verbs.o $(BUILD)/obj/tests/unit/test_nbdkit.o: ALL_CFLAGS += -Itools
+$(BUILD)/tests/unit/test_verbs: UNIT_EXTRA = $(TOY_CARD_OBJ)
+$(BUILD)/tests/unit/test_verbs: UNIT_LIBS = -lcrypto
+$(BUILD)/tests/unit/test_verbs: $(TOY_CARD_OBJ)
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
 

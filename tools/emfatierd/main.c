@@ -67,8 +67,6 @@ int main(int argc, char **argv)
 	};
 	rc = serve();
 	leases_close(&desk.leases);
-	while (pool_work(&pool)) /* what a device keeps is nobody's to read */
-		;
 	pool_close(&pool);
 	return rc;
 }
