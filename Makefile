@@ -152,6 +152,10 @@ $(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) 
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
 
+$(BUILD)/bench/store: $(BUILD)/obj/bench/store.o $(BUILD)/librt_emf.a
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
+
 $(BUILD)/tests/unit/test_policy: UNIT_EXTRA = $(POLICYSIM_CORE)
 $(BUILD)/tests/unit/test_policy: $(POLICYSIM_CORE)
 

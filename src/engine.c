@@ -926,6 +926,15 @@ static bool store_changed(void)
 	return alone;
 }
 
+/* engine.lock is held, by store_still. */
+static void store_grown(void)
+{
+	slot_set_capacity(store_capacity(&engine.store));
+	atomic_store(&engine.stats->nstores, engine.store.nleaves);
+	engine.store_retry_at = 0; /* it may have been full */
+	engine_kick_mover();
+}
+
 static void *store_main(void *unused)
 {
 	(void)unused;
@@ -977,6 +986,7 @@ static bool open_store(void)
 		.alone = slot_alone,
 		.still = store_still,
 		.changed = store_changed,
+		.grown = store_grown,
 		.run_dir = run_dir(),
 	};
 

@@ -8,7 +8,6 @@
 #include "control.h"
 #include "engine.h"
 #include "log.h"
-#include "slot.h"
 #include "store/ready.h"
 
 #define TURN_MS 5
@@ -65,16 +64,6 @@ static bool ask_and_wait(bool drain, const char *uri, int *rc, unsigned *index, 
 	return false;
 }
 
-static void take_note(void)
-{
-	lock_take(&engine.lock);
-	slot_set_capacity(store_capacity(&engine.store));
-	atomic_store(&engine.stats->nstores, engine.store.nleaves);
-	engine.store_retry_at = 0; /* it may have been full */
-	engine_kick_mover();
-	lock_give(&engine.lock);
-}
-
 bool members_change(const char *text, char *why, size_t len, uint32_t *number)
 {
 	const char *uri, *no = cannot();
@@ -95,7 +84,6 @@ bool members_change(const char *text, char *why, size_t len, uint32_t *number)
 		    "its store does not answer in time; tierstat stores tells what becomes of it");
 	if (!answered || rc)
 		return false;
-	take_note();
 	log_info("store %s: %s", engine.stats->store[index].uri,
 		 drain ? "is being drained" : "has joined");
 	*number = index + 1;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fan.h"
 
+#include "../arena.h"
+
+#define MAX_MEMBER_DEPTH 1024u
+
 int fan_open(struct fan *f, struct emf_backend *const *member, unsigned n, enum emf_queue_kind kind,
 	     unsigned depth)
 {
@@ -9,6 +13,25 @@ int fan_open(struct fan *f, struct emf_backend *const *member, unsigned n, enum 
 	for (f->n = 0; f->n < n && !rc; f->n++)
 		rc = member[f->n]->ops->queue_open(member[f->n], kind, depth, &f->member[f->n]);
 	return rc;
+}
+
+unsigned fan_depth(unsigned transfers, uint64_t parts)
+{
+	uint64_t depth = transfers * parts;
+
+	return depth < MAX_MEMBER_DEPTH ? (unsigned)depth : MAX_MEMBER_DEPTH;
+}
+
+void *fan_part(struct fan *f)
+{
+	struct emf_io *part = io_pop(&f->idle);
+
+	return part ? part : arena_alloc(f->part);
+}
+
+void fan_part_done(struct fan *f, struct emf_io *part)
+{
+	io_push_front(&f->idle, part);
 }
 
 void fan_add(struct fan *f, unsigned member, struct emf_io *io)
@@ -76,4 +99,6 @@ void fan_close(struct fan *f)
 			io->done(io);
 		}
 	}
+	while ((io = io_pop(&f->idle)))
+		arena_free(io, f->part);
 }

@@ -29,7 +29,7 @@ struct tier_queue {
 	unsigned depth;
 	bool closing;
 	int ended;
-	struct io_list refused, idle;
+	struct io_list refused;
 	struct fan fan;
 };
 
@@ -90,10 +90,8 @@ static void low_done(struct emf_io *io);
 
 static struct tier_io *get(struct tier_queue *tq, struct emf_io *up)
 {
-	struct tier_io *ti = (struct tier_io *)io_pop(&tq->idle);
+	struct tier_io *ti = fan_part(&tq->fan);
 
-	if (!ti)
-		ti = arena_alloc(sizeof(*ti));
 	if (ti)
 		*ti = (struct tier_io){ .up = up, .tq = tq };
 	return ti;
@@ -136,7 +134,7 @@ static void drop(struct tier_io *ti, struct place p)
 	hierarchy_release(h, p);
 	if (ti->up) /* not inside the submit */
 		io_push(&ti->tq->refused, ti->up);
-	io_push_front(&ti->tq->idle, &ti->low);
+	fan_part_done(&ti->tq->fan, &ti->low);
 }
 
 static void leave(struct hierarchy *h, uint64_t slot)
@@ -246,7 +244,7 @@ static void low_done(struct emf_io *io)
 		hierarchy_release(h, ti->at);
 		break;
 	}
-	io_push_front(&tq->idle, io);
+	fan_part_done(&tq->fan, io);
 	if (up)
 		end_up(tq, up, status);
 }
@@ -286,7 +284,7 @@ static int begin_trim(struct tier_io *ti)
 
 	if (ti->up->length < SLOT || !WORD_IS_PLACED(w)) {
 		io_push(&ti->tq->refused, ti->up);
-		io_push_front(&ti->tq->idle, &ti->low);
+		fan_part_done(&ti->tq->fan, &ti->low);
 		return 0;
 	}
 	while (!atomic_compare_exchange_weak(&h->word[ti->slot], &w,
@@ -320,7 +318,7 @@ static int tier_submit(struct emf_queue *q, struct emf_io *io)
 	}
 	if (rc) {
 		if (ti)
-			io_push_front(&tq->idle, &ti->low);
+			fan_part_done(&tq->fan, &ti->low);
 		io->status = rc;
 		io_push(&tq->refused, io);
 	}
@@ -352,13 +350,10 @@ static int tier_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 static void tier_queue_close(struct emf_queue *q)
 {
 	struct tier_queue *tq = (struct tier_queue *)q;
-	struct emf_io *io;
 
 	tq->closing = true;
 	fan_close(&tq->fan);
 	io_end_all(q, &tq->refused, -ECANCELED);
-	while ((io = io_pop(&tq->idle)))
-		arena_free(io, sizeof(struct tier_io));
 	arena_free(tq, sizeof(*tq));
 }
 
@@ -384,6 +379,7 @@ static int tier_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 	tq->depth = depth ? depth : 1;
 	for (unsigned i = 0; i < h->n; i++)
 		member[i] = h->tier[i].is.be;
+	tq->fan.part = sizeof(struct tier_io);
 	rc = fan_open(&tq->fan, member, h->n, kind, tq->depth);
 	if (rc) {
 		tier_queue_close(&tq->q);

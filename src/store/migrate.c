@@ -14,6 +14,7 @@
 
 #include "hierarchy_int.h"
 #include "memory.h"
+#include "solo.h"
 #include "timer.h"
 
 #define PAGE 4096u
@@ -23,7 +24,6 @@
 #define FORGET_AFTER 64u     /* reads for each slot, until all counts are halved */
 #define CALM_AFTER 4u	     /* halvings, until moves are half forgotten, too */
 #define EVIDENCE 2	     /* standard deviations, and one more for each move before */
-#define FDS 64
 
 struct seen {
 	uint64_t slot, word;
@@ -38,7 +38,6 @@ struct ranking {
 struct migrate {
 	struct emf_queue *queue[STORE_LEAVES - 1];
 	char *buf;
-	bool pending;
 	uint64_t hits_then; /* at the last halving */
 	unsigned halvings;
 	uint64_t moved; /* bytes, in this round */
@@ -67,13 +66,6 @@ static bool prepare(struct hierarchy *h)
 	return true;
 }
 
-static void close_queue(struct migrate *m, unsigned tier)
-{
-	if (m->queue[tier])
-		m->queue[tier]->ops->close(m->queue[tier]);
-	m->queue[tier] = NULL;
-}
-
 void migrate_end(struct hierarchy *h)
 {
 	struct migrate *m = h->migrate;
@@ -81,7 +73,7 @@ void migrate_end(struct hierarchy *h)
 	if (!m)
 		return;
 	for (unsigned i = 0; i < h->n; i++)
-		close_queue(m, i);
+		solo_close(&m->queue[i]);
 	syscall(SYS_munmap, m->buf, SLOT);
 	store_free(m);
 	h->migrate = NULL;
@@ -89,54 +81,27 @@ void migrate_end(struct hierarchy *h)
 
 /* --- one transfer --- */
 
-static void one_done(struct emf_io *io)
-{
-	*(bool *)io->user = false;
-}
-
 static int transfer(struct hierarchy *h, enum emf_op op, struct place p, uint32_t extent)
 {
-	struct migrate *m = h->migrate;
-	struct emf_backend *be = h->tier[p.tier].is.be;
-	uint64_t limit = timer_now() + h->timeout_ms * 1000000ull / 4;
-	struct emf_io io = {
+	struct emf_io what = {
 		.op = op,
 		.offset = (uint64_t)p.index * SLOT + (uint64_t)(extent & 0xffff) * PAGE,
 		.length = (size_t)(extent >> 16) * PAGE,
-		.buf = m->buf,
-		.done = one_done,
-		.user = &m->pending,
+		.buf = h->migrate->buf,
 	};
-	struct emf_queue *q;
-	int rc = 0;
 
-	if (!m->queue[p.tier])
-		rc = be->ops->queue_open(be, EMF_QUEUE_BULK, 1, &m->queue[p.tier]);
-	if (rc)
-		return rc;
-	q = m->queue[p.tier];
-	q->ops->poll(q); /* it may have got a new connection */
-	m->pending = true;
-	if (q->ops->submit(q, &io))
-		return -EAGAIN;
-	while (m->pending) {
-		struct pollfd fds[FDS];
-		int n = q->ops->pollfds(q, fds, FDS);
-
-		if (n > 0)
-			poll(fds, (nfds_t)n, 50);
-		q->ops->poll(q);
-		if (m->pending && timer_now() > limit)
-			close_queue(m, p.tier); /* ends it */
-	}
-	return io.status;
+	return solo_transfer(h->tier[p.tier].is.be, &h->migrate->queue[p.tier], &what,
+			     h->timeout_ms);
 }
 
 static void give_back(struct hierarchy *h, struct place p)
 {
-	if (h->tier[p.tier].is.be->caps & EMF_CAP_TRIM)
-		transfer(h, EMF_TRIM, p, SLOT / PAGE << 16);
-	hierarchy_release(h, p);
+	int rc = h->tier[p.tier].is.be->caps & EMF_CAP_TRIM
+		     ? transfer(h, EMF_TRIM, p, SLOT / PAGE << 16)
+		     : 0;
+
+	if (!solo_in_doubt(rc))
+		hierarchy_release(h, p);
 }
 
 /* --- one slot --- */
@@ -156,7 +121,8 @@ static bool switch_place(struct hierarchy *h, const struct seen *s, struct place
 	    &h->word[s->slot], &free, (free & ~WORD_PLACE_MASK) | WORD_PLACE(to.tier, to.index));
 }
 
-static bool copy(struct hierarchy *h, const struct seen *s, struct place from, struct place to)
+/* 0 or -errno, of the write. */
+static int copy(struct hierarchy *h, const struct seen *s, struct place from, struct place to)
 {
 	uint32_t extent = atomic_load(&h->extent[s->slot]);
 	uint64_t offset = s->slot * SLOT + (uint64_t)(extent & 0xffff) * PAGE;
@@ -165,22 +131,26 @@ static bool copy(struct hierarchy *h, const struct seen *s, struct place from, s
 
 	if (!length || transfer(h, EMF_READ, from, extent) ||
 	    (h->sums && !checksum_matches(h->sums, offset, length, h->migrate->buf)))
-		return false;
+		return -EIO;
 	rc = transfer(h, EMF_WRITE, to, extent);
 	if (rc)
 		atomic_store(&h->tier[to.tier].avoid_until, timer_now() + 1000000000ull);
 	h->migrate->moved += 2 * length;
-	return !rc;
+	return rc;
 }
 
 static bool move(struct hierarchy *h, const struct seen *s, unsigned tier)
 {
 	struct place from = { WORD_TIER(s->word), WORD_INDEX(s->word) }, to = { .tier = tier };
 
+	int rc;
+
 	if (!hierarchy_claim(h, tier, &to.index))
 		return false;
-	if (!copy(h, s, from, to) || !switch_place(h, s, to)) {
-		give_back(h, to);
+	rc = copy(h, s, from, to);
+	if (rc || !switch_place(h, s, to)) {
+		if (!solo_in_doubt(rc))
+			give_back(h, to);
 		return false;
 	}
 	give_back(h, from);

@@ -16,7 +16,6 @@
 /* So many times what there is at the start, or so many slots: that much room there can be. */
 #define GROWS 4u
 #define SLOTS_AT_LEAST 32768u /* 64 GiB: tables of less are not worth a thought */
-#define MAX_MEMBER_DEPTH 1024u
 
 struct part {
 	struct emf_io io;     /* first: lists are of these */
@@ -34,7 +33,6 @@ struct pool_queue {
 	bool closing;
 	int ended; /* transfers, counted for the result of poll */
 	struct io_list refused;
-	struct io_list idle; /* parts to be used again */
 	struct fan fan;
 };
 
@@ -169,7 +167,7 @@ static void part_done(struct emf_io *io)
 
 	if (part->place)
 		pool_release(pq->pool, part->place);
-	io_push_front(&pq->idle, io);
+	fan_part_done(&pq->fan, io);
 	/* That the old place of what is written was not trimmed is no failure of the write. */
 	if (io->status && !whole->status && io->op == whole->op)
 		whole->status = io->status;
@@ -180,10 +178,8 @@ static void part_done(struct emf_io *io)
 static struct part *add_part(struct pool_queue *pq, struct io_list *parts, struct emf_io *whole,
 			     uint32_t place, uint64_t within, size_t length, char *buf)
 {
-	struct part *part = (struct part *)io_pop(&pq->idle);
+	struct part *part = fan_part(&pq->fan);
 
-	if (!part)
-		part = arena_alloc(sizeof(*part));
 	if (!part)
 		return NULL;
 	*part = (struct part){
@@ -221,7 +217,32 @@ static void give_up(struct pool_queue *pq, struct emf_io *io, struct io_list *pa
 	part->place = place;
 }
 
-/* Places for a write. What lies on a member that this queue can't write to now goes elsewhere. */
+/*
+ * A place for a column that is written. What lies on a member that this queue can't write to now
+ * goes elsewhere. False: no room.
+ */
+static bool settle_column(struct pool_queue *pq, struct emf_io *io, struct io_list *parts,
+			  unsigned column)
+{
+	struct pool *p = pq->pool;
+	uint64_t slot = io->offset / SLOT;
+	_Atomic uint32_t *place = pool_place(p, slot, column);
+	uint32_t at = atomic_fetch_and(place, ~PLACE_MOVES) & ~PLACE_MOVES, old;
+
+	/* Looked at once more when the table has it: a drain that has begun since may have passed
+	 * by here already. */
+	while (!at || (atomic_load(&p->shared->changed) && !takes(pq, PLACE_MEMBER(at)))) {
+		old = at;
+		at = choose(pq, slot, column);
+		if (!at) /* where it lies it fails, but not for want of room */
+			return old && !pool_is_state(p, PLACE_MEMBER(old), MEMBER_DRAINING);
+		old = atomic_exchange(place, at) & ~PLACE_MOVES;
+		if (old)
+			give_up(pq, io, parts, old);
+	}
+	return true;
+}
+
 static bool settle(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
 {
 	struct pool *p = pq->pool;
@@ -230,20 +251,9 @@ static bool settle(struct pool_queue *pq, struct emf_io *io, struct io_list *par
 
 	while (high <= slot && !atomic_compare_exchange_weak(&p->shared->high, &high, slot + 1))
 		;
-	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
-		uint32_t old = atomic_load(pool_place(p, slot, c)), at;
-
-		if (old && (!atomic_load(&p->shared->changed) || takes(pq, PLACE_MEMBER(old))))
-			continue;
-		at = choose(pq, slot, c);
-		if (!at && old && !pool_is_state(p, PLACE_MEMBER(old), MEMBER_DRAINING))
-			continue; /* it fails, but not for want of room */
-		if (!at)
+	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++)
+		if (!settle_column(pq, io, parts, c))
 			return false;
-		old = atomic_exchange(pool_place(p, slot, c), at);
-		if (old)
-			give_up(pq, io, parts, old);
-	}
 	return true;
 }
 
@@ -258,13 +268,13 @@ static int cut(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
 	while (at < end) {
 		unsigned c = (unsigned)(at / p->unit), more = 1;
 		size_t within = at % p->unit, n = p->unit - within;
-		uint32_t place = atomic_load(pool_place(p, slot, c)), limit;
+		uint32_t place = pool_look(p, slot, c), limit;
 
 		if (!place)
 			return -EIO;
 		if (!pq->fan.member[PLACE_MEMBER(place)]) /* no memory for it yet */
 			return -ENOTCONN;
-		while (at + n < end && atomic_load(pool_place(p, slot, c + more)) == place + more) {
+		while (at + n < end && pool_look(p, slot, c + more) == place + more) {
 			n += p->unit;
 			more++;
 		}
@@ -294,8 +304,8 @@ static int cut_trim(struct pool_queue *pq, struct emf_io *io, struct io_list *pa
 	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++) {
 		size_t begin = c * p->unit, within = from > begin ? from - begin : 0;
 		size_t end = to - begin < p->unit ? to - begin : p->unit;
-		uint32_t place = whole ? atomic_exchange(pool_place(p, slot, c), 0)
-				       : atomic_load(pool_place(p, slot, c));
+		uint32_t place = whole ? atomic_exchange(pool_place(p, slot, c), 0) & ~PLACE_MOVES
+				       : pool_look(p, slot, c);
 		struct part *part;
 
 		if (!place)
@@ -320,6 +330,23 @@ static int begin(struct pool_queue *pq, struct emf_io *io, struct io_list *parts
 	return cut(pq, io, parts);
 }
 
+/* One queue more of it, or one less: for as long as there are any it is not let go of. */
+static void leave_member(struct pool *p, unsigned i)
+{
+	atomic_fetch_sub(&p->member[i].queues, 1);
+	signal_raise(p->o.wake_fd);
+}
+
+/* False: it is none, or is left meanwhile. */
+static bool enter_member(struct pool *p, unsigned i)
+{
+	atomic_fetch_add(&p->member[i].queues, 1);
+	if (!pool_is_state(p, i, MEMBER_NONE) && !pool_is_state(p, i, MEMBER_LEAVING))
+		return true;
+	leave_member(p, i);
+	return false;
+}
+
 /* What has joined since, or leaves: closing only outside of any member's own poll. */
 static void see_members(struct pool_queue *pq, bool may_close)
 {
@@ -330,26 +357,21 @@ static void see_members(struct pool_queue *pq, bool may_close)
 	if (generation == pq->generation)
 		return;
 	for (unsigned i = 0; i < n; i++) {
-		struct member *m = &p->member[i];
-		uint32_t state = atomic_load(&m->state);
 		struct emf_queue **mq = &pq->fan.member[i];
 
-		if (state == MEMBER_LEAVING && *mq) {
+		if (*mq && pool_is_state(p, i, MEMBER_LEAVING)) {
 			if (!may_close || (*mq)->inflight || pq->fan.waiting[i].head) {
 				all = false;
 				continue;
 			}
 			(*mq)->ops->close(*mq);
 			*mq = NULL;
-			atomic_fetch_sub(&m->queues, 1);
-			signal_raise(p->o.wake_fd);
-		} else if (state != MEMBER_NONE && state != MEMBER_LEAVING && !*mq) {
-			atomic_fetch_add(&m->queues, 1);
-			if (reconnect_queue_later(m->be, pq->kind, pq->member_depth, mq)) {
-				*mq = NULL;
-				atomic_fetch_sub(&m->queues, 1);
-				all = false;
-			}
+			leave_member(p, i);
+		} else if (!*mq && enter_member(p, i) &&
+			   reconnect_queue_later(p->member[i].be, pq->kind, pq->member_depth, mq)) {
+			*mq = NULL;
+			leave_member(p, i);
+			all = false;
 		}
 	}
 	pq->fan.n = n;
@@ -389,7 +411,7 @@ static int pool_submit(struct emf_queue *q, struct emf_io *io)
 		while ((part = io_pop(&parts))) {
 			if (((struct part *)part)->place)
 				pool_release(p, ((struct part *)part)->place);
-			io_push_front(&pq->idle, part);
+			fan_part_done(&pq->fan, part);
 		}
 		io_push(&pq->refused, io);
 		return 0;
@@ -448,17 +470,15 @@ static void pool_queue_close(struct emf_queue *q)
 	struct emf_io *io;
 
 	pq->closing = true;
+	fan_close(&pq->fan);
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		if (pq->fan.member[i])
-			atomic_fetch_sub(&pq->pool->member[i].queues, 1);
-	fan_close(&pq->fan);
+			leave_member(pq->pool, i);
 	refused = io_take(&pq->refused);
 	while ((io = io_pop(&refused))) {
 		io->status = -ECANCELED;
 		end_refused(pq, io);
 	}
-	while ((io = io_pop(&pq->idle)))
-		arena_free(io, sizeof(struct part));
 	arena_free(pq, sizeof(*pq));
 }
 
@@ -474,7 +494,6 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 {
 	struct pool *p = (struct pool *)be;
 	struct pool_queue *pq = arena_alloc(sizeof(*pq));
-	uint64_t member_depth;
 	int rc = 0;
 
 	if (!pq)
@@ -483,23 +502,20 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 	pq->pool = p;
 	pq->kind = kind;
 	pq->depth = depth ? depth : 1;
-	/* As of the stripe link. */
-	member_depth = pq->depth * (p->columns / p->nhome + 1);
-	pq->member_depth =
-	    (unsigned)(member_depth < MAX_MEMBER_DEPTH ? member_depth : MAX_MEMBER_DEPTH);
+	pq->member_depth = fan_depth(pq->depth, p->columns / p->nhome + 1); /* as a stripe */
+	pq->fan.part = sizeof(struct part);
 	pq->generation = atomic_load(&p->generation);
 	pq->fan.n = atomic_load(&p->n);
 	for (unsigned i = 0; i < pq->fan.n && !rc; i++) {
 		struct member *m = &p->member[i];
-		uint32_t state = atomic_load(&m->state);
 
-		if (state == MEMBER_NONE || state == MEMBER_LEAVING)
+		if (!enter_member(p, i))
 			continue;
 		rc = m->be->ops->queue_open(m->be, kind, pq->member_depth, &pq->fan.member[i]);
-		if (rc)
-			pq->fan.member[i] = NULL;
-		else
-			atomic_fetch_add(&m->queues, 1);
+		if (!rc)
+			continue;
+		pq->fan.member[i] = NULL;
+		leave_member(p, i);
 	}
 	if (rc) {
 		pool_queue_close(&pq->q);
@@ -611,7 +627,7 @@ static int open_tables(struct pool *p)
 	return p->ready_fd < 0 ? p->ready_fd : 0;
 }
 
-int pool_open(struct emf_backend *const *member, unsigned n, const struct pool_options *o,
+int pool_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 	      struct emf_backend **out)
 {
 	struct pool *p = store_alloc(1, sizeof(*p));
@@ -737,6 +753,7 @@ int pool_drain(struct emf_backend *be, unsigned i)
 		return -ENOTCONN;
 	if (pool_free(be, i) < pool_used(be, i))
 		return -ENOSPC;
+	p->member[i].again = false;
 	atomic_store(&p->shared->changed, 1);
 	atomic_store(&p->member[i].state, MEMBER_DRAINING);
 	tell(p, i, EMF_STORE_DRAINING);

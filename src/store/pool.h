@@ -21,27 +21,11 @@
 #ifndef EMF_POOL_H
 #define EMF_POOL_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "emfatier-provider.h"
-#include "emfatier-stats.h"
-
-struct pool_options {
-	uint64_t unit; /* as stripe_open's; columns are at most a slot */
-	unsigned timeout_ms;
-	uint64_t rate;		       /* bytes a second that are moved; 0: as fast as it goes */
-	struct emf_store_stats *stats; /* of the members, or NULL */
-	int wake_fd;		       /* raised when there is something to do for pool_work */
-	/* As redundant.h's. A slot that nobody uses is not moved but forgotten. */
-	bool (*hold)(uint64_t slot);
-	void (*release)(uint64_t slot);
-	bool (*alone)(void);	/* no children share the store; NULL: so it is */
-	void (*still)(bool on); /* around what no fork may come into; NULL: none comes */
-};
+#include "spread.h"
 
 /* member: reconnect links. -ENOSPC: no room for one slot. */
-int pool_open(struct emf_backend *const *member, unsigned n, const struct pool_options *o,
+int pool_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 	      struct emf_backend **out);
 /* The checksum link above that knows what is stored, before the first queue is opened. */
 void pool_set_sums(struct emf_backend *be, struct emf_backend *sums);

@@ -13,8 +13,12 @@
 #define SLOT (2u << 20)
 #endif
 
-/* A place, as the table has it; 0: none. */
-#define PLACE_SHIFT 27
+/*
+ * A place, as the table has it; 0: none. The mark is set while what is there is moved: a write
+ * takes it away, and the move comes to nothing.
+ */
+#define PLACE_SHIFT 26
+#define PLACE_MOVES (1u << 31)
 #define PLACE(member, index) (((uint32_t)(member) + 1u) << PLACE_SHIFT | (index))
 #define PLACE_MEMBER(p) (((p) >> PLACE_SHIFT) - 1u)
 #define PLACE_INDEX(p) ((p) & ((1u << PLACE_SHIFT) - 1))
@@ -55,7 +59,7 @@ struct pool_shared {
 
 struct pool {
 	struct emf_backend be;
-	struct pool_options o;
+	struct spread_options o;
 	struct emf_backend *sums;
 	_Atomic uint32_t n;	     /* no member from here on ever was */
 	unsigned nhome;		     /* members at the start */
@@ -79,6 +83,12 @@ static inline bool pool_is_state(const struct pool *p, unsigned i, enum member_s
 static inline _Atomic uint32_t *pool_place(const struct pool *p, uint64_t slot, unsigned column)
 {
 	return &p->place[slot * p->columns + column];
+}
+
+/* Without the mark. */
+static inline uint32_t pool_look(const struct pool *p, uint64_t slot, unsigned column)
+{
+	return atomic_load(pool_place(p, slot, column)) & ~PLACE_MOVES;
 }
 
 /* A free place of the member; 0: there is none. */

@@ -372,14 +372,14 @@ static void serve(struct reconnect *r, struct request *q)
 
 static void tell(struct reconnect *r, bool down)
 {
+	uint32_t was = EMF_STORE_DOWN;
+
+	/* Also where it was had again before it was told. */
+	if (!down && r->stats)
+		atomic_compare_exchange_strong(&r->stats->state, &was, EMF_STORE_OK);
 	if (down == r->told)
 		return;
 	r->told = down;
-	if (!down && r->stats) {
-		uint32_t was = EMF_STORE_DOWN;
-
-		atomic_compare_exchange_strong(&r->stats->state, &was, EMF_STORE_OK);
-	}
 	if (down)
 		mark_down(r);
 	if (down)

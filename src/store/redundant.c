@@ -37,6 +37,11 @@
 #define LATE_DEMAND_NS 50000000ull
 #define LATE_BULK 64u
 #define LATE_BULK_NS 500000000ull
+/* Another copy is read than the one whose turn it is when that is likely to take so many times as
+ * long; a member that is passed by is thought a little faster each time, so that it is tried. */
+#define SLOWER 2u
+#define MEAN_OF 16
+#define FORGIVEN 256u
 
 struct task {
 	struct emf_io *up;
@@ -88,7 +93,8 @@ struct part_queue {
 	struct io_list spare; /* parts */
 	struct io_list member_waiting[STORE_LEAVES];
 	struct emf_queue *member[STORE_LEAVES];
-	uint64_t p99[STORE_LEAVES]; /* ns, of reads, estimated */
+	uint64_t p99[STORE_LEAVES];  /* ns, of reads, estimated */
+	uint64_t mean[STORE_LEAVES]; /* ns, of reads lately; 0: not known */
 	struct timer timer;
 	uint64_t tick;
 	struct rescue rescue;
@@ -326,26 +332,38 @@ static void task_settled(struct part_queue *rq, struct task *t)
 
 /* --- reads --- */
 
-/* The next copy for a piece: preferably one that is up and right. -1: all were tried. */
-static int next_copy(const struct part_queue *rq, const struct part *p)
+/* How long a read of it is likely to take. */
+static uint64_t cost(const struct part_queue *rq, unsigned member)
+{
+	return rq->mean[member] * (rq->member[member]->inflight + 1);
+}
+
+/* The next copy for a piece: preferably one that is up, right and not slow. -1: all were tried. */
+static int next_copy(struct part_queue *rq, const struct part *p)
 {
 	const struct redundant *r = rq->r;
-	unsigned n = width(r);
+	unsigned n = width(r), first = n, member = 0;
 	/* Where it begins differs from piece to piece and slot to slot, so that all are used. */
 	unsigned start = (unsigned)(p->task->slot + p->range.from / r->o.unit) % n;
 	int any = -1;
 
 	for (unsigned i = 0; i < n; i++) {
-		unsigned c = (start + i) % n;
+		unsigned c = (start + i) % n, m = member_of(r, p->task->slot, c);
 
 		if (p->tried >> c & 1)
 			continue;
-		if (usable(rq, p->task->slot, c))
-			return (int)c;
-		if (any < 0 || reconnect_is_up(rq->member[member_of(r, p->task->slot, c)]))
+		if (usable(rq, p->task->slot, c)) {
+			if (first < n && cost(rq, m) >= cost(rq, member) / SLOWER)
+				continue;
+			if (first < n)
+				rq->mean[member] -= rq->mean[member] / FORGIVEN;
+			first = c;
+			member = m;
+		} else if (any < 0 || reconnect_is_up(rq->member[m])) {
 			any = (int)c;
+		}
 	}
-	return any;
+	return first < n ? (int)first : any;
 }
 
 static void estimate(uint64_t *p99, uint64_t ns)
@@ -356,6 +374,11 @@ static void estimate(uint64_t *p99, uint64_t ns)
 	*p99 = ns > *p99 ? *p99 + step : *p99 - step / 99;
 }
 
+static void average(uint64_t *mean, uint64_t ns)
+{
+	*mean = *mean ? *mean - *mean / MEAN_OF + ns / MEAN_OF : ns;
+}
+
 static void rescue_read(struct part_queue *rq, struct part *p, int status);
 
 /* Returns false when the piece has gone to another copy. */
@@ -363,11 +386,13 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 {
 	struct redundant *r = rq->r;
 	struct task *t = p->task;
+	uint64_t ns = timer_now() - p->begin;
 	int c;
 
 	if (!status &&
 	    redundant_is_right(r, t->slot, p->column, p->range.from, p->io.length, p->io.buf)) {
-		estimate(&rq->p99[p->member], timer_now() - p->begin);
+		estimate(&rq->p99[p->member], ns);
+		average(&rq->mean[p->member], ns);
 		return true;
 	}
 	if (!status) {
@@ -377,6 +402,8 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 		redundant_set_stale(r, t->slot, 1u << p->column);
 	}
 	note(t, status);
+	if (status == -ETIMEDOUT)
+		average(&rq->mean[p->member], ns);
 	p->tried |= (uint16_t)(1u << p->column);
 	if (is_copy(r) && !rq->closing && (c = next_copy(rq, p)) >= 0) {
 		send(rq, p, (unsigned)c);
@@ -1165,7 +1192,7 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 #endif
 }
 
-int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
+int redundant_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 		   struct emf_backend **out)
 {
 	struct redundant *r = store_alloc(1, sizeof(*r));

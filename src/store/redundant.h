@@ -20,31 +20,11 @@
 #ifndef EMF_REDUNDANT_H
 #define EMF_REDUNDANT_H
 
-#include <stdbool.h>
-
-#include "codec/codec.h"
 #include "emfatier-provider.h"
-#include "emfatier-stats.h"
-
-struct redundant_options {
-	unsigned k, m;
-	uint64_t unit; /* mirror: a read is spread over the copies in such pieces */
-	unsigned timeout_ms;
-	uint64_t rate;			/* rebuild, bytes a second; 0: as fast as it goes */
-	const struct emf_parity *codec; /* for k > 1 */
-	struct emf_store_stats *stats;	/* of the members, or NULL */
-	int wake_fd;			/* raised when there is something to rebuild */
-	/*
-	 * By the store's thread, around the rebuild of a slot: hold returns false when the
-	 * slot is in nobody's use, and else sees to it that it is neither written nor
-	 * trimmed before release. NULL: all are.
-	 */
-	bool (*hold)(uint64_t slot);
-	void (*release)(uint64_t slot);
-};
+#include "spread.h"
 
 /* member: reconnect links. */
-int redundant_open(struct emf_backend *const *member, unsigned n, const struct redundant_options *o,
+int redundant_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 		   struct emf_backend **out);
 /* The checksum link that sits on this one, before the first queue is opened. */
 void redundant_set_sums(struct emf_backend *be, struct emf_backend *sums);

@@ -22,7 +22,7 @@ struct range {
 
 struct redundant {
 	struct emf_backend be;
-	struct redundant_options o;
+	struct spread_options o;
 	struct layout layout;
 	struct emf_backend *member[STORE_LEAVES];
 	struct emf_backend *sums;

@@ -6,7 +6,6 @@
  */
 #define _GNU_SOURCE 1 /* syscall */
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -17,10 +16,10 @@
 #include "pool_int.h"
 #include "ready.h"
 #include "reconnect.h"
+#include "solo.h"
 #include "timer.h"
 
 #define PAGE 4096u
-#define FDS 64
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
 #define PATIENCE_NS 250000000ull /* when nothing can be done now */
 #define SOON_NS 5000000ull	 /* until readers may have gone */
@@ -36,8 +35,7 @@ struct round {
 struct resettle {
 	struct emf_queue *queue[STORE_LEAVES];
 	char *buf, *back; /* a column each */
-	bool pending;
-	uint64_t at; /* the next slot */
+	uint64_t at;	  /* the next slot */
 	uint64_t not_before;
 	uint64_t moved;		/* bytes, in this step */
 	unsigned member, state; /* what the round is about */
@@ -71,13 +69,6 @@ static bool prepare(struct pool *p)
 	return true;
 }
 
-static void close_queue(struct resettle *r, unsigned member)
-{
-	if (r->queue[member])
-		r->queue[member]->ops->close(r->queue[member]);
-	r->queue[member] = NULL;
-}
-
 void resettle_end(struct pool *p)
 {
 	struct resettle *r = p->resettle;
@@ -85,7 +76,7 @@ void resettle_end(struct pool *p)
 	if (!r)
 		return;
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		close_queue(r, i);
+		solo_close(&r->queue[i]);
 	syscall(SYS_munmap, r->buf, 2 * p->unit);
 	store_free(r);
 	p->resettle = NULL;
@@ -93,80 +84,54 @@ void resettle_end(struct pool *p)
 
 /* --- one transfer --- */
 
-static void one_done(struct emf_io *io)
+static bool answers(const struct pool *p, unsigned i)
 {
-	*(bool *)io->user = false;
-}
-
-static struct emf_queue *queue_of(struct pool *p, unsigned member)
-{
-	struct resettle *r = p->resettle;
-	struct emf_backend *be = p->member[member].be;
-
-	if (!r->queue[member]) {
-		if (reconnect_is_down(be) && reconnect_is_failing(be))
-			return NULL;
-		if (be->ops->queue_open(be, EMF_QUEUE_BULK, 1, &r->queue[member]))
-			r->queue[member] = NULL;
-	}
-	if (r->queue[member])
-		r->queue[member]->ops->poll(
-		    r->queue[member]); /* it may have got a new connection */
-	return r->queue[member];
+	return !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
 }
 
 static int transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
 		    char *buf)
 {
-	struct resettle *r = p->resettle;
 	unsigned member = PLACE_MEMBER(place);
-	uint64_t limit = timer_now() + p->o.timeout_ms * 1000000ull / 4;
-	struct emf_io io = {
+	struct emf_queue **q = &p->resettle->queue[member];
+	struct emf_io what = {
 		.op = op,
 		.offset = PLACE_INDEX(place) * p->unit + within,
 		.length = length,
 		.buf = buf,
-		.done = one_done,
-		.user = &r->pending,
 	};
-	struct emf_queue *q = queue_of(p, member);
 
-	if (!q)
+	if (!*q && !answers(p, member))
 		return -ENOTCONN;
-	r->pending = true;
-	if (q->ops->submit(q, &io))
-		return -EAGAIN;
-	while (r->pending) {
-		struct pollfd fds[FDS];
-		int n = q->ops->pollfds(q, fds, FDS);
-
-		if (n > 0)
-			poll(fds, (nfds_t)n, 50);
-		q->ops->poll(q);
-		if (r->pending && timer_now() > limit)
-			close_queue(r, member); /* ends it */
-	}
-	return io.status;
+	return solo_transfer(p->member[member].be, q, &what, p->o.timeout_ms);
 }
 
 /* --- what was left behind --- */
 
-/* Trims what nobody reads any more, and gives it back. */
+/*
+ * Trims what nobody reads any more, and gives it back. One that does not answer is waited for
+ * once, and what is left there stays untrimmed.
+ */
 static void settle_behind(struct pool *p)
 {
 	struct resettle *r = p->resettle;
-	unsigned kept = 0;
+	unsigned kept = 0, silent = 0;
 
 	for (unsigned i = 0; i < r->nbehind; i++) {
 		struct left_behind b = r->behind[i];
+		unsigned member = PLACE_MEMBER(b.place);
+		int rc = 0;
 
 		if (atomic_load(&p->users[b.slot]) & READERS) {
 			r->behind[kept++] = b;
 			continue;
 		}
-		if (p->member[PLACE_MEMBER(b.place)].be->caps & EMF_CAP_TRIM)
-			transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
-		pool_release(p, b.place);
+		if (p->member[member].be->caps & EMF_CAP_TRIM && !(silent >> member & 1))
+			rc = transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
+		if (rc)
+			silent |= 1u << member;
+		if (!solo_in_doubt(rc))
+			pool_release(p, b.place);
 	}
 	r->nbehind = kept;
 }
@@ -181,12 +146,38 @@ static bool is_behind(const struct resettle *r, unsigned member)
 
 /* --- one column --- */
 
-/* From one place to another in the table, if it still is there. */
+/* Why it was not moved, in this round. */
+static void note(struct resettle *r, int why)
+{
+	if (why == -EBADMSG)
+		r->round.bad++;
+	else if (why == -ENOSPC)
+		r->round.full++;
+	else
+		r->round.later++;
+}
+
+/*
+ * It is to be moved: a write from here on takes the mark away. False: it is not there any more, or
+ * is being written; nobody who holds a slot begins to, but one may have been on its way.
+ */
+static bool mark(struct pool *p, uint64_t slot, unsigned column, uint32_t from)
+{
+	uint32_t is = from;
+
+	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &is, from | PLACE_MOVES) &&
+	    is != (from | PLACE_MOVES))
+		return false;
+	return atomic_load(&p->users[slot]) < WRITER;
+}
+
+/* From one place to another in the table, if it still is there and has not been written. */
 static bool replace(struct pool *p, uint64_t slot, unsigned column, uint32_t from, uint32_t to)
 {
 	struct resettle *r = p->resettle;
+	uint32_t is = from | PLACE_MOVES;
 
-	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &from, to))
+	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &is, to))
 		return false;
 	r->behind[r->nbehind++] = (struct left_behind){ slot, from };
 	r->round.moved++;
@@ -209,7 +200,7 @@ static int read_right(struct pool *p, uint64_t slot, unsigned column, uint32_t p
 }
 
 static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, uint32_t to,
-		size_t within, size_t length)
+		size_t within, size_t length, bool *in_doubt)
 {
 	struct resettle *r = p->resettle;
 	int rc = read_right(p, slot, column, from, within, length, r->buf);
@@ -217,6 +208,7 @@ static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, u
 	if (rc)
 		return rc;
 	rc = transfer(p, EMF_WRITE, to, within, length, r->buf);
+	*in_doubt = solo_in_doubt(rc);
 	r->moved += length;
 	if (rc)
 		return rc == -EBADMSG ? -EIO : rc;
@@ -227,57 +219,74 @@ static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, u
 	return rc == -EBADMSG ? -EIO : rc;
 }
 
-/* The slot is held: nobody writes or trims it. */
+/* What was written of the column: [*begin, *end) of it. */
+static bool written(const struct pool *p, uint64_t slot, unsigned column, size_t *begin,
+		    size_t *end)
+{
+	uint32_t extent = atomic_load(&p->extent[slot]);
+	size_t from = (size_t)(extent & 0xffff) * PAGE, to = from + (size_t)(extent >> 16) * PAGE;
+	size_t base = column * p->unit;
+
+	*begin = from > base ? from - base : 0;
+	*end = to > base + p->unit ? p->unit : to > base ? to - base : 0;
+	return *begin < *end;
+}
+
+/* The slot is held: nobody trims it. */
 static void move(struct pool *p, uint64_t slot, unsigned column, uint32_t from, unsigned member)
 {
 	struct resettle *r = p->resettle;
-	uint32_t extent = atomic_load(&p->extent[slot]), to;
-	size_t begin = (size_t)(extent & 0xffff) * PAGE,
-	       end = begin + (size_t)(extent >> 16) * PAGE;
-	size_t base = column * p->unit;
+	bool in_doubt = false;
+	size_t begin, end;
+	uint32_t to;
 	int rc;
 
-	begin = begin > base ? begin - base : 0;
-	end = end > base + p->unit ? p->unit : end > base ? end - base : 0;
-	if (begin >= end) { /* what is there was never written, or could not be */
+	if (!mark(p, slot, column, from)) {
+		note(r, -EBUSY);
+		return;
+	}
+	if (!written(p, slot, column, &begin, &end)) {
 		replace(p, slot, column, from, 0);
 		return;
 	}
 	to = pool_claim(p, member);
 	if (!to) {
-		r->round.full++;
+		note(r, -ENOSPC);
 		return;
 	}
-	rc = copy(p, slot, column, from, to, begin, end - begin);
+	rc = copy(p, slot, column, from, to, begin, end - begin, &in_doubt);
 	if (!rc && replace(p, slot, column, from, to))
 		return;
-	pool_release(p, to);
-	if (rc == -EBADMSG)
-		r->round.bad++;
-	else if (rc == -ENOSPC)
-		r->round.full++;
-	else
-		r->round.later++;
+	if (!in_doubt)
+		pool_release(p, to);
+	note(r, rc);
 }
 
 /* --- where to --- */
 
-static bool takes(const struct pool *p, unsigned i)
+static bool has_room(const struct pool *p, unsigned i)
 {
 	return (pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING)) &&
-	       atomic_load(&p->shared->used[i]) < p->member[i].units &&
-	       !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
+	       atomic_load(&p->shared->used[i]) < p->member[i].units;
 }
 
-/* The least used of those that take any; n: none. */
-static unsigned emptiest(const struct pool *p)
+/* The least used of those that have room and answer. -ENOTCONN: none answers; -ENOSPC: no room. */
+static int emptiest(const struct pool *p)
 {
-	unsigned n = atomic_load(&p->n), best = n;
+	uint32_t least = UINT32_MAX, used;
+	int best = -ENOSPC;
 
-	for (unsigned i = 0; i < n; i++)
-		if (takes(p, i) && (best == n || atomic_load(&p->shared->used[i]) <
-						     atomic_load(&p->shared->used[best])))
-			best = i;
+	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+		if (!has_room(p, i))
+			continue;
+		used = atomic_load(&p->shared->used[i]);
+		if (answers(p, i) && used < least) {
+			least = used;
+			best = (int)i;
+		} else if (best == -ENOSPC) {
+			best = -ENOTCONN;
+		}
+	}
 	return best;
 }
 
@@ -315,10 +324,9 @@ static void forget(struct pool *p, uint64_t slot, unsigned column, uint32_t plac
 {
 	if (p->o.still)
 		p->o.still(true);
-	if (!p->o.alone || p->o.alone())
-		replace(p, slot, column, place, 0);
-	else
-		p->resettle->round.later++;
+	if ((p->o.alone && !p->o.alone()) || !mark(p, slot, column, place) ||
+	    !replace(p, slot, column, place, 0))
+		note(p->resettle, -EBUSY);
 	if (p->o.still)
 		p->o.still(false);
 }
@@ -326,10 +334,10 @@ static void forget(struct pool *p, uint64_t slot, unsigned column, uint32_t plac
 static void drain_slot(struct pool *p, uint64_t slot, bool held)
 {
 	struct resettle *r = p->resettle;
-	unsigned to;
+	int to;
 
 	for (unsigned c = 0; c < p->columns && r->nbehind < BEHIND; c++) {
-		uint32_t place = atomic_load(pool_place(p, slot, c));
+		uint32_t place = pool_look(p, slot, c);
 
 		if (!place || PLACE_MEMBER(place) != r->member)
 			continue;
@@ -339,10 +347,10 @@ static void drain_slot(struct pool *p, uint64_t slot, bool held)
 			continue;
 		}
 		to = emptiest(p);
-		if (to == atomic_load(&p->n))
-			r->round.full++;
+		if (to >= 0)
+			move(p, slot, c, place, (unsigned)to);
 		else
-			move(p, slot, c, place, to);
+			note(r, to);
 	}
 }
 
@@ -354,13 +362,16 @@ static void fill_slot(struct pool *p, uint64_t slot)
 
 	for (unsigned i = 0; i < p->columns && r->nbehind < BEHIND; i++) {
 		unsigned c = (unsigned)(slot + i) % p->columns;
-		uint32_t place = atomic_load(pool_place(p, slot, c));
+		uint32_t place = pool_look(p, slot, c);
 
 		if (!place || PLACE_MEMBER(place) == r->member ||
 		    atomic_load(&p->shared->used[PLACE_MEMBER(place)]) <= fair)
 			continue;
 		r->round.seen++;
-		move(p, slot, c, place, r->member);
+		if (answers(p, r->member))
+			move(p, slot, c, place, r->member);
+		else
+			note(r, -ENOTCONN);
 		return;
 	}
 }
@@ -370,7 +381,7 @@ static bool concerns(const struct pool *p, uint64_t slot)
 	const struct resettle *r = p->resettle;
 
 	for (unsigned c = 0; c < p->columns; c++) {
-		uint32_t place = atomic_load(pool_place(p, slot, c));
+		uint32_t place = pool_look(p, slot, c);
 
 		if (place && (PLACE_MEMBER(place) == r->member) == (r->state == MEMBER_DRAINING))
 			return true;
@@ -388,7 +399,7 @@ static void look_at(struct pool *p, uint64_t slot)
 	held = !p->o.hold || p->o.hold(slot);
 	/* One that began before it was held. */
 	if (atomic_load(&p->users[slot]) / WRITER)
-		r->round.later++;
+		note(r, -EBUSY);
 	else if (r->state == MEMBER_DRAINING)
 		drain_slot(p, slot, held);
 	else if (held)
@@ -435,7 +446,7 @@ static void become(struct pool *p, unsigned member, enum member_state state)
 {
 	atomic_store(&p->member[member].state, state);
 	if (state == MEMBER_LEAVING)
-		close_queue(p->resettle, member);
+		solo_close(&p->resettle->queue[member]);
 	atomic_fetch_add(&p->generation, 1);
 	signal_raise(p->o.wake_fd); /* for who looks at members beside us */
 	publish(p);

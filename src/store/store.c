@@ -348,12 +348,9 @@ static int add_crypt(struct store *st, const struct store_options *opt, struct e
 	return rc;
 }
 
-static int add_redundant(struct store *st, const struct store_options *opt,
-			 struct emf_backend **below, char *err, size_t errlen)
+static struct spread_options spread_options(const struct store *st, const struct store_options *opt)
 {
-	struct redundant_options o = {
-		.k = opt->data,
-		.m = opt->more,
+	return (struct spread_options){
 		.unit = opt->stripe_unit,
 		.timeout_ms = opt->timeout_ms,
 		.rate = opt->rebuild_rate,
@@ -361,7 +358,17 @@ static int add_redundant(struct store *st, const struct store_options *opt,
 		.wake_fd = st->wake_fd,
 		.hold = opt->hold,
 		.release = opt->release,
+		.k = opt->data,
+		.m = opt->more,
+		.alone = opt->alone,
+		.still = opt->still,
 	};
+}
+
+static int add_redundant(struct store *st, const struct store_options *opt,
+			 struct emf_backend **below, char *err, size_t errlen)
+{
+	struct spread_options o = spread_options(st, opt);
 	int rc;
 
 	if (opt->data > 1) {
@@ -424,17 +431,7 @@ static int add_hierarchy(struct store *st, const struct store_options *opt,
 /* Members that may come and go. */
 static int add_pool(struct store *st, const struct store_options *opt, struct emf_backend **below)
 {
-	struct pool_options o = {
-		.unit = opt->stripe_unit,
-		.timeout_ms = opt->timeout_ms,
-		.rate = opt->rebuild_rate,
-		.stats = opt->stats,
-		.wake_fd = st->wake_fd,
-		.hold = opt->hold,
-		.release = opt->release,
-		.alone = opt->alone,
-		.still = opt->still,
-	};
+	struct spread_options o = spread_options(st, opt);
 	int rc = pool_open(st->reconnect, st->nleaves, &o, &st->pool);
 
 	*below = st->pool;
@@ -790,28 +787,42 @@ static int decline(struct store_live *live, int rc, const char *why)
 	return rc;
 }
 
+/* A store without leaves, beside the one that others see. */
+static struct store aside(const struct store *st)
+{
+	struct store s = { .wake_fd = st->wake_fd };
+
+	for (unsigned k = 0; k < STORE_LEAVES; k++)
+		s.lock_fd[k] = -1;
+	return s;
+}
+
+static void hand_over(struct store *to, struct store *from, unsigned i)
+{
+	to->leaf[i] = from->leaf[i];
+	to->inject[i] = from->inject[i];
+	to->count[i] = from->count[i];
+	to->reconnect[i] = from->reconnect[i];
+	to->dl[i] = from->dl[i];
+	to->lock_fd[i] = from->lock_fd[i];
+	from->leaf[i] = from->inject[i] = from->count[i] = from->reconnect[i] = NULL;
+	from->dl[i] = NULL;
+	from->lock_fd[i] = -1;
+}
+
 /* Out of what others see of the store, then closed. */
 static void take_out(struct store *st, unsigned i, bool was_member)
 {
-	struct store gone = { 0 };
+	struct store gone = aside(st);
 
-	for (unsigned k = 0; k < STORE_LEAVES; k++)
-		gone.lock_fd[k] = -1;
-	gone.wake_fd = -1;
 	still(st, true);
-	gone.leaf[i] = st->leaf[i];
-	gone.inject[i] = st->inject[i];
-	gone.count[i] = st->count[i];
-	gone.reconnect[i] = st->reconnect[i];
-	gone.dl[i] = st->dl[i];
-	gone.lock_fd[i] = st->lock_fd[i];
 	if (was_member) {
 		atomic_fetch_add(&st->live->losses, reconnect_losses(st->reconnect[i]));
 		pool_remove(st->pool, i);
 	}
-	st->leaf[i] = st->inject[i] = st->count[i] = st->reconnect[i] = NULL;
-	st->dl[i] = NULL;
-	st->lock_fd[i] = -1;
+	hand_over(&gone, st, i);
+	if (!was_member && st->nleaves == i + 1)
+		st->nleaves = i;
 	still(st, false);
 	store_free(st->live->uri[i]);
 	st->live->uri[i] = NULL;
@@ -820,36 +831,67 @@ static void take_out(struct store *st, unsigned i, bool was_member)
 }
 
 /* Becomes a member, unless children share the store. */
-static int join(struct store *st, unsigned i)
+static int join(struct store *st, struct store *fresh, unsigned i)
 {
 	struct store_live *live = st->live;
-	int rc = 0;
+	int rc = -EBUSY;
 
+	still(st, true);
+	if (alone(st)) {
+		hand_over(st, fresh, i);
+		st->outlives |= fresh->outlives;
+		if (st->nleaves <= i)
+			st->nleaves = i + 1;
+		rc = 0;
+	}
+	still(st, false);
+	if (rc)
+		return rc;
 	/* First: what is written there is to be trimmed whatever happens. */
 	bool known = changed(st);
 	still(st, true);
-	if (!known || !alone(st))
-		rc = -EBUSY;
-	else
-		rc = pool_add(st->pool, i, st->reconnect[i]);
-	if (!rc && st->nleaves <= i)
-		st->nleaves = i + 1;
+	rc = known && alone(st) ? pool_add(st->pool, i, st->reconnect[i]) : -EBUSY;
+	if (!rc && live->opt.grown)
+		live->opt.grown();
 	still(st, false);
-	if (!rc)
-		return 0;
-	take_out(st, i, false);
-	return decline(live, rc,
-		       rc == -EBUSY	? "forked children share the store; when they have ended"
-		       : rc == -ENOTSUP ? "the stores are memory of this host, and this one is not"
-		       : rc == -ENOSPC	? "it is too small"
-					: strerror(-rc));
+	if (rc)
+		take_out(st, i, false);
+	return rc;
+}
+
+/* Opens it where nobody sees it yet: a child that is forked knows all of it, or nothing. */
+static int open_and_join(struct store *st, unsigned i)
+{
+	struct store_live *live = st->live;
+	struct store_options opt = live->opt;
+	struct store fresh = aside(st);
+	char err[512];
+	int rc;
+
+	if (opt.timeout_ms > ADD_MS) /* others may need this thread */
+		opt.timeout_ms = ADD_MS;
+	rc = open_leaf(&fresh, i, (const char *const *)live->uri, &opt, err, sizeof(err));
+	if (rc) {
+		snprintf(live->text, sizeof(live->text), "%s", err + strlen("store.uri: "));
+	} else {
+		rc = join(st, &fresh, i);
+		if (rc)
+			decline(live, rc,
+				rc == -EBUSY
+				    ? "forked children share the store; when they have ended"
+				: rc == -ENOTSUP
+				    ? "the stores are memory of this host, and this one is not"
+				: rc == -ENOSPC ? "it is too small"
+						: strerror(-rc));
+	}
+	close_leaf(&fresh, i);
+	return rc;
 }
 
 static int change_add(struct store *st, unsigned *index)
 {
 	struct store_live *live = st->live;
-	struct store_options opt = live->opt;
-	char err[512];
+	struct emf_store_stats *stats, before;
 	unsigned i = 0;
 	int rc;
 
@@ -870,18 +912,20 @@ static int change_add(struct store *st, unsigned *index)
 	live->uri[i] = copy_text(live->asked);
 	if (!live->uri[i])
 		return decline(live, -ENOMEM, strerror(ENOMEM));
-	if (opt.stats)
-		memset(&opt.stats[i], 0, sizeof(opt.stats[i]));
-	if (opt.timeout_ms > ADD_MS) /* others may need this thread */
-		opt.timeout_ms = ADD_MS;
-	rc = open_leaf(st, i, (const char *const *)live->uri, &opt, err, sizeof(err));
-	if (rc) {
-		snprintf(live->text, sizeof(live->text), "%s", err + strlen("store.uri: "));
-		close_leaf(st, i);
-		return rc;
+	stats = live->opt.stats ? &live->opt.stats[i] : NULL;
+	if (stats) {
+		memcpy(&before, stats, sizeof(before));
+		memset(stats, 0, sizeof(*stats));
 	}
 	*index = i;
-	return join(st, i);
+	rc = open_and_join(st, i);
+	if (!rc)
+		return 0;
+	store_free(live->uri[i]);
+	live->uri[i] = NULL;
+	if (stats) /* of the one that was drained under this number */
+		memcpy(stats, &before, sizeof(before));
+	return rc;
 }
 
 /* By its URI as it was given, or as it is shown: without secrets. */

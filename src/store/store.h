@@ -73,7 +73,7 @@ struct store_options {
 	unsigned data, more;   /* redundancy: of columns; data 0, or 1 and 0: none */
 	uint64_t rebuild_rate; /* bytes a second */
 	const char *inject;    /* faults, see inject.h; NULL or "": none */
-	/* See redundant.h; NULL: all slots are in use, and nobody writes them meanwhile. */
+	/* See spread.h; NULL: all slots are in use, and nobody writes them meanwhile. */
 	bool (*hold)(uint64_t slot);
 	void (*release)(uint64_t slot);
 	const char *provider_dir; /* where *.so providers are; NULL: beside this library or tool */
@@ -84,13 +84,16 @@ struct store_options {
 	 * strings and functions there are here must stay.
 	 */
 	bool live;
-	bool (*alone)(void); /* see pool.h */
+	bool (*alone)(void); /* see spread.h */
 	void (*still)(bool on);
 	/*
 	 * By the store's thread: the members are not those of before. False: children share the
 	 * store, and it stays with what was known.
 	 */
 	bool (*changed)(void);
+	/* By the store's thread, within `still`: there is one more, and store_capacity is another.
+	 */
+	void (*grown)(void);
 	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
 	bool
 	    no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */

@@ -18,7 +18,6 @@
 #define MAX_MEMBERS 16
 #define MAX_LENGTH (64u << 20)
 #define BLOCK (2u << 20) /* what the engine usually transfers */
-#define MAX_MEMBER_DEPTH 1024u
 
 struct stripe {
 	struct emf_backend be;
@@ -41,7 +40,6 @@ struct stripe_queue {
 	bool closing;
 	int ended; /* transfers, counted for the result of poll */
 	struct io_list refused;
-	struct io_list idle; /* parts to be used again */
 	struct fan fan;
 };
 
@@ -49,7 +47,7 @@ static void end_part(struct stripe_queue *sq, struct part *p, int status)
 {
 	struct emf_io *whole = p->whole;
 
-	io_push_front(&sq->idle, &p->io);
+	fan_part_done(&sq->fan, &p->io);
 	if (status && !whole->status)
 		whole->status = status;
 	if (!--whole->scratch[0]) {
@@ -67,10 +65,8 @@ static void part_done(struct emf_io *io)
 static bool add_part(struct stripe_queue *sq, struct io_list *parts, struct emf_io *whole,
 		     unsigned member, uint64_t offset, size_t length, char *buf)
 {
-	struct part *p = (struct part *)io_pop(&sq->idle);
+	struct part *p = fan_part(&sq->fan);
 
-	if (!p)
-		p = arena_alloc(sizeof(*p));
 	if (!p)
 		return false;
 	*p = (struct part){
@@ -157,7 +153,7 @@ static int stripe_submit(struct emf_queue *q, struct emf_io *io)
 		io->status = -ENOMEM;
 	if (io->status) {
 		while ((part = io_pop(&parts)))
-			io_push_front(&sq->idle, part);
+			fan_part_done(&sq->fan, part);
 		io_push(&sq->refused, io);
 		return 0;
 	}
@@ -196,13 +192,10 @@ static int stripe_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 static void stripe_queue_close(struct emf_queue *q)
 {
 	struct stripe_queue *sq = (struct stripe_queue *)q;
-	struct emf_io *io;
 
 	sq->closing = true;
 	fan_close(&sq->fan);
 	io_end_all(q, &sq->refused, -ECANCELED);
-	while ((io = io_pop(&sq->idle)))
-		arena_free(io, sizeof(struct part));
 	arena_free(sq, sizeof(*sq));
 }
 
@@ -218,7 +211,8 @@ static int stripe_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 {
 	struct stripe *s = (struct stripe *)be;
 	struct stripe_queue *sq = arena_alloc(sizeof(*sq));
-	uint64_t parts = BLOCK / s->unit / s->n, member_depth;
+	/* A block's parts on one member, one more for a cut in the middle of a unit. */
+	uint64_t parts = BLOCK / s->unit / s->n + 1;
 	int rc;
 
 	if (!sq)
@@ -226,11 +220,8 @@ static int stripe_queue_open(struct emf_backend *be, enum emf_queue_kind kind, u
 	sq->q.ops = &queue_ops;
 	sq->stripe = s;
 	sq->depth = depth ? depth : 1;
-	/* A block's parts on one member, one more for a cut in the middle of a unit. */
-	member_depth = sq->depth * (parts + 1);
-	if (member_depth > MAX_MEMBER_DEPTH)
-		member_depth = MAX_MEMBER_DEPTH;
-	rc = fan_open(&sq->fan, s->member, s->n, kind, (unsigned)member_depth);
+	sq->fan.part = sizeof(struct part);
+	rc = fan_open(&sq->fan, s->member, s->n, kind, fan_depth(sq->depth, parts));
 	if (rc) {
 		stripe_queue_close(&sq->q);
 		return rc;

@@ -1,9 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# A random schedule of faults (FAULTS, 170 for each of three ways) while integrity runs again
-# and again: servers are killed and come back empty, are stopped, are full, and the way to
-# them corrupts, delays, or passes nothing; one at a time, with parity:2+2 two. No wrong byte,
-# no hang, and all is whole again afterwards. SEED repeats one; WAYS (mirror parity two) chooses.
+# A random schedule of faults (FAULTS, 170 for each way, 40 while decoding) while integrity, or llama.cpp's decoding,
+# runs again and again: servers are killed and come back empty, are stopped, are full, and the way
+# to them corrupts, delays, or passes nothing; one at a time, with parity:2+2 two. No wrong byte or
+# token, no wait over store.timeout, and all is whole again afterwards. Prints how long that takes,
+# and how much less was transferred meanwhile. SEED repeats one; WAYS (mirror parity two, and
+# llama-mirror llama-parity llama-two where `make demo` has installed it) chooses.
 # shellcheck source-path=SCRIPTDIR source=../whole/lib.bash
 . "$(dirname "$0")/../whole/lib.bash"
 # shellcheck source=../whole/faults.bash
@@ -97,21 +99,109 @@ whole_again() {
 	done
 }
 
-# schedule NAME CONF N TOGETHER: over the first N servers
+# --- what runs meanwhile: NAME_start CONF leaves $pid; NAME_wrong says why its outcome is not right ---
+
+integrity_start() {
+	LIMIT=900 managed "local.limit=16M;$1" "$PROG/integrity" 48M 2 40 "$RANDOM" mmap >"$T/out" 2>"$T/err" &
+	pid=$!
+}
+
+integrity_wrong() {
+	:
+}
+
+demo=$(dirname "$0")/../../bench/demo
+model='' wanted=''
+
+# decode CMD...: of CMD's tokens and probabilities, as one line
+decode() {
+	"$@" node "$demo/decode.mjs" --model "$model" --tokens "${TOKENS:-100}" --prompt 16 --context 256 \
+		--threads "${THREADS:-2}"
+}
+
+# Makes the model, and knows what comes out of it with all memory local.
+llama_ready() {
+	[ -z "$model" ] || return 0
+	have node && [ -d "$demo/node_modules" ] || return 1
+	model=$(node "$demo/make-model.mjs" --cache "$T" --layers 8 --width 1024 --ffn 2816 --heads 8 \
+		--kv-heads 4 --vocab 8000 2>/dev/null) || return 1
+	LIMIT=300 decode plain >"$T/all-local" 2>"$T/err" || return 1
+	wanted=$(digest "$T/all-local")
+	[ -n "$wanted" ]
+}
+
+digest() {
+	grep -o '"digest":"[0-9a-f]*"' "$1"
+}
+
+llama_start() {
+	LIMIT=900 decode managed "local.limit=56M;$1" >"$T/out" 2>"$T/err" &
+	pid=$!
+}
+
+llama_wrong() {
+	[ "$(digest "$T/out")" = "$wanted" ] || echo "other tokens or probabilities: $(head -c 300 "$T/out")"
+	grep -o '"tokens_per_second":[0-9.]*' "$T/out" >>"$T/speeds"
+}
+
+# --- the schedule ---
+
+# Milliseconds, and what was transferred by then: KiB.
+look() {
+	far_mib >/dev/null
+	local fetched written
+	fetched=$(json "$T/poll" fetched_bytes)
+	written=$(json "$T/poll" written_bytes)
+	echo "$(now_ms) $(((${fetched:-0} + ${written:-0}) >> 10))"
+}
+
+# rate FROM TO: KiB in a second between two looks
+rate() {
+	local from=($1) to=($2)
+	echo $(((to[1] - from[1]) * 1000 / (to[0] > from[0] ? to[0] - from[0] : 1)))
+}
+
+# The longest that a thread waited for a page, in ms.
+longest() {
+	echo $(($(grep -o '"fault_latency_us": {[^}]*' "$T/poll" | grep -o '"max": [0-9]*' | grep -o '[0-9]*$' || echo 0) / 1000))
+}
+
+# at SHARE COLUMN: of the numbers in that column of $T/rows; 50 is the median
+at() {
+	awk -v c="$2" '$c >= 0 { print $c }' "$T/rows" | sort -n |
+		awk -v share="$1" '{ v[NR] = $1 } END { print NR ? v[int((NR - 1) * share / 100) + 1] : "-" }'
+}
+
+report() {
+	printf '  %-10s %5s   %s\n' fault n 'ms until whole again; transferred, % of before:'
+	printf '  %-10s %5s %8s %8s %8s %8s\n' '' '' median most meanwhile 'until whole'
+	local kind
+	for kind in "${kinds[@]}" all; do
+		awk -v kind="$kind" '$1 == kind || kind == "all"' "$T/times" >"$T/rows"
+		[ -s "$T/rows" ] && printf '  %-10s %5d %8s %8s %8s %8s\n' "$kind" "$(wc -l <"$T/rows")" \
+			"$(at 50 2)" "$(at 100 2)" "$(at 50 3)" "$(at 50 4)"
+	done
+}
+
+# schedule NAME CONF N TOGETHER [WORK]: over the first N servers
 schedule() {
-	local name=$1 conf=$2 n=$3 together=$4 faults=0 pid='' why='' uris='' i kind runs=0 begin
-	local jobs=()
+	local name=$1 conf=$2 n=$3 together=$4 work=${5:-integrity}
+	local faults=0 pid='' why='' uris='' i kind runs=0 begin wait_ms=0 ms before fault after whole healthy
+	local jobs=() wanted_faults=${FAULTS:-170}
+	[ "$work" = integrity ] || wanted_faults=${FAULTS:-40}
 	for ((i = 0; i < n; i++)); do uris+=${uri_of[${names[i]}]},; done
 	: >"$T/times"
-	while [ $faults -lt "${FAULTS:-170}" ] && [ -z "$why" ]; do
+	: >"$T/speeds"
+	while [ $faults -lt "$wanted_faults" ] && [ -z "$why" ]; do
 		if [ -z "$pid" ]; then
-			LIMIT=900 managed "local.limit=16M;store.uri=$uris;store.timeout=20s;$conf" \
-				"$PROG/integrity" 48M 2 40 "$RANDOM" mmap >"$T/out" 2>"$T/err" &
-			pid=$!
+			"${work}_start" "store.uri=$uris;store.timeout=20s;$conf"
 			runs=$((runs + 1))
-			wait_for 30 is_far 16
+			wait_for 60 is_far 16
 			whole_again "$pid"
 		fi
+		before=$(look)
+		sleep 0.3
+		fault=$(look)
 		i=$((RANDOM % n))
 		kind=${kinds[RANDOM % ${#kinds[@]}]}
 		jobs=()
@@ -123,34 +213,59 @@ schedule() {
 			jobs+=($!)
 		fi
 		wait "${jobs[@]}"
+		after=$(look)
 		start_missing
 		faults=$((faults + together))
 		begin=$(now_ms)
 		whole_again "$pid" || why="not whole again a minute after $kind: $(gist "$T/poll" 99)"
 		if kill -0 "$pid" 2>/dev/null; then
-			echo "${kind%% *} $(($(now_ms) - begin))" >>"$T/times"
+			whole=$(look)
+			healthy=$(rate "$before" "$fault")
+			ms=$(longest)
+			[ "$ms" -gt $wait_ms ] && wait_ms=$ms
+			# Where it moved next to nothing before there is nothing to compare with.
+			if [ "$healthy" -gt 4096 ]; then
+				echo "${kind%% *} $((${whole% *} - begin)) $(($(rate "$fault" "$after") * 100 / healthy)) $(($(rate "$after" "$whole") * 100 / healthy))"
+			else
+				echo "${kind%% *} $((${whole% *} - begin)) -1 -1"
+			fi >>"$T/times"
 		else
 			wait "$pid" || why="status $? after $kind: $(gist "$T/err")"
+			why=${why:-$("${work}_wrong")}
 			pid=''
 		fi
 	done
 	if [ -n "$pid" ]; then
 		[ -n "$why" ] && kill "$pid" 2>/dev/null
 		wait "$pid" || why=${why:-"status $?: $(gist "$T/err")"}
+		why=${why:-$("${work}_wrong")}
 	fi
-	echo "$name: $faults faults, $runs runs; ms until whole again:"
-	for kind in "${kinds[@]}"; do
-		grep "^$kind " "$T/times" | sort -k2n | awk -v kind="$kind" '{ ms[NR] = $2 }
-			END { if (NR) printf "  %-10s %4d  median %5d  most %5d\n", kind, NR, ms[int((NR + 1) / 2)], ms[NR] }'
-	done
+	[ $wait_ms -lt 20000 ] || why=${why:-"a thread waited for $wait_ms ms"}
+	echo "$name: $faults faults, $runs runs; nobody waited longer than $wait_ms ms; load $(cut -d' ' -f1-3 /proc/loadavg)"
+	report
+	if [ -s "$T/speeds" ]; then
+		echo "  tokens/s of the runs: $(cut -d: -f2 "$T/speeds" | sort -n | tr '\n' ' ')"
+	fi
 	if [ -n "$why" ]; then not_ok "$name" "seed $seed: $why"; else ok "$name"; fi
 }
 
-for way in ${WAYS:-mirror parity two}; do
+llama() {
+	if llama_ready; then
+		echo "all local: $(grep -o '"tokens_per_second":[0-9.]*' "$T/all-local" | cut -d: -f2) tokens/s"
+		schedule "$@" llama
+	else
+		skipped "$1" "node or llama.cpp is missing (make demo installs it) $(gist "$T/err")"
+	fi
+}
+
+for way in ${WAYS:-mirror parity two llama-mirror llama-parity llama-two}; do
 	case $way in
 	mirror) schedule "mirror" "store.redundancy=mirror" 3 1 ;;
 	parity) schedule "parity" "store.redundancy=parity;store.encrypt=on" 4 1 ;;
 	two) schedule "parity, two together" "store.redundancy=parity:2+2" 4 2 ;;
+	llama-mirror) llama "decoding, mirror" "store.redundancy=mirror" 3 1 ;;
+	llama-parity) llama "decoding, parity" "store.redundancy=parity;store.encrypt=on" 4 1 ;;
+	llama-two) llama "decoding, two together" "store.redundancy=parity:2+2" 4 2 ;;
 	esac
 done
 finish

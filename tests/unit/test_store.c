@@ -3,7 +3,9 @@
 #include "test_store_toy.h"
 
 #include "../../include/emfatier-stats.h"
+#include "../../src/store/reconnect.h"
 #include "../../src/store/store.h"
+#include "../../src/store/timer.h"
 #include "../../src/store/xxh3.h"
 
 #define SLOT (2u * MIB)
@@ -365,6 +367,33 @@ static void test_store_nbd(void **state)
 	munmap(buf, SLOT);
 }
 
+/* A connection that is lost, and had again at once: the store is not shown as down for ever. */
+static void test_back_at_once(void **state)
+{
+	struct emf_store_stats *stats = calloc(1, sizeof(*stats));
+	unsigned char *buf = pages(PAGE);
+	struct emf_backend *be;
+	struct emf_queue *q;
+	struct toy t;
+
+	(void)state;
+	toy_init(&t, MIB);
+	assert_int_equal(reconnect_open(&t.be, stats, -1, &be), 0);
+	q = queue_ok(be, EMF_QUEUE_DEMAND, 1);
+	t.fail = -ENOTCONN;
+	assert_int_equal(transfer(q, EMF_READ, 0, PAGE, buf), -ENOTCONN);
+	assert_int_equal(stats->state, EMF_STORE_DOWN);
+	t.fail = 0;
+	assert_int_equal(reconnect_work(be, timer_now()), UINT64_MAX);
+	assert_int_equal(stats->state, EMF_STORE_OK);
+	assert_int_equal(transfer(q, EMF_READ, 0, PAGE, buf), 0);
+	q->ops->close(q);
+	be->ops->close(be);
+	free(stats);
+	munmap(t.mem, MIB);
+	munmap(buf, PAGE);
+}
+
 static void store_fails(const char *const *uri, unsigned n, int rc, const char *line)
 {
 	struct store st;
@@ -529,6 +558,7 @@ int main(void)
 		cmocka_unit_test(test_store_file_default),
 		cmocka_unit_test(test_store_full),
 		cmocka_unit_test(test_store_nbd),
+		cmocka_unit_test(test_back_at_once),
 		cmocka_unit_test(test_store_bad_uri),
 		cmocka_unit_test(test_store_no_secrets),
 		cmocka_unit_test(test_store_lock),

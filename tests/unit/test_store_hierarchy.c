@@ -332,6 +332,53 @@ static void test_written_meanwhile(void **state)
 	h->ops->close(h);
 }
 
+static uint64_t doubtful; /* where a write was cut off */
+
+static void hang_once(struct toy *t, const struct emf_io *io)
+{
+	if (io->op != EMF_WRITE)
+		return;
+	assert_int_not_equal(io->offset, doubtful);
+	if (doubtful == UINT64_MAX) {
+		doubtful = io->offset;
+		t->hangs = true;
+	}
+}
+
+/* A move's write that was cut off may come to pass after the next that is put there: none is. */
+static void test_cut_off(void **state)
+{
+	struct hierarchy_tier tier[2] = { { &fast.be, 0, 1, 0, NULL, 0 },
+					  { &slow.be, 0, 95, 90, NULL, 0 } };
+	unsigned char *buf = pages(SLOT), *back = pages(SLOT);
+	uint64_t limit = now_ms() + LIMIT_MS;
+	struct emf_backend *h;
+
+	(void)state;
+	toy_init(&fast, 16 * SLOT);
+	toy_init(&slow, 16 * SLOT);
+	fast.be.max_length = slow.be.max_length = SLOT;
+	slow.before = hang_once;
+	doubtful = UINT64_MAX;
+	assert_int_equal(hierarchy_open(tier, 2, 40, 1ull << 40, &h), 0);
+	struct emf_queue *q = queue_ok(h, EMF_QUEUE_BULK, 4);
+	fill(buf, SLOT, 1);
+	assert_int_equal(transfer(q, EMF_WRITE, 0, SLOT, buf), 0);
+	hierarchy_work(h, 1ull << 62);
+	assert_true(slow.hangs);
+	assert_int_equal(hierarchy_tier_of(h, 0), 0);
+	slow.hangs = false;
+	while (hierarchy_tier_of(h, 0) == 0) {
+		assert_true(now_ms() < limit);
+		usleep(10000);
+		hierarchy_work(h, 1ull << 63);
+	}
+	assert_int_equal(transfer(q, EMF_READ, 0, SLOT, back), 0);
+	assert_memory_equal(buf, back, SLOT);
+	q->ops->close(q);
+	h->ops->close(h);
+}
+
 static uint64_t address_space(void)
 {
 	unsigned long pages_now = 0;
@@ -395,6 +442,7 @@ int main(void)
 		cmocka_unit_test(test_no_ping_pong),
 		cmocka_unit_test(test_too_small),
 		cmocka_unit_test(test_written_meanwhile),
+		cmocka_unit_test(test_cut_off),
 		cmocka_unit_test(test_forgotten),
 	};
 

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mirror and parity over members that fail, lie, hang, go away and come back. */
 #include "test_store_scene.h"
+#include "test_store_toy.h"
 
 #include "../../src/store/layout.h"
+#include "../../src/store/reconnect.h"
+#include "../../src/store/redundant.h"
 
 #define MEMBERS 6u
 #define SLOTS 10u /* that a test uses */
@@ -443,9 +446,84 @@ static void test_retry_damaged(void **state)
 	scene_close(&s);
 }
 
+/* --- a member that is slow --- */
+
+static bool sluggish;
+
+static void drag(struct toy *t, const struct emf_io *io)
+{
+	(void)t;
+	if (sluggish && io->op == EMF_READ)
+		usleep(5000);
+}
+
+/* Reads of the first toy, of so many of both. */
+static unsigned of_first(struct toy *toy, struct emf_queue *q, unsigned reads, const unsigned char *all)
+{
+	unsigned char *back = pages(64 * KIB);
+	unsigned before = toy[0].transfers[EMF_READ];
+
+	for (unsigned i = 0; i < reads; i++) {
+		unsigned slot = i % SLOTS, at = i * 7 % 32 * 64 * KIB;
+
+		assert_int_equal(transfer(q, EMF_READ, (uint64_t)slot * SLOT + at, 64 * KIB, back),
+				 0);
+		assert_memory_equal(all + (size_t)slot * SLOT + at, back, 64 * KIB);
+	}
+	munmap(back, 64 * KIB);
+	return toy[0].transfers[EMF_READ] - before;
+}
+
+/* Copies of a slow member are read elsewhere, but for a few that tell when it is not any more. */
+static void test_slow(void **state)
+{
+	struct spread_options o = {
+		.k = 1, .m = 1, .unit = 64 * KIB, .timeout_ms = 4000, .wake_fd = -1
+	};
+	struct emf_backend *member[2], *be, *sums;
+	unsigned char *all = pages(SLOTS * SLOT);
+	uint64_t limit = now_ms() + LIMIT_MS;
+	struct emf_queue *q;
+	struct toy toy[2];
+	unsigned n;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		toy_init(&toy[i], 32 * MIB);
+		toy[i].be.max_length = SLOT;
+		assert_int_equal(reconnect_open(&toy[i].be, NULL, -1, &member[i]), 0);
+	}
+	assert_int_equal(redundant_open(member, 2, &o, &be), 0);
+	assert_int_equal(checksum_open(be, &sums), 0);
+	redundant_set_sums(be, sums);
+	checksum_trust(sums);
+	q = queue_ok(sums, EMF_QUEUE_DEMAND, 1);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		fill(all + (size_t)i * SLOT, SLOT, i);
+		assert_int_equal(
+		    transfer(q, EMF_WRITE, (uint64_t)i * SLOT, SLOT, all + (size_t)i * SLOT), 0);
+	}
+	toy[0].before = drag;
+	sluggish = true;
+	n = of_first(toy, q, 400, all);
+	assert_true(n > 0 && n < 40);
+	sluggish = false;
+	while (of_first(toy, q, 400, all) < 100)
+		assert_true(now_ms() < limit);
+	q->ops->close(q);
+	sums->ops->close(sums);
+	be->ops->close(be);
+	for (unsigned i = 0; i < 2; i++) {
+		member[i]->ops->close(member[i]);
+		munmap(toy[i].mem, 32 * MIB);
+	}
+	munmap(all, SLOTS * SLOT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_slow),
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_redundant_model),
 		cmocka_unit_test(test_redundant_edges),

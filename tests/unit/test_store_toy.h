@@ -11,6 +11,9 @@ struct toy {
 	unsigned full_every; /* every so manieth submit is -EAGAIN, though there is room */
 	unsigned submits;
 	int fail; /* status of all transfers, if not 0 */
+	bool hangs; /* nothing ends but by a close */
+	/* Sees each transfer as it is handed over. */
+	void (*before)(struct toy *t, const struct emf_io *io);
 	unsigned transfers[3];
 };
 
@@ -30,6 +33,8 @@ static inline int toy_submit(struct emf_queue *q, struct emf_io *io)
 		return -EAGAIN;
 	assert_true(io->length <= t->be.max_length);
 	t->transfers[io->op]++;
+	if (t->before)
+		t->before(t, io);
 	io->status = t->fail;
 	if (!t->fail && io->op == EMF_READ)
 		memcpy(io->buf, t->mem + io->offset, io->length);
@@ -59,7 +64,7 @@ static inline int toy_end(struct toy_queue *tq, int status)
 
 static inline int toy_poll(struct emf_queue *q)
 {
-	return toy_end((struct toy_queue *)q, 0);
+	return ((struct toy_queue *)q)->toy->hangs ? 0 : toy_end((struct toy_queue *)q, 0);
 }
 
 static inline int toy_pollfds(struct emf_queue *q, struct pollfd *fds, int max)

@@ -113,6 +113,44 @@ hold_start idle 'local.limit=1G' 64
 refused "refused: no store is open" 1 "no store is open yet" store add mem:
 hold_end
 
+# --- one that is away while it gets its share: it has joined when it has that, not before ---
+
+disk() {
+	nbdkit -f -t 1 -U "$T/disk.sock" file "$T/disk" >"$T/disk.log" 2>&1 9>&- &
+	pid_of[disk]=$!
+	started+=("${pid_of[disk]}")
+	wait_for 10 test -S "$T/disk.sock"
+}
+truncate -s 256M "$T/disk"
+disk
+hold_start away "store.uri=${uri_of[a]};store.timeout=4s;store.rebuild=8M" 64
+wait_for 30 is_far 30
+far=
+wait_for 10 far_rests
+timeout 60 "$EMFATIER" ctl "$pid" store add "nbd+unix:///?socket=$T/disk.sock" >"$T/ctl.out" 2>"$T/ctl.err" &
+ctl_pid=$!
+fills() {
+	[ "$(state_of 2)" = rebuilding ] && [ "$(written 2)" -gt 0 ]
+}
+is_down() {
+	[ "$(state_of 2)" = down ]
+}
+wait_for 10 fills
+kill_server disk
+wait_for 10 is_down && sleep 0.5
+if is_down && kill -0 $ctl_pid 2>/dev/null; then
+	ok "away: ctl waits"
+else
+	not_ok "away: ctl waits" "$(state_of 2): $(gist "$T/ctl.err") $(gist "$T/away.err")"
+fi
+disk
+wait $ctl_pid
+status=$?
+[ $status -eq 0 ] && [ "$(state_of 2)" = ok ] && ok "away: it joins when it is back" ||
+	not_ok "away: it joins when it is back" "status $status, $(state_of 2): $(gist "$T/ctl.err")"
+right "away: nothing is lost"
+hold_end
+
 # --- room: a store that is full has some again ---
 
 mkdir "$T/one" "$T/two"

@@ -228,10 +228,12 @@ static int wait_fit(struct target *t)
 	}
 }
 
-/* Until nothing is to be moved from it, or to it, any more. */
+/* Until nothing is to be moved from it, or to it, any more. One that is back may be shown as well
+ * for a moment before that goes on. */
 static int wait_moved(struct target *t, bool drain)
 {
 	const struct emf_store_stats *s = &t->stats.store[t->store - 1];
+	const uint32_t moving = drain ? EMF_STORE_DRAINING : EMF_STORE_REBUILDING;
 	uint64_t begin = now_ms(), least = UINT64_MAX, progress = begin, shown = begin;
 
 	for (;;) {
@@ -242,12 +244,12 @@ static int wait_moved(struct target *t, bool drain)
 			return rc;
 		if (s->state == EMF_STORE_DRAINED && drain)
 			return 0;
-		if (drain && s->state != EMF_STORE_DRAINING && s->state != EMF_STORE_DOWN)
-			return wrong(t->pid,
-				     "the store stays: the others have no room for the rest, or "
-				     "it can't be read right; the log says which");
-		if (!drain && s->state != EMF_STORE_REBUILDING)
-			return 0;
+		if (s->state != moving && s->state != EMF_STORE_DOWN && !s->rebuild_bytes) {
+			if (!drain)
+				return 0;
+			return wrong(t->pid, "the store stays: the others have no room for the rest, or "
+					     "it can't be read right; the log says which");
+		}
 		if (s->rebuild_bytes < least) {
 			least = s->rebuild_bytes;
 			progress = now;
