@@ -15,6 +15,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "pinned.h"
 #include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -782,10 +783,13 @@ int block_take(struct block **at)
 
 	if (change_held((uintptr_t)block_start(b), block_len(b)))
 		return -EAGAIN;
+	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move))
+		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
 	/* MOVE takes from writable mappings only. */
 	if (err == -EINVAL && engine_may_copy())
 		err = take_by_copy(at);
+	pinned_taken();
 	if (err)
 		return err;
 	b = *at;

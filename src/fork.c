@@ -21,6 +21,7 @@
 #include "log.h"
 #include "mapped.h"
 #include "mover.h"
+#include "pinned.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -347,6 +348,7 @@ static void reset(void)
 	starter_after_fork();
 	frame_after_fork();
 	change_after_fork();
+	pinned_after_fork();
 	engine.local = engine.fetches = engine.inflight = 0;
 	engine.hold = engine.forking = false;
 	engine.counts = inherited;
