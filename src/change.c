@@ -101,6 +101,7 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 		return;
 	}
 	for (uintptr_t at = from; (r = region_next(at)) && r->start < end;) {
+		uintptr_t was = r->start;
 		at = r->end;
 		prefetch_region_gone(r);
 		for (size_t i = 0; i < r->nblocks; i++) {
@@ -111,6 +112,9 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 		region_move(r, r->start - from + to);
 		for (size_t i = 0; i < r->nblocks; i++)
 			sparse_moved(r->blocks + i);
+		/* MREMAP_DONTUNMAP has left a mapping there, which is a child's, too. */
+		if (r->registered && !r->no_fork)
+			k_madvise((void *)was, at - was, MADV_DOFORK);
 	}
 	wake(from, end);
 	if (engine.flagging)
@@ -122,7 +126,9 @@ void change_grown(uintptr_t old, uintptr_t end)
 	struct region *r = region_find(old - 1), *next = region_next(old);
 
 	/* What a file has more of is not known: zeros would be wrong. It stays the kernel's. */
-	if (!r || r->end != old || (next && next->start < end) || r->source)
+	if (next && next->start < end)
+		end = next->start;
+	if (!r || r->end != old || end <= old || r->source)
 		return;
 	size_t n = r->nblocks;
 	struct block *last = r->blocks + n - 1;

@@ -161,6 +161,24 @@ static void all_inheritable(bool on, bool files)
 			engine_inheritable(r, on);
 }
 
+/* What regions have grown by, by calls that we did not see, is to be inherited as well. */
+static void look_behind(void)
+{
+	uintptr_t start, end;
+	struct region *r, *next;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		while (r->registered && !r->source &&
+		       (!(next = region_at(i + 1)) || next->start > r->end) &&
+		       !uffd_protect(&engine.uffd, (void *)r->end, K_PAGE, false) &&
+		       !k_mapping(r->end, &start, &end)) {
+			uintptr_t was = r->end;
+			change_grown(was, end);
+			if (r->end == was)
+				break;
+		}
+}
+
 /*
  * No child gets it any more. madvise takes what is at the address, which may be other memory
  * already; then the event of that is seen afterwards, and change_gone makes up for it.
@@ -200,6 +218,7 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 	while (engine.changes || !fault_rescued())
 		engine_wait_settled();
 	fault_deferred();
+	look_behind();
 	all_inheritable(true, share);
 	lock_give(&engine.lock);
 	if (!share)

@@ -480,6 +480,46 @@ static void row_cancel(size_t size)
 	}
 }
 
+static void *write_remotely(void *arg)
+{
+	enum { N = 100 };
+	const struct job *j = arg;
+	const size_t block = 2 << 20, first = (size_t)j->at / PAGE;
+	char *buf = map_anon(N * PAGE);
+
+	/* Some of each block. */
+	for (unsigned version = 2; version < 10; version++)
+		for (size_t at = 0; at < j->size; at += block) {
+			struct iovec here = {buf, N * PAGE}, there = {j->p + at, N * PAGE};
+			fill_pages(buf - (first * PAGE + at), first + at / PAGE, first + at / PAGE + N, version);
+			CHECK(SYS(process_vm_writev(getpid(), &here, 1, &there, 1, 0)) == N * (ssize_t)PAGE,
+			      "short");
+			check_version(j->p + at, first + at / PAGE, N, version);
+		}
+	return NULL;
+}
+
+/* As by another process; parts of each block can't be written to. Not where all pages are copied. */
+static void row_remote(size_t size)
+{
+	const size_t block = 2 << 20;
+	char *p = filled(size);
+	pthread_t t[THREADS];
+	struct job j[THREADS];
+
+	for (size_t at = block / 2; at < size; at += block)
+		SYS(mprotect(p + at, block / 8, PROT_READ));
+	for (size_t i = 0; i < THREADS; i++) {
+		size_t part = size / THREADS;
+		j[i] = (struct job){.p = p + i * part, .size = part, .at = (off_t)(i * part)};
+		CHECK(!pthread_create(&t[i], NULL, write_remotely, j + i), "thread");
+	}
+	for (size_t i = 0; i < THREADS; i++)
+		pthread_join(t[i], NULL);
+	for (size_t at = block / 2; at < size; at += block)
+		check_version(p + at, at / PAGE, block / 2 / PAGE, 1);
+}
+
 static const struct row rows[] = {
 #ifdef LINKED
 	{"liburing", row_liburing, true},
@@ -497,6 +537,7 @@ static const struct row rows[] = {
 	{"ring-first", row_ring_first, true},
 	{"posix-aio", row_posix_aio, true},
 	{"cancel", row_cancel, true},
+	{"remote", row_remote, true},
 };
 
 ROWS_MAIN(rows)
