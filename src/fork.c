@@ -408,6 +408,9 @@ void fork_child(void)
 	if (!owner)
 		return; /* a child that nothing was prepared for */
 	owner = 0;
+	/* What is done here is the runtime's: its calls must not wait for threads that are not
+	 * there. */
+	engine_thread = true;
 	reset();
 	arena_after_fork();
 	source_forget();
@@ -429,6 +432,7 @@ void fork_child(void)
 	}
 	if (!inherited) {
 		atomic_store(&engine.phase, phase == PHASE_FAILED ? PHASE_FAILED : PHASE_IDLE);
+		engine_thread = false;
 		k_signals_restore(old_signals);
 		return;
 	}
@@ -441,6 +445,7 @@ void fork_child(void)
 	while (!attached)
 		word_wait(&attached, 0, -1);
 	close_socket();
+	engine_thread = false;
 	k_signals_restore(old_signals);
 }
 

@@ -149,6 +149,36 @@ static void row_signal(size_t size)
 	}
 }
 
+/* Small mappings all around, of which some lie beside the runtime's own; far is none of them. */
+static void row_fork_near(size_t size)
+{
+	enum { N = 400 };
+	char *p[N];
+
+	/* Before it has started. */
+	for (size_t i = 0; i < N; i++) {
+		p[i] = SYS(mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+		fill_pages(p[i], 0, 3, (unsigned)i);
+		if (i % 2)
+			SYS(munmap(p[i] + PAGE, PAGE));
+	}
+	chill(size);
+	for (unsigned round = 0; round < 3; round++) {
+		for (size_t i = 0; i < N; i++) {
+			page_check(p[i], 0, i, SEED, "parent");
+			page_check(p[i] + 2 * PAGE, 2, i, SEED, "parent");
+		}
+		pid_t pid = SYS(fork());
+		if (!pid) {
+			alarm(30);
+			for (size_t i = 0; i < N; i++)
+				page_check(p[i], 0, i, SEED, "child");
+			_exit(0);
+		}
+		expect_child(pid, "child");
+	}
+}
+
 static size_t shared_size;
 
 static int use_all(void *p)
@@ -288,6 +318,7 @@ static const struct row rows[] = {
 	{"fork-discard", row_discard, true},
 	{"fork-reuse", row_reuse, true},
 	{"fork-signal", row_signal, false},
+	{"fork-near", row_fork_near, true},
 	{"clone-files", row_clone_files, true},
 	{"clone3-probe", row_clone3_probe, false},
 	{"kept-grows", row_kept_grows, false},
