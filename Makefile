@@ -71,7 +71,8 @@ $(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/l
 		-Wl,--version-script=preload/exports.map -Wl,--exclude-libs,ALL -Wl,-z,now -Wl,-z,relro \
 		-Wl,-z,nodelete -Wl,--no-undefined -Wl,--as-needed -pthread -ldl -lm
 
-$(BUILD)/providers/file.so: PROVIDER_LIBS = -luring
+# With a liburing of its own: the preloaded library answers to the shared one's names (preload/dma.c).
+$(BUILD)/providers/file.so: PROVIDER_LIBS = -Wl,-Bstatic -luring -Wl,-Bdynamic -Wl,--exclude-libs,ALL
 $(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
 $(BUILD)/providers/numa.so: PROVIDER_LIBS = -lnuma
 # With a private copy of libcrypto's HMAC; librdmacm is loaded by cm.c.

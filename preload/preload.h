@@ -42,6 +42,11 @@ int advise(void *addr, size_t len, int advice);
 /* What of the range, of any alignment, is managed stays local, for KEPT_* reasons (region.h). */
 void keep_local(const void *addr, size_t len, unsigned why);
 
+/* direct.c: read, pread64, readv, preadv and preadv2 by number; -errno. */
+long direct_read(long n, long fd, long buf, long len, long at, long high, long flags);
+/* It has just made, or is about to use, what reads behind its calls. */
+void direct_async(void);
+
 /* dma.c, around fork.c's. */
 void dma_before_fork(void);
 void dma_after_fork_parent(void);

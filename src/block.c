@@ -15,6 +15,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "pinned.h"
 #include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -735,20 +736,15 @@ static int take_copy(struct block **at, uint32_t f)
 	return 0;
 }
 
-static int take_move(struct block *b, uint32_t f)
+/* Its pages, or a part of them (torn), are in frame f. */
+static void moved_into(struct block *b, uint32_t f, bool torn)
 {
-	char *p = block_start(b);
 	size_t len = block_len(b);
 	struct frame *m = frame_meta(f);
-	bool torn;
-	int err = uffd_move(&engine.uffd, frame_addr(f, b), p, len, true, &torn);
+	struct presence found;
 
-	if (err && !torn)
-		return err;
 	m->bytes = (uint32_t)len;
 	hold_frame(b, f);
-
-	struct presence found;
 	if (torn || uffd_presence(&engine.uffd, frame_addr(f, b), len, &found))
 		found = (struct presence){ .bytes = len, .protected = len, .split = true };
 	look_for_split(b, f, &found);
@@ -772,6 +768,17 @@ static int take_move(struct block *b, uint32_t f)
 		list_remove(b);
 		set_state(b, NONE);
 	}
+}
+
+static int take_move(struct block *b, uint32_t f)
+{
+	bool torn;
+	int err =
+	    uffd_move(&engine.uffd, frame_addr(f, b), block_start(b), block_len(b), true, &torn);
+
+	if (err && !torn)
+		return err;
+	moved_into(b, f, torn);
 	return 0;
 }
 
@@ -793,6 +800,37 @@ static int take_by_copy(struct block **b)
 	uint32_t f = frame_for_copy(*b);
 
 	return f == NO_FRAME ? -ENOMEM : take_copy(b, f);
+}
+
+/* Parts of it can't be moved: these are copied. */
+static int take_parts(struct block **at)
+{
+	struct block *b = *at;
+	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
+	char *p = block_start(b), *to = frame_addr(f, b);
+	size_t len = block_len(b);
+	struct taken taken;
+
+	if (f == NO_FRAME)
+		return -ENOMEM;
+	hold_frame(b, f);
+	set_state(b, TAKING);
+	lock_give(&engine.lock);
+	int err = away_take(&engine.uffd, to, p, len, &taken);
+	lock_take(&engine.lock);
+	b = *at = frame_meta(f)->owner;
+	if (!b || (err && !taken.torn))
+		frame_release(f, to, len);
+	if (!b)
+		return -ENOENT;
+	if (err && !taken.torn) {
+		b->frame = NO_FRAME;
+		set_state(b, LOCAL);
+		engine_wake(b, false);
+		return err;
+	}
+	moved_into(b, f, taken.torn);
+	return 0;
 }
 
 static int take_by_move(struct block *b)
@@ -820,10 +858,13 @@ int block_take(struct block **at)
 
 	if (change_held((uintptr_t)block_start(b), block_len(b)))
 		return -EAGAIN;
+	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move))
+		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
 	/* MOVE takes from writable mappings only. */
 	if (err == -EINVAL && engine_may_copy())
-		err = take_by_copy(at);
+		err = engine.uffd.move ? take_parts(at) : take_by_copy(at);
+	pinned_taken();
 	if (err)
 		return err;
 	b = *at;

@@ -84,6 +84,8 @@
  *  - fork against any step: metadata stands still around it (engine.c); faults are
  *    served by copies meanwhile (fault.c). (found fork-often, fork-growing, write-after-fork;
  *    window fork-move, fork-discard, fork-reuse, fork-signal; matrix fork)
+ *  - the kernel's writes past the page table against eviction: such a block stays (pinned.h).
+ *    (direct)
  *  - a thread's end against eviction: the kernel serves no fault of it any more, so what it
  *    writes to then stays local (preload/threads.c). (threads own-stacks)
  *  - exec, exit: the kernel ends all threads and descriptors; in flight or not, what is
@@ -225,8 +227,9 @@ void block_unslot(struct block *b);
 
 /*
  * 0: STANDBY or NONE now. Else it stays LOCAL; -EAGAIN: it is in use just now, -ENOMEM: no
- * frame, -EBUSY and others: the kernel refuses. -ENOENT: it is no more, don't use b. Without
- * MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory afterwards.
+ * frame, -EINPROGRESS: see pinned.h, -EBUSY and others: the kernel refuses. -ENOENT: it is no more,
+ * don't use b. Without MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory
+ * afterwards.
  */
 int block_take(struct block **b);
 void block_drop(struct block *b);

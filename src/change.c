@@ -100,6 +100,7 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 		return;
 	}
 	for (uintptr_t at = from; (r = region_next(at)) && r->start < end;) {
+		uintptr_t was = r->start;
 		at = r->end;
 		prefetch_region_gone(r);
 		for (size_t i = 0; i < r->nblocks; i++) {
@@ -108,6 +109,9 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 				b->flags |= B_UNSURE; /* protection may not have moved */
 		}
 		region_move(r, r->start - from + to);
+		/* MREMAP_DONTUNMAP has left a mapping there, which is a child's, too. */
+		if (r->registered && !r->no_fork)
+			k_madvise((void *)was, at - was, MADV_DOFORK);
 	}
 	wake(from, end);
 	if (engine.flagging)
@@ -119,7 +123,9 @@ void change_grown(uintptr_t old, uintptr_t end)
 	struct region *r = region_find(old - 1), *next = region_next(old);
 
 	/* What a file has more of is not known: zeros would be wrong. It stays the kernel's. */
-	if (!r || r->end != old || (next && next->start < end) || r->source)
+	if (next && next->start < end)
+		end = next->start;
+	if (!r || r->end != old || end <= old || r->source)
 		return;
 	size_t n = r->nblocks;
 	struct block *last = r->blocks + n - 1;

@@ -649,6 +649,11 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 	return err;
 }
 
+int uffd_move_part(const struct uffd *u, void *dst, void *src, size_t len, size_t *moved)
+{
+	return move_some(u, (uintptr_t)dst, (uintptr_t)src, len, true, moved);
+}
+
 int uffd_copy(const struct uffd *u, void *dst, const void *src, size_t len, bool protect)
 {
 	size_t done = 0, chunk = len;

@@ -17,6 +17,7 @@
 #include "keeper.h"
 #include "log.h"
 #include "mapped.h"
+#include "pinned.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -409,7 +410,7 @@ static bool hopeless(void)
 {
 	static uint64_t since;
 
-	if (engine.hold)
+	if (engine.hold || (!engine.uffd.move && pinned_for_ever()))
 		return true;
 	if (engine.leaving.head || !transfer_idle(&pool) || victim()) {
 		since = 0;

@@ -62,5 +62,10 @@ if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" crowd "* ]]; then
 	one "$T/tiny" "threads crowd with 8M" "$tiny" cold threads crowd
 	one "$T/tiny" "threads crowd with 8M, without MOVE" "$tiny;engine.move=off" cold threads crowd
 fi
+if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" fork-near "* ]]; then
+	mkdir -p "$T/tiny"
+	one "$T/tiny" "window fork-near without MOVE" "local.limit=16M;engine.min_region=4K;store.uri=mem:;engine.move=off" \
+		cold window fork-near
+fi
 wait $other || failed=1
 finish

@@ -249,6 +249,9 @@ static bool pinned(const struct why_input *in, struct why *w)
 		 "%s of the budget of %s cannot be moved: the kernel refuses (pinned for a "
 		 "device, or shared with a child)",
 		 size((double)in->now->stuck_bytes, stuck), size(budget, limit));
+	if (!in->now->move)
+		evidence(w, "without UFFDIO_MOVE nothing leaves while the program reads with "
+			    "O_DIRECT by AIO or io_uring");
 	if (in->kept_bytes)
 		evidence(w, "%s more are locked, secret or registered for DMA",
 			 size((double)in->kept_bytes, kept));
