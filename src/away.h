@@ -8,8 +8,8 @@
  * would not do: its events can't be told from those of the program's own discards, least of all
  * where the program cuts or joins mappings meanwhile.
  *
- * Of what is partly writable only the rest is copied, where there is UFFDIO_MOVE: pages that somebody
- * has pinned to write to must not be copied, and there is no other way to know them.
+ * Of what is partly writable only the rest is copied, where there is UFFDIO_MOVE: pages that
+ * somebody has pinned to write to must not be copied, and there is no other way to know them.
  */
 #ifndef EMF_AWAY_H
 #define EMF_AWAY_H

@@ -445,7 +445,7 @@ int block_drop_pages(struct block *b)
 	if (!err)
 		set_pages(b, 0);
 	frame_release(f, frame_start(f), BLOCK_SIZE);
-	return err == -EBUSY ? -EBUSY : err ? -EAGAIN : 0;
+	return err && err != -EAGAIN ? -EBUSY : err;
 }
 
 void block_clear_pages(struct block *b)
@@ -475,7 +475,13 @@ static bool gather(struct block *b)
 		forget_pages(b);
 		return false;
 	}
-	int err = take_pages(b, f, &torn);
+	/* Nor may what somebody reads into be copied; pins are refused by the kernel. */
+	int err = -EBUSY;
+	torn = false;
+	if (pinned_take((uintptr_t)block_start(b), false)) {
+		err = take_pages(b, f, &torn);
+		pinned_taken();
+	}
 	if (torn && uffd_present(&engine.uffd, frame_start(f), BLOCK_PAGES, there)) {
 		lose(b, -EIO);
 		return false;

@@ -109,8 +109,10 @@ bool pinned_for_ever(void)
 bool pinned_take(uintptr_t start, bool copy)
 {
 	static bool told;
+	uint32_t nobody = 0;
 
-	atomic_store(&taking, number(start));
+	if (!atomic_compare_exchange_strong(&taking, &nobody, number(start)))
+		return false;
 	bool ever = copy && pinned_for_ever();
 	if (!ever && !atomic_load(&all) && !atomic_load(&pins[number(start) % ENTRIES]))
 		return true;

@@ -40,9 +40,10 @@ bool pinned_has_direct(void);
 /* In the child of a fork, where none of that is under way. */
 void pinned_after_fork(void);
 
-/* --- by the mover --- */
+/* --- by who takes a block, or its pages; under engine.lock --- */
 
-/* False: not now. Else *nobody* pins pages of the block before pinned_taken. */
+/* False: not now, or another block is being taken (who copies gives up the lock). Else *nobody*
+ * pins pages of the block before pinned_taken. */
 bool pinned_take(uintptr_t start, bool copy);
 void pinned_taken(void);
 /* Nothing can be taken by copy any more. */

@@ -482,7 +482,7 @@ static void test_number_again(void **state)
 	assert_string_equal(s.stats[0].uri, a.uri);
 	holder = hold_lock(a.uri, dir);
 	assert_true(store_change_ask(&s.st, false, a.uri));
-	wake(&s);
+	scene_wake(&s);
 	for (unsigned i = 0; i < 300; i++) {
 		usleep(1000);
 		assert_true(!s.st.leaf[0] || s.st.reconnect[0]);
