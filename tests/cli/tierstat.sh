@@ -98,7 +98,7 @@ d = json.load(open(sys.argv[2]))
 want = """pid command local_limit local_bytes far_bytes managed_bytes peak_local_bytes
 faults_demand faults_standby faults_write_protect faults_zero fetched_bytes written_bytes
 dropped_clean_bytes prefetch_issued prefetch_useful prefetch_wasted stall_seconds
-fault_latency_us stores regions uffd_mode move evicted_blocks dropped_zero_bytes
+fault_latency_us standby_latency_us stores regions uffd_mode move evicted_blocks dropped_zero_bytes
 standby_bytes free_frame_bytes lost_bytes overruns faults_starved stuck_bytes""".split()
 assert not set(want) ^ set(d), set(want) ^ set(d)
 assert d["pid"] == int(sys.argv[1]) and d["command"] == 'llama "x"'
@@ -106,6 +106,7 @@ assert d["uffd_mode"] == "thread" and d["move"] is True
 assert d["local_limit"] == 512 << 20 and abs(d["stall_seconds"] - 12.345679) < 1e-9
 l = d["fault_latency_us"]
 assert set(l) == {"p50", "p90", "p99", "p999", "max"} and l["max"] == 100
+assert set(d["standby_latency_us"]) == set(l)
 assert 50 <= l["p50"] <= 57 and 90 <= l["p90"] <= 100 and l["p999"] == 100, l
 s = d["stores"]
 assert len(s) == 2 and s[1]["uri"] == 'nbd://host/"quoted"' and s[1]["state"] == "ok"
