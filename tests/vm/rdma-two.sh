@@ -33,7 +33,8 @@ for module in sch_ingress cls_u32 act_gact; do
 	both modprobe $module
 done
 
-server 5000 --size 64M
+# For two clients: what the first of them had is kept for a while, see the man page.
+server 5000 --size 128M
 words --store "$(uri 5000 48M)" --set store.timeout=40s
 link_fails
 (
