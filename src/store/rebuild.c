@@ -31,17 +31,19 @@ struct transfer_one {
 
 struct rebuild {
 	struct emf_queue *queue[STORE_LEAVES];
-	char *buf; /* a column each */
+	char *buf; /* a column each, and one to read back */
 	void *coder;
 	uint32_t losses[STORE_LEAVES]; /* that were taken into account */
 	uint64_t at;		       /* the next slot */
 	uint64_t not_before;	       /* ns: the rate, or patience */
+	uint64_t to_look;	       /* so many slots are to be looked at ... */
+	uint32_t liars;		       /* ... for these members have lied */
 };
 
 static bool open_all(struct redundant *r)
 {
 	struct rebuild *b = r->rebuild;
-	size_t bytes = width(r) * (size_t)r->layout.column;
+	size_t bytes = (width(r) + 1) * (size_t)r->layout.column;
 	long at;
 
 	if (b)
@@ -72,7 +74,7 @@ void redundant_work_end(struct emf_backend *be)
 		if (b->queue[i])
 			b->queue[i]->ops->close(b->queue[i]);
 	if (b->buf)
-		syscall(SYS_munmap, b->buf, width(r) * (size_t)r->layout.column);
+		syscall(SYS_munmap, b->buf, (width(r) + 1) * (size_t)r->layout.column);
 	store_free(b->coder);
 	store_free(b);
 	r->rebuild = NULL;
@@ -98,9 +100,14 @@ static void one_done(struct emf_io *io)
 	((struct transfer_one *)io)->pending = false;
 }
 
-/* Starts one; false: its member does not answer. */
+static char *column_buf(const struct redundant *r, unsigned column)
+{
+	return r->rebuild->buf + column * (size_t)r->layout.column;
+}
+
+/* Starts one, of a column's buffer; false: its member does not answer. */
 static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, uint64_t slot,
-		  unsigned column, struct range range)
+		  unsigned column, struct range range, char *buf)
 {
 	uint64_t offset;
 	struct emf_queue *q;
@@ -110,7 +117,7 @@ static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, u
 		.op = op,
 		.offset = offset + range.from,
 		.length = range.to - range.from,
-		.buf = r->rebuild->buf + column * (size_t)r->layout.column + range.from,
+		.buf = buf + range.from,
 		.done = one_done,
 	};
 	q = queue_of(r, t->member);
@@ -164,8 +171,8 @@ static unsigned read_columns(struct redundant *r, uint64_t slot, struct range ex
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, extent);
 
-		memset(r->rebuild->buf + c * column, 0, column);
-		if (in.from < in.to && !start(r, &t[c], EMF_READ, slot, c, in)) {
+		memset(column_buf(r, c), 0, column);
+		if (in.from < in.to && !start(r, &t[c], EMF_READ, slot, c, in, column_buf(r, c))) {
 			*away |= 1u << c;
 			t[c].io.status = -ENOTCONN;
 		}
@@ -173,7 +180,7 @@ static unsigned read_columns(struct redundant *r, uint64_t slot, struct range ex
 	wait_all(r, t);
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, extent);
-		const char *buf = r->rebuild->buf + c * column;
+		const char *buf = column_buf(r, c);
 
 		if (in.from == in.to ||
 		    (!t[c].io.status &&
@@ -209,6 +216,19 @@ static bool compute(struct redundant *r, unsigned c, unsigned right)
 	return true;
 }
 
+/* Is there by now what was written? Its member, or the way to it, may be what is bad. */
+static bool is_there(struct redundant *r, uint64_t slot, unsigned column, struct range in)
+{
+	struct transfer_one t[MAX_WIDTH] = { 0 };
+	char *back = column_buf(r, width(r));
+
+	if (!start(r, &t[column], EMF_READ, slot, column, in, back))
+		return false;
+	wait_all(r, t);
+	return !t[column].io.status &&
+	       redundant_is_right(r, slot, column, in.from, in.to - in.from, back + in.from);
+}
+
 /* Returns how many bytes were moved. */
 static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 {
@@ -232,15 +252,16 @@ static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 			continue;
 		/* Never what is not known to be right. */
 		if (!redundant_is_right(r, slot, c, in.from, in.to - in.from,
-					r->rebuild->buf + c * (size_t)r->layout.column + in.from) ||
-		    !start(r, &t[c], EMF_WRITE, slot, c, in))
+					column_buf(r, c) + in.from) ||
+		    !start(r, &t[c], EMF_WRITE, slot, c, in, column_buf(r, c)))
 			continue;
 		made |= 1u << c;
-		moved += in.to - in.from;
+		moved += 2 * (in.to - in.from);
 	}
 	wait_all(r, t);
 	for (unsigned c = 0; c < width(r); c++)
-		if (made >> c & 1 && !t[c].io.status)
+		if (made >> c & 1 && !t[c].io.status &&
+		    is_there(r, slot, c, in_column(r, c, extent)))
 			right |= 1u << c;
 	redundant_clear_stale(r, slot, right);
 	/* What was found wrong in passing, and what a write meanwhile may have found otherwise. */
@@ -289,6 +310,11 @@ static void doubt(struct redundant *r, unsigned member)
 				redundant_set_stale(r, s, 1u << c);
 }
 
+static bool is_looked_at(const struct redundant *r, unsigned member)
+{
+	return r->rebuild->to_look && r->rebuild->liars >> member & 1;
+}
+
 static void publish(struct redundant *r, bool hopeless)
 {
 	for (unsigned i = 0; r->o.stats && i < r->layout.n; i++) {
@@ -298,7 +324,7 @@ static void publish(struct redundant *r, bool hopeless)
 
 		if (reconnect_is_down(r->member[i]))
 			continue;
-		if (left && state != EMF_STORE_FULL)
+		if ((left || is_looked_at(r, i)) && state != EMF_STORE_FULL)
 			to = hopeless ? EMF_STORE_DEGRADED : EMF_STORE_REBUILDING;
 		else if (state == EMF_STORE_REBUILDING || state == EMF_STORE_DEGRADED)
 			to = EMF_STORE_OK;
@@ -315,6 +341,28 @@ static bool any_stale(const struct redundant *r)
 	return false;
 }
 
+static bool all_up(const struct redundant *r)
+{
+	for (unsigned i = 0; i < r->layout.n; i++)
+		if (reconnect_is_down(r->member[i]))
+			return false;
+	return true;
+}
+
+/*
+ * Who had something wrong may have more of it, where nobody has looked lately: all slots are looked
+ * at, so that it does not come out when the others are gone.
+ */
+static void see_liars(struct redundant *r)
+{
+	uint32_t lied = atomic_exchange(&r->lied, 0);
+
+	if (!lied)
+		return;
+	r->rebuild->liars |= lied;
+	r->rebuild->to_look = atomic_load(&r->high);
+}
+
 static void see_losses(struct redundant *r)
 {
 	for (unsigned i = 0; i < r->layout.n; i++) {
@@ -324,7 +372,10 @@ static void see_losses(struct redundant *r)
 			continue;
 		r->rebuild->losses[i] = losses;
 		doubt(r, i);
+		r->rebuild->liars &= ~(1u << i);
 	}
+	if (!r->rebuild->liars)
+		r->rebuild->to_look = 0;
 }
 
 uint64_t redundant_work(struct emf_backend *be, uint64_t now)
@@ -341,8 +392,9 @@ uint64_t redundant_work(struct emf_backend *be, uint64_t now)
 	for (unsigned i = 0; i < r->layout.n; i++)
 		if (b->queue[i])
 			b->queue[i]->ops->poll(b->queue[i]);
+	see_liars(r);
 	see_losses(r);
-	if (!any_stale(r)) {
+	if (!any_stale(r) && !(b->to_look && all_up(r))) {
 		publish(r, false);
 		return UINT64_MAX;
 	}
@@ -351,11 +403,18 @@ uint64_t redundant_work(struct emf_backend *be, uint64_t now)
 	publish(r, false);
 	high = atomic_load(&r->high);
 	for (; looked < high && timer_now() < end; looked++) {
+		bool look = b->to_look && all_up(r);
+
 		b->at = b->at + 1 < high ? b->at + 1 : 0;
-		if (!possible(r, b->at))
+		b->to_look -= look;
+		progress |= look;
+		if (!look && !possible(r, b->at))
 			continue;
 		tried = true;
 		progress |= rebuild_slot(r, b->at, &moved);
+		/* Not more at once than the rate has for such a step. */
+		if (r->o.rate && moved * 1000000000ull / r->o.rate > STEP_NS)
+			break;
 	}
 	now = timer_now();
 	b->not_before = r->o.rate ? now + moved * 1000000000ull / r->o.rate : now;
@@ -365,5 +424,5 @@ uint64_t redundant_work(struct emf_backend *be, uint64_t now)
 	} else {
 		publish(r, false);
 	}
-	return any_stale(r) ? b->not_before : UINT64_MAX;
+	return any_stale(r) || b->to_look ? b->not_before : UINT64_MAX;
 }

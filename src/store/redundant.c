@@ -52,6 +52,7 @@ struct task {
 	uint16_t bad;	    /* columns that failed: of a write, or to be rescued */
 	uint16_t cut;	    /* of a write: those of them that only lack a connection */
 	bool again;	    /* a write has waited for connections */
+	unsigned turn;	    /* of a read of copies */
 	int status;	    /* why, the worst */
 	void *parity;	    /* a write's buffer */
 };
@@ -82,6 +83,7 @@ struct part_queue {
 	enum emf_queue_kind kind;
 	bool closing, submitting;
 	int ended;
+	unsigned turn;
 	struct task *idle, *tasks;
 	struct task *waiting, **waiting_end; /* writes without a parity buffer */
 	struct task *to_rescue;		     /* read, but for their bad columns */
@@ -152,6 +154,14 @@ void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns)
 	count_stale(r, slot, fresh, 1);
 	if (fresh)
 		signal_raise(r->o.wake_fd);
+}
+
+/* What was read of it is not what was written. */
+static void found_wrong(struct redundant *r, uint64_t slot, unsigned column)
+{
+	if (!(atomic_load(&r->stale[slot]) >> column & 1))
+		atomic_fetch_or(&r->lied, 1u << member_of(r, slot, column));
+	redundant_set_stale(r, slot, 1u << column);
 }
 
 void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns)
@@ -343,8 +353,9 @@ static int next_copy(struct part_queue *rq, const struct part *p)
 {
 	const struct redundant *r = rq->r;
 	unsigned n = width(r), first = n, member = 0;
-	/* Where it begins differs from piece to piece and slot to slot, so that all are used. */
-	unsigned start = (unsigned)(p->task->slot + p->range.from / r->o.unit) % n;
+	/* Where it begins differs from piece to piece, so that all are used, and from read to read:
+	 * what is wrong with any of them comes out before the others are gone. */
+	unsigned start = (unsigned)(p->task->turn + p->range.from / r->o.unit) % n;
 	int any = -1;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -399,7 +410,7 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 		status = -EBADMSG;
 		if (r->o.stats)
 			atomic_fetch_add(&r->o.stats[p->member].errors, 1);
-		redundant_set_stale(r, t->slot, 1u << p->column);
+		found_wrong(r, t->slot, p->column);
 	}
 	note(t, status);
 	if (status == -ETIMEDOUT)
@@ -451,6 +462,7 @@ static void start_read(struct part_queue *rq, struct task *t)
 	char *buf = t->up->buf;
 
 	t->pending = 1; /* this function */
+	t->turn = rq->turn++;
 	if (is_copy(r)) {
 		for (size_t at = t->range.from, end; at < t->range.to; at = end) {
 			end = at - at % (size_t)r->o.unit + (size_t)r->o.unit;
@@ -647,7 +659,7 @@ static void rescue_read(struct part_queue *rq, struct part *p, int status)
 	if (!status && !redundant_is_right(r, t->slot, c, p->range.from,
 					   p->range.to - p->range.from, p->io.buf)) {
 		status = -EBADMSG;
-		redundant_set_stale(r, t->slot, 1u << c);
+		found_wrong(r, t->slot, c);
 	}
 	if (status) {
 		note(t, status);

@@ -37,6 +37,7 @@ struct redundant {
 	uint64_t *parity_sum;	   /* m * rows, of the parity clusters */
 	_Atomic uint64_t high;	   /* no slot from here on was ever written */
 	_Atomic int64_t nstale[STORE_LEAVES];
+	_Atomic uint32_t lied; /* a mask of members: what was not stale there was wrong */
 	int ready_fd;
 	struct rebuild *rebuild; /* the store's thread's */
 };

@@ -183,6 +183,12 @@ report() {
 	done
 }
 
+# Of the faults, and of what it said but for stores that come and go.
+last_words() {
+	tail -n 4 "$T/times" | tr '\n' ';'
+	grep -vE 'does not answer; trying|is back$' "$T/err" | tail -n 4 | tr '\n' ' '
+}
+
 # schedule NAME CONF N TOGETHER [WORK]: over the first N servers
 schedule() {
 	local name=$1 conf=$2 n=$3 together=$4 work=${5:-integrity}
@@ -230,14 +236,14 @@ schedule() {
 				echo "${kind%% *} $((${whole% *} - begin)) -1 -1"
 			fi >>"$T/times"
 		else
-			wait "$pid" || why="status $? after $kind: $(gist "$T/err")"
+			wait "$pid" || why="status $? after $kind: $(last_words)"
 			why=${why:-$("${work}_wrong")}
 			pid=''
 		fi
 	done
 	if [ -n "$pid" ]; then
 		[ -n "$why" ] && kill "$pid" 2>/dev/null
-		wait "$pid" || why=${why:-"status $?: $(gist "$T/err")"}
+		wait "$pid" || why=${why:-"status $?: $(last_words)"}
 		why=${why:-$("${work}_wrong")}
 	fi
 	[ $wait_ms -lt 20000 ] || why=${why:-"a thread waited for $wait_ms ms"}

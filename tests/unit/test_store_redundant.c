@@ -6,6 +6,7 @@
 #include "../../src/store/layout.h"
 #include "../../src/store/reconnect.h"
 #include "../../src/store/redundant.h"
+#include "../../src/store/timer.h"
 
 #define MEMBERS 6u
 #define SLOTS 10u /* that a test uses */
@@ -296,6 +297,10 @@ static bool wait_ok(struct scene *s)
 
 	while (!all_ok(s) && now_ms() < limit)
 		usleep(5000);
+	for (unsigned i = 0; !all_ok(s) && i < s->opt.nuri; i++)
+		print_message("store %u: state %u, %llu bytes to rebuild, %llu errors\n", i,
+			      s->stats[i].state, (unsigned long long)s->stats[i].rebuild_bytes,
+			      (unsigned long long)s->stats[i].errors);
 	return all_ok(s);
 }
 
@@ -310,7 +315,7 @@ static void test_redundant_rebuild(void **state)
 	for (unsigned i = 0; i < SHAPES; i += 4) {
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		for (unsigned m = 0; m < s.opt.nuri; m++) {
-			server_start(&server[m], "memory", "256M");
+			server_start(&server[m], "-t", "1", "memory", "256M");
 			uri[m] = server[m].uri;
 		}
 		scene_start(&s);
@@ -324,7 +329,7 @@ static void test_redundant_rebuild(void **state)
 			assert_int_equal(s.stats[m].state, EMF_STORE_DOWN);
 			put_all(&s, 101 + m);
 			expect_all(&s, 101 + m);
-			server_again(&server[m], "memory", "256M");
+			server_again(&server[m], "-t", "1", "memory", "256M");
 			if (!wait_ok(&s))
 				fail_msg("shape %u, member %u: state %u, %llu bytes left", i, m, s.stats[m].state, (unsigned long long)left(&s));
 			expect_all(&s, 101 + m);
@@ -346,7 +351,7 @@ static void test_redundant_frozen(void **state)
 	NEED_NBDKIT();
 	scene_options(&s, 3, 2, 1);
 	for (unsigned m = 0; m < 3; m++) {
-		server_start(&server[m], "memory", "256M");
+		server_start(&server[m], "-t", "1", "memory", "256M");
 		uri[m] = server[m].uri;
 	}
 	scene_start(&s);
@@ -446,7 +451,100 @@ static void test_retry_damaged(void **state)
 	scene_close(&s);
 }
 
-/* --- a member that is slow --- */
+/* --- two copies, without threads --- */
+
+static struct direct {
+	struct toy toy[2];
+	struct emf_backend *member[2], *mirror, *sums;
+	struct emf_queue *q;
+	unsigned char *all, *back; /* what is stored */
+} d;
+
+static void direct_open(void)
+{
+	struct spread_options o = {
+		.k = 1, .m = 1, .unit = 64 * KIB, .timeout_ms = 4000, .wake_fd = -1
+	};
+
+	d = (struct direct){ .all = pages(SLOTS * SLOT), .back = pages(SLOT) };
+	for (unsigned i = 0; i < 2; i++) {
+		toy_init(&d.toy[i], 32 * MIB);
+		d.toy[i].be.max_length = SLOT;
+		assert_int_equal(reconnect_open(&d.toy[i].be, NULL, -1, &d.member[i]), 0);
+	}
+	assert_int_equal(redundant_open(d.member, 2, &o, &d.mirror), 0);
+	assert_int_equal(checksum_open(d.mirror, &d.sums), 0);
+	redundant_set_sums(d.mirror, d.sums);
+	checksum_trust(d.sums);
+	d.q = queue_ok(d.sums, EMF_QUEUE_DEMAND, 1);
+	fill(d.all, SLOTS * SLOT, 1);
+}
+
+static void direct_close(void)
+{
+	d.q->ops->close(d.q);
+	d.sums->ops->close(d.sums);
+	d.mirror->ops->close(d.mirror);
+	for (unsigned i = 0; i < 2; i++) {
+		d.member[i]->ops->close(d.member[i]);
+		munmap(d.toy[i].mem, 32 * MIB);
+	}
+	munmap(d.all, SLOTS * SLOT);
+	munmap(d.back, SLOT);
+}
+
+static void direct_put(unsigned slot)
+{
+	uint64_t at = (uint64_t)slot * SLOT;
+
+	assert_int_equal(transfer(d.q, EMF_WRITE, at, SLOT, d.all + at), 0);
+}
+
+static void direct_expect(uint64_t at, size_t length)
+{
+	assert_int_equal(transfer(d.q, EMF_READ, at, length, d.back), 0);
+	assert_memory_equal(d.all + at, d.back, length);
+}
+
+static void direct_work(void)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+
+	while (redundant_work(d.mirror, timer_now()) != UINT64_MAX) {
+		assert_true(now_ms() < limit);
+		usleep(1000);
+	}
+}
+
+/* Both members have the same: the copies lie at the same places. */
+static void direct_same(void)
+{
+	assert_memory_equal(d.toy[0].mem, d.toy[1].mem, SLOTS * SLOT);
+}
+
+/*
+ * A copy that is wrong comes out however often the same is read; then all of its member are looked
+ * at, and what is made good is looked at once more: its way may be what is bad.
+ */
+static void test_wrong_copies(void **state)
+{
+	(void)state;
+	for (unsigned bad = 0; bad < 2; bad++) {
+		direct_open();
+		d.toy[bad].damage = SLOTS;
+		for (unsigned i = 0; i < SLOTS; i++)
+			direct_put(i);
+		direct_expect(0, 64 * KIB);
+		direct_expect(0, 64 * KIB);
+		d.toy[bad].damage = 3;
+		direct_work();
+		direct_same();
+		assert_int_equal(d.toy[bad].damage, 0);
+		for (unsigned i = 0; i < SLOTS; i++)
+			direct_expect((uint64_t)i * SLOT, SLOT);
+		direct_close();
+	}
+}
 
 static bool sluggish;
 
@@ -458,72 +556,40 @@ static void drag(struct toy *t, const struct emf_io *io)
 }
 
 /* Reads of the first toy, of so many of both. */
-static unsigned of_first(struct toy *toy, struct emf_queue *q, unsigned reads, const unsigned char *all)
+static unsigned of_first(unsigned reads)
 {
-	unsigned char *back = pages(64 * KIB);
-	unsigned before = toy[0].transfers[EMF_READ];
+	unsigned before = d.toy[0].transfers[EMF_READ];
 
-	for (unsigned i = 0; i < reads; i++) {
-		unsigned slot = i % SLOTS, at = i * 7 % 32 * 64 * KIB;
-
-		assert_int_equal(transfer(q, EMF_READ, (uint64_t)slot * SLOT + at, 64 * KIB, back),
-				 0);
-		assert_memory_equal(all + (size_t)slot * SLOT + at, back, 64 * KIB);
-	}
-	munmap(back, 64 * KIB);
-	return toy[0].transfers[EMF_READ] - before;
+	for (unsigned i = 0; i < reads; i++)
+		direct_expect((uint64_t)(i % SLOTS) * SLOT + i * 7 % 32 * 64 * KIB, 64 * KIB);
+	return d.toy[0].transfers[EMF_READ] - before;
 }
 
 /* Copies of a slow member are read elsewhere, but for a few that tell when it is not any more. */
 static void test_slow(void **state)
 {
-	struct spread_options o = {
-		.k = 1, .m = 1, .unit = 64 * KIB, .timeout_ms = 4000, .wake_fd = -1
-	};
-	struct emf_backend *member[2], *be, *sums;
-	unsigned char *all = pages(SLOTS * SLOT);
 	uint64_t limit = now_ms() + LIMIT_MS;
-	struct emf_queue *q;
-	struct toy toy[2];
 	unsigned n;
 
 	(void)state;
-	for (unsigned i = 0; i < 2; i++) {
-		toy_init(&toy[i], 32 * MIB);
-		toy[i].be.max_length = SLOT;
-		assert_int_equal(reconnect_open(&toy[i].be, NULL, -1, &member[i]), 0);
-	}
-	assert_int_equal(redundant_open(member, 2, &o, &be), 0);
-	assert_int_equal(checksum_open(be, &sums), 0);
-	redundant_set_sums(be, sums);
-	checksum_trust(sums);
-	q = queue_ok(sums, EMF_QUEUE_DEMAND, 1);
-	for (unsigned i = 0; i < SLOTS; i++) {
-		fill(all + (size_t)i * SLOT, SLOT, i);
-		assert_int_equal(
-		    transfer(q, EMF_WRITE, (uint64_t)i * SLOT, SLOT, all + (size_t)i * SLOT), 0);
-	}
-	toy[0].before = drag;
+	direct_open();
+	for (unsigned i = 0; i < SLOTS; i++)
+		direct_put(i);
+	d.toy[0].before = drag;
 	sluggish = true;
-	n = of_first(toy, q, 400, all);
+	n = of_first(400);
 	assert_true(n > 0 && n < 40);
 	sluggish = false;
-	while (of_first(toy, q, 400, all) < 100)
+	while (of_first(400) < 100)
 		assert_true(now_ms() < limit);
-	q->ops->close(q);
-	sums->ops->close(sums);
-	be->ops->close(be);
-	for (unsigned i = 0; i < 2; i++) {
-		member[i]->ops->close(member[i]);
-		munmap(toy[i].mem, 32 * MIB);
-	}
-	munmap(all, SLOTS * SLOT);
+	direct_close();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_slow),
+		cmocka_unit_test(test_wrong_copies),
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_redundant_model),
 		cmocka_unit_test(test_redundant_edges),

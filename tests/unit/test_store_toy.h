@@ -12,6 +12,7 @@ struct toy {
 	unsigned submits;
 	int fail; /* status of all transfers, if not 0 */
 	bool hangs; /* nothing ends but by a close */
+	unsigned damage; /* so many writes, from now on, arrive with a wrong byte */
 	/* Sees each transfer as it is handed over. */
 	void (*before)(struct toy *t, const struct emf_io *io);
 	unsigned transfers[3];
@@ -40,6 +41,8 @@ static inline int toy_submit(struct emf_queue *q, struct emf_io *io)
 		memcpy(io->buf, t->mem + io->offset, io->length);
 	else if (!t->fail && io->op == EMF_WRITE)
 		memcpy(t->mem + io->offset, io->buf, io->length);
+	if (io->op == EMF_WRITE && t->damage && t->damage--)
+		t->mem[io->offset] ^= 1;
 	q->inflight++;
 	io->next = tq->list; /* last in, first out: the order of ends is not promised */
 	tq->list = io;
