@@ -594,12 +594,14 @@ static void lose(struct block *b, int status)
 	atomic_fetch_add(&engine.stats->lost_bytes, len);
 	int err = uffd_poison(&engine.uffd, p, len);
 	log_at(status == -ENODATA ? LOG_INFO : LOG_ERROR,
-	       "%zu bytes at %p are lost: the %s; touching them raises SIGBUS", len, (void *)p,
+	       "%zu bytes at %p are lost: the %s (error %d); touching them raises SIGBUS", len,
+	       (void *)p,
 	       status == -EBADMSG     ? "store returned other data than was written"
 	       : status == -ETIMEDOUT ? "store did not answer within store.timeout"
 	       : status == -ENODATA   ? "file that was mapped there has been truncated"
 	       : source		      ? "file that was mapped there could not be read"
-				      : "store could not be read");
+				      : "store could not be read",
+	       -status);
 	/* Pages that are there are newer than what is lost; others are poisoned when they fault. */
 	if (err && err != -EAGAIN && err != -EEXIST) {
 		/* Without poison the thread would wait for ever. */
@@ -813,12 +815,13 @@ static int take_parts(struct block **at)
 {
 	struct block *b = *at;
 	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
-	char *p = block_start(b), *to = frame_addr(f, b);
+	char *p = block_start(b), *to;
 	size_t len = block_len(b);
 	struct taken taken;
 
 	if (f == NO_FRAME)
 		return -ENOMEM;
+	to = frame_addr(f, b);
 	hold_frame(b, f);
 	set_state(b, TAKING);
 	lock_give(&engine.lock);
@@ -835,7 +838,10 @@ static int take_parts(struct block **at)
 		engine_wake(b, false);
 		return err;
 	}
+	bool wanted = b->flags & B_WANTED;
 	moved_into(b, f, taken.torn);
+	if (wanted && b->state == NONE)
+		engine_wake(b, false);
 	return 0;
 }
 
