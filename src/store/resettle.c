@@ -543,6 +543,7 @@ uint64_t pool_work(struct emf_backend *be, uint64_t now)
 {
 	struct pool *p = (struct pool *)be;
 	struct resettle *r;
+	uint64_t begin = now;
 	unsigned share;
 
 	if (!atomic_load(&p->shared->changed))
@@ -573,5 +574,8 @@ uint64_t pool_work(struct emf_backend *be, uint64_t now)
 		(r->state == MEMBER_DRAINING ? drain_round_ended : fill_round_ended)(p);
 		r->round = (struct round){ 0 };
 	}
+	/* Somebody does not answer; others need this thread, too. */
+	if (now - begin > PATIENCE_NS && r->not_before < now + (now - begin))
+		r->not_before = now + (now - begin);
 	return r->not_before;
 }

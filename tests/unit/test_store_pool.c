@@ -541,9 +541,9 @@ static struct direct {
 	uint64_t doubtful; /* where a trim was cut off */
 } d;
 
-static void direct_open(void)
+static void direct_open(unsigned timeout_ms)
 {
-	struct spread_options o = { .unit = UNIT, .timeout_ms = 40, .wake_fd = -1 };
+	struct spread_options o = { .unit = UNIT, .timeout_ms = timeout_ms, .wake_fd = -1 };
 
 	d = (struct direct){ .buf = pages(SLOT), .back = pages(SLOT), .doubtful = UINT64_MAX };
 	for (unsigned i = 0; i < 2; i++) {
@@ -619,7 +619,7 @@ static void test_write_between(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 3; i++) {
-		direct_open();
+		direct_open(40);
 		direct_put(0, 1);
 		direct_add();
 		d.at = &d.toy[moment[i].toy];
@@ -652,7 +652,7 @@ static void test_hanging_trim(void **state)
 	unsigned before;
 
 	(void)state;
-	direct_open();
+	direct_open(40);
 	direct_put(0, 1);
 	direct_put(1, 1);
 	direct_add();
@@ -675,6 +675,28 @@ static void test_hanging_trim(void **state)
 	direct_close();
 }
 
+static void hang_at_read(struct toy *t, const struct emf_io *io)
+{
+	t->hangs |= io->op == EMF_READ;
+}
+
+/* The store's thread comes back to one that has held it up, but not at once. */
+static void test_hanging_read(void **state)
+{
+	(void)state;
+	direct_open(2000);
+	direct_put(0, 1);
+	direct_put(1, 1); /* the round does not end with the first */
+	direct_add();
+	d.toy[0].before = hang_at_read;
+	assert_true(pool_work(d.pool, timer_now()) > timer_now());
+	d.toy[0].before = NULL;
+	d.toy[0].hangs = false;
+	direct_settle();
+	direct_expect(0, 1);
+	direct_close();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -685,6 +707,7 @@ int main(void)
 		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
 		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
 		cmocka_unit_test(test_hanging_trim),
+		cmocka_unit_test(test_hanging_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
