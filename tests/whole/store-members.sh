@@ -123,7 +123,7 @@ disk() {
 }
 truncate -s 256M "$T/disk"
 disk
-hold_start away "store.uri=${uri_of[a]};store.timeout=4s;store.rebuild=8M" 64
+hold_start away "local.limit=20M;store.uri=${uri_of[a]};store.timeout=4s;store.rebuild=8M" 64
 wait_for 30 is_far 30
 far=
 wait_for 10 far_rests
