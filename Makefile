@@ -3,6 +3,7 @@
 
 BUILD ?= build
 PREFIX ?= /usr/local
+VERSION = 0.1.0
 DESTDIR ?=
 # Both are read below /usr and /usr/local; for another PREFIX say where.
 UDEVDIR ?= $(PREFIX)/lib/udev/rules.d
@@ -10,7 +11,8 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 CC = gcc
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -Wall -Wextra -Wshadow -Wconversion -Werror -fPIC -fvisibility=hidden \
-	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc $(CFLAGS)
+	-fno-semantic-interposition -ftls-model=initial-exec -pthread -MMD -MP -Iinclude -Isrc \
+	-DEMFATIER_VERSION='"$(VERSION)"' $(CFLAGS)
 # What runs in somebody else's process brings no shared object of its own but libc.
 STATIC_LIBS = -Wl,-Bstatic -linih -Wl,-Bdynamic
 STATIC_CRYPTO = -Wl,-Bstatic -lcrypto -Wl,-Bdynamic -Wl,--exclude-libs,ALL -ldl
@@ -69,7 +71,8 @@ $(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/l
 		-Wl,--version-script=preload/exports.map -Wl,--exclude-libs,ALL -Wl,-z,now -Wl,-z,relro \
 		-Wl,-z,nodelete -Wl,--no-undefined -Wl,--as-needed -pthread -ldl -lm
 
-$(BUILD)/providers/file.so: PROVIDER_LIBS = -luring
+# With a liburing of its own: the preloaded library answers to the shared one's names (preload/dma.c).
+$(BUILD)/providers/file.so: PROVIDER_LIBS = -Wl,-Bstatic -luring -Wl,-Bdynamic -Wl,--exclude-libs,ALL
 $(BUILD)/providers/nbd.so: PROVIDER_LIBS = -lnbd
 $(BUILD)/providers/numa.so: PROVIDER_LIBS = -lnuma
 # With a private copy of libcrypto's HMAC; librdmacm is loaded by cm.c.
@@ -92,8 +95,8 @@ $(BUILD)/providers/link-%.so: $(BUILD)/obj/src/codec/%.o
 # --- the tools ---
 
 tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.c))
-$(BUILD)/emfatier: $(call tool_obj,emfatier) $(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) \
-		$(BUILD)/librt_emf.a
+$(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/common/say.o \
+		$(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
 COMMON_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/common/*.c))
 $(BUILD)/tierstat: $(call tool_obj,tierstat) $(COMMON_OBJ) $(BUILD)/librt_emf.a
@@ -125,9 +128,17 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka $(UNIT_LIBS) -pthread -ldl -lm
 $(BUILD)/obj/tests/unit/test_lend.o: ALL_CFLAGS += -Itools
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_EXTRA = $(LEND_OBJ)
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: UNIT_LIBS = -lcrypto
-$(BUILD)/tests/unit/test_wire $(BUILD)/tests/unit/test_lend: $(LEND_OBJ)
+LEND_TESTS = $(patsubst %,$(BUILD)/tests/unit/test_%,wire lend nbdkit)
+$(LEND_TESTS): UNIT_EXTRA = $(LEND_OBJ)
+$(LEND_TESTS): UNIT_LIBS = -lcrypto
+$(LEND_TESTS): $(LEND_OBJ)
+# Server and client over a toy card, which takes the place of librdmacm and libibverbs.
+TOY_CARD_OBJ = $(LEND_OBJ) $(COMMON_OBJ) $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/metrics tools/emfatierd/notify \
+	src/provider/rdma src/provider/rdma/path src/provider/rdma/queue src/provider/rdma/resolve)
+$(BUILD)/obj/tests/unit/test_verbs.o $(BUILD)/obj/tests/unit/test_nbdkit.o: ALL_CFLAGS += -Itools
+$(BUILD)/tests/unit/test_verbs: UNIT_EXTRA = $(TOY_CARD_OBJ)
+$(BUILD)/tests/unit/test_verbs: UNIT_LIBS = -lcrypto
+$(BUILD)/tests/unit/test_verbs: $(TOY_CARD_OBJ)
 $(BUILD)/tests/unit/test_stats_reader: UNIT_EXTRA = $(BUILD)/obj/tools/tierstat/segment.o
 $(BUILD)/tests/unit/test_stats_reader: $(BUILD)/obj/tools/tierstat/segment.o
 
@@ -219,7 +230,6 @@ lint:
 	clang-format --dry-run -Werror $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] include/*.h preload/*.[ch])
 	cppcheck -q --error-exitcode=1 --enable=warning,portability --inline-suppr -Iinclude -Isrc src preload tools
 
-VERSION = 0.1.0
 SHARE = $(DESTDIR)$(PREFIX)/share
 # Where systemd and bash look; for another PREFIX than /usr and /usr/local say where.
 UNITDIR ?= $(PREFIX)/lib/systemd/system

@@ -3,13 +3,13 @@
 // ways that this machine has, turn about in rounds. Prints tables; writes results.json and an
 // SVG for each benchmark to DIR/bench-results.
 
-import {chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from "node:fs";
-import {constants as os, cpus, release, totalmem, tmpdir} from "node:os";
+import {mkdirSync, readFileSync, writeFileSync} from "node:fs";
+import {cpus, release, totalmem} from "node:os";
 import {join, resolve} from "node:path";
-import {killAll, output, stop, stopAll} from "./demo/children.mjs";
+import {output, stop} from "./demo/children.mjs";
 import {install} from "./demo/install.mjs";
 import {SHAPE, defaultCache, makeModel} from "./demo/make-model.mjs";
-import {Progress} from "./demo/progress.mjs";
+import {line, makeScratch, program, signal} from "./demo/program.mjs";
 import {startServers} from "./demo/servers.mjs";
 import {HERE, findArms} from "./arms.mjs";
 import {runMechanism, runModel, runRedis, runTrue, runWork} from "./measure.mjs";
@@ -54,26 +54,6 @@ const NAMES = [...Object.keys(BENCHMARKS), "mechanism"];
 const usage = `usage: bench.mjs [--build DIR] [quick] [NAME...]
 benchmarks: ${NAMES.join(", ")}`;
 
-const line = new Progress();
-const abort = new AbortController();
-let scratch;
-
-function cleanUp() {
-	line.end();
-	if (scratch)
-		rmSync(scratch, {recursive: true, force: true});
-	scratch = undefined;
-}
-
-function onSignal(name) {
-	if (abort.signal.aborted) {
-		killAll();
-		process.exit(128 + os.signals[name]);
-	}
-	abort.abort(Object.assign(new Error("stopped"), {exitCode: 128 + os.signals[name]}));
-	stopAll();
-}
-
 function readArguments(argv) {
 	const o = {build: resolve(HERE, "../build"), options: FULL, names: []};
 	for (let i = 0; i < argv.length; i++) {
@@ -97,16 +77,16 @@ function readArguments(argv) {
 // null, or why it can't be run here.
 async function prepareModel(context, o) {
 	try {
-		await install({say: (text) => line.say(text), progress: (text) => line.update(text), signal: abort.signal});
+		await install({say: (text) => line.say(text), progress: (text) => line.update(text), signal});
 	} catch (error) {
-		abort.signal.throwIfAborted();
+		signal.throwIfAborted();
 		return error.message;
 	}
 	const shape = Object.fromEntries(Object.entries(SHAPE).map(([name, {default: value}]) => [name, value]));
 	shape.layers = o.layers;
 	line.begin();
 	context.model = await makeModel(defaultCache(), shape, {
-		progress: (done, total) => line.bytes("writing the model", done, total), signal: abort.signal
+		progress: (done, total) => line.bytes("writing the model", done, total), signal
 	});
 	return null;
 }
@@ -146,7 +126,7 @@ async function inRounds(name, context, options, arms) {
 					throw new Error("the result is not that of the program alone");
 				runs[arm.name].push({round, ...run});
 			} catch (error) {
-				abort.signal.throwIfAborted();
+				signal.throwIfAborted();
 				failures[arm.name].push(error.message);
 			}
 		}
@@ -168,7 +148,7 @@ function describeMechanism(m) {
 		"mechanism: what a fault costs",
 		bare.why ? `  2 MiB moved in by a bare handler: ${bare.why}`
 			: `  2 MiB moved in by a bare handler: p50 ${us(bare.handler_p50_us)} in the handler, ${us(bare.thread_p50_us)} for the thread`,
-		`  the runtime's own p50 in a sweep: ${us(m.standby_p50_us)}, ${times(m.standby_p50_us, bare.handler_p50_us)} (${(100 * m.standby_share).toFixed(0)}% of its faults found their block in a frame)`,
+		`  the runtime's own, of a block found in a frame: p50 ${us(m.standby_p50_us)}, ${times(m.standby_p50_us, bare.handler_p50_us)} (in a sweep, ${m.standby_hits} of them)`,
 		`  a far touch (${demand.store}), nothing else going on: p50 ${us(demand.p50_us)} of ${demand.waits}`,
 		`  beside a saturating sweep: p99 ${us(saturated.p99_us)} of ${saturated.waits}, ${times(saturated.p99_us, demand.p50_us)} of that p50`
 	].join("\n");
@@ -176,12 +156,7 @@ function describeMechanism(m) {
 
 async function main() {
 	const {build, options, names} = readArguments(process.argv.slice(2));
-	for (const name of ["SIGINT", "SIGTERM", "SIGHUP"])
-		process.on(name, onSignal);
-	process.on("exit", () => { killAll(); cleanUp(); });
-
-	scratch = mkdtempSync(join(tmpdir(), "emfatier-bench-"));
-	chmodSync(scratch, 0o700);
+	const scratch = makeScratch("bench");
 	process.env.EMFATIER_RUN_DIR = join(scratch, "run");
 	const folder = join(build, "bench-results");
 	mkdirSync(folder, {recursive: true});
@@ -210,7 +185,7 @@ async function main() {
 				results.mechanism = await runMechanism(context, {bytes: options.size * MIB, seconds: options.seconds});
 				console.log(`\n${describeMechanism(results.mechanism)}`);
 			} catch (error) {
-				abort.signal.throwIfAborted();
+				signal.throwIfAborted();
 				console.log(`\nmechanism: ${error.message}`);
 				bad++;
 			}
@@ -240,11 +215,4 @@ async function main() {
 	return bad ? 1 : 0;
 }
 
-main().then((code) => {
-	process.exitCode = code;
-}, async (error) => {
-	await stopAll();
-	line.end();
-	console.error(`bench: ${error.message}`);
-	process.exitCode = error.exitCode ?? 1;
-});
+program("bench", main);

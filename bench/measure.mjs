@@ -216,12 +216,9 @@ export async function runMechanism(context, {bytes, seconds}) {
 	const sweep = await runWork(context, arm("mem", 50), {work: "sweep", bytes, seconds});
 	const quiet = await runWork(context, arm(store, 25), {work: "touch", bytes, seconds});
 	const beside = await runWork(context, arm(store, 25), {work: "touched", bytes, seconds});
-	const shares = sweep.counts.faults_standby /
-		(sweep.counts.faults_standby + sweep.counts.faults_demand + sweep.counts.faults_write_protect || 1);
 	return {
 		bare: bare.code === 0 ? JSON.parse(bare.stdout) : {why: bare.stdout.trim()},
-		// its histogram is of all faults; in a sweep most of them find their block in a frame
-		standby_p50_us: sweep.latency.p50, standby_share: shares,
+		standby_p50_us: sweep.tierstat.standby_latency_us.p50, standby_hits: sweep.tierstat.faults_standby,
 		demand: {store, p50_us: quiet.p50_us, waits: quiet.waits, runtime: quiet.latency},
 		saturated: {store, p99_us: beside.p99_us, waits: beside.waits, runtime: beside.latency}
 	};

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 3u
+#define EMF_STATS_VERSION 4u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
 #define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
@@ -136,6 +136,7 @@ struct emf_stats {
 	emf_stat map_offset;  /* where in this file struct emf_map is; 0: there is none */
 
 	struct emf_hist fault_latency;
+	struct emf_hist standby_latency; /* of these, faults that found their block in a frame */
 	struct emf_store_stats store[EMF_STATS_STORES];
 
 	emf_stat history_count; /* sample i is at history[i % EMF_STATS_HISTORY] */

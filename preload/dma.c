@@ -569,6 +569,65 @@ int emf_ring_call(unsigned fd, unsigned opcode, const void *arg, unsigned n)
 }
 VERSIONED(emf_ring_call, "io_uring_register", "LIBURING_2.3");
 
+/* --- what reads behind the call: see direct.c --- */
+
+struct io_uring_params;
+
+EXPORT int emf_aio_setup(int n, void **context);
+EXPORT int emf_aio_init(int n, void **context);
+EXPORT int emf_ring_init(unsigned n, struct io_uring *ring, unsigned flags);
+EXPORT int emf_ring_init_params(unsigned n, struct io_uring *ring, struct io_uring_params *p);
+EXPORT int emf_ring_init_mem(unsigned n, struct io_uring *ring, struct io_uring_params *p,
+			     void *buf, size_t len);
+EXPORT int emf_ring_setup(unsigned n, struct io_uring_params *p);
+
+/*
+ * Not the runtime's own ring: that provider has its liburing in itself. libaio before 0.3.113 makes
+ * its system calls by itself.
+ */
+#define ASYNC(of, name, version, ...)                                                              \
+	__typeof__(&(of)) fn = REAL(of, name, version);                                            \
+	int r = fn ? fn(__VA_ARGS__) : -ENOSYS;                                                    \
+	direct_async();                                                                            \
+	return r
+
+int emf_aio_setup(int n, void **context)
+{
+	ASYNC(emf_aio_setup, "io_setup", "LIBAIO_0.4", n, context);
+}
+VERSIONED(emf_aio_setup, "io_setup", "LIBAIO_0.4");
+
+int emf_aio_init(int n, void **context)
+{
+	ASYNC(emf_aio_init, "io_queue_init", "LIBAIO_0.1", n, context);
+}
+VERSIONED(emf_aio_init, "io_queue_init", "LIBAIO_0.1");
+
+int emf_ring_init(unsigned n, struct io_uring *ring, unsigned flags)
+{
+	ASYNC(emf_ring_init, "io_uring_queue_init", "LIBURING_2.0", n, ring, flags);
+}
+VERSIONED(emf_ring_init, "io_uring_queue_init", "LIBURING_2.0");
+
+int emf_ring_init_params(unsigned n, struct io_uring *ring, struct io_uring_params *p)
+{
+	ASYNC(emf_ring_init_params, "io_uring_queue_init_params", "LIBURING_2.0", n, ring, p);
+}
+VERSIONED(emf_ring_init_params, "io_uring_queue_init_params", "LIBURING_2.0");
+
+int emf_ring_init_mem(unsigned n, struct io_uring *ring, struct io_uring_params *p, void *buf,
+		      size_t len)
+{
+	ASYNC(emf_ring_init_mem, "io_uring_queue_init_mem", "LIBURING_2.5", n, ring, p, buf, len);
+}
+VERSIONED(emf_ring_init_mem, "io_uring_queue_init_mem", "LIBURING_2.5");
+
+int emf_ring_setup(unsigned n, struct io_uring_params *p)
+{
+	ASYNC(emf_ring_setup, "io_uring_setup", "LIBURING_2.3", n, p);
+}
+VERSIONED(emf_ring_setup, "io_uring_setup", "LIBURING_2.3");
+
 /* --- MSG_ZEROCOPY --- */
 
 static __typeof__(&send) real_send;

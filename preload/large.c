@@ -63,14 +63,6 @@ bool large_add(void *p, size_t len)
 	return false;
 }
 
-void large_set(void *p, size_t len)
-{
-	struct record *r = find(p);
-
-	if (r)
-		r->len = len;
-}
-
 size_t large_length(const void *p)
 {
 	if (!p || (uintptr_t)p & (K_PAGE - 1))

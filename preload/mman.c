@@ -163,61 +163,48 @@ EXPORT int munmap(void *addr, size_t len)
 	return (int)edge(unmap(addr, len));
 }
 
-/*
- * Blocks keep their places in 2 MiB units only if the memory moves by a multiple of that: looks
- * for such a place. NULL: none.
- */
-static void *congruent_place(const void *addr, size_t len)
+/* In place, or else where blocks stay what they are: moved by a multiple of 2 MiB. */
+static long grow(void *addr, size_t was, size_t size, int flags)
 {
-	size_t off = (uintptr_t)addr & (BLOCK_SIZE - 1);
-	long r = k_mmap(NULL, len + BLOCK_SIZE, PROT_NONE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	long r = k_mremap(addr, was, size, 0, NULL);
 
+	if (r != -ENOMEM || !(flags & MREMAP_MAYMOVE))
+		return r;
+	void *place = region_place((uintptr_t)addr, size, PROT_NONE);
+	if (!place)
+		return k_mremap(addr, was, size, flags, NULL);
+	r = k_mremap(addr, was, size, MREMAP_MAYMOVE | MREMAP_FIXED, place);
 	if (r < 0)
-		return NULL;
-	uintptr_t got = (uintptr_t)r, to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
-	if (to > got)
-		k_munmap((void *)got, to - got);
-	if (got + BLOCK_SIZE > to)
-		k_munmap((void *)(to + len), got + BLOCK_SIZE - to);
-	return (void *)to;
+		k_munmap(place, size);
+	return r;
 }
 
 long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 {
 	uintptr_t start = (uintptr_t)addr;
-	size_t old = pages(old_len), new = pages(new_len);
+	size_t was = pages(old_len), size = pages(new_len);
+	bool plain = !(flags & ~MREMAP_MAYMOVE) && was && size;
 	struct change c;
-	void *place = NULL;
 	long r;
 
 	if (mapped_in(addr, old_len))
 		mapped_give_back(addr, old_len);
 	if (!managed(addr, old_len) && !((flags & MREMAP_FIXED) && managed(to, new_len)))
 		return k_mremap(addr, old_len, new_len, flags, to);
-	if (new &&new < old && !(flags & ~MREMAP_MAYMOVE)) {
-		r = unmap((char *)addr + new, old - new);
+	if (plain && size < was) {
+		r = unmap((char *)addr + size, was - size);
 		return r ? r : (long)start;
 	}
 	/*
 	 * What locked memory grows by the kernel populates inside the call, while it lets nobody
 	 * serve the faults of that: it is locked again after it.
 	 */
-	bool locked = new > old &&engine_kept(addr, old_len) & KEPT_LOCKED;
+	bool locked = size > was && engine_kept(addr, old_len) & KEPT_LOCKED;
 	if (locked)
-		syscall(SYS_munlock, addr, old);
+		syscall(SYS_munlock, addr, was);
 	engine_change_begin(&c, addr, old_len, flags & MREMAP_FIXED ? to : NULL, new_len, true);
-	bool grows = !(flags & ~MREMAP_MAYMOVE) && old && new > old;
-	r = grows ? k_mremap(addr, old_len, new_len, 0, NULL) : -ENOMEM;
-	if (grows && r == -ENOMEM && (flags & MREMAP_MAYMOVE)) {
-		place = congruent_place(addr, new);
-		r = k_mremap(addr, old_len, new_len, place ? MREMAP_MAYMOVE | MREMAP_FIXED : flags,
-			     place);
-		if (r < 0 && place)
-			k_munmap(place, new);
-	} else if (!grows) {
-		r = k_mremap(addr, old_len, new_len, flags, to);
-	}
+	r = plain && size > was ? grow(addr, was, size, flags)
+				: k_mremap(addr, old_len, new_len, flags, to);
 	if (r >= 0 && (uintptr_t)r != start) {
 		c.to = (uintptr_t)r;
 		engine_change_end(&c, CHANGE_MOVED);
@@ -225,11 +212,11 @@ long remap(void *addr, size_t old_len, size_t new_len, int flags, void *to)
 		engine_change_end(&c, CHANGE_NONE);
 	}
 	if (locked)
-		syscall(SYS_mlock, r < 0 ? addr : (void *)r, r < 0 ? old : new);
+		syscall(SYS_mlock, r < 0 ? addr : (void *)r, r < 0 ? was : size);
 	if (r >= 0 && (flags & MREMAP_DONTUNMAP))
-		engine_left(addr, old, (void *)r); /* empty now, but still there */
-	else if (r >= 0 && old && new > old)
-		engine_grown((char *)r + old, new - old);
+		engine_left(addr, was, (void *)r); /* empty now, but still there */
+	else if (r >= 0 && was && size > was)
+		engine_grown((void *)((uintptr_t)r + was), size - was);
 	return r;
 }
 

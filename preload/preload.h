@@ -27,7 +27,6 @@ bool malloc_is_ours(void);
  * record belongs to whoever owns the allocation. large_add is false when it is full.
  */
 bool large_add(void *p, size_t len);
-void large_set(void *p, size_t len);
 size_t large_length(const void *p); /* 0: not one */
 void large_remove(void *p);
 
@@ -42,6 +41,11 @@ int advise(void *addr, size_t len, int advice);
 
 /* What of the range, of any alignment, is managed stays local, for KEPT_* reasons (region.h). */
 void keep_local(const void *addr, size_t len, unsigned why);
+
+/* direct.c: read, pread64, readv, preadv and preadv2 by number; -errno. */
+long direct_read(long n, long fd, long buf, long len, long at, long high, long flags);
+/* It has just made, or is about to use, what reads behind its calls. */
+void direct_async(void);
 
 /* dma.c, around fork.c's. */
 void dma_before_fork(void);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * System calls made through syscall(2) that change memory, and the forks that run no fork
- * handlers: _Fork, clone, and these by number. What is not of our concern goes to the
- * kernel exactly as by libc's own function, without a stack frame: a clone may return
+ * System calls made through syscall(2) that change memory or read past the page table, and the
+ * forks that run no fork handlers: _Fork, clone, and these by number. What is not of our concern
+ * goes to the kernel exactly as by libc's own function, without a stack frame: a clone may return
  * on another stack, and a vfork twice on the same.
  *
  * A call that the program makes by an instruction of its own is seen by the kernel's
@@ -68,6 +68,18 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 		return edge(remap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e));
 	case SYS_mmap:
 		return edge(map_over((void *)a, (size_t)b, (int)c, (int)d, (int)e, f));
+	case SYS_read:
+	case SYS_pread64:
+	case SYS_readv:
+	case SYS_preadv:
+	case SYS_preadv2:
+		return edge(direct_read(n, a, b, c, d, e, f));
+	case SYS_io_setup:
+	case SYS_io_uring_setup: {
+		long r = k_syscall(n, a, b, c, d, e, f);
+		direct_async();
+		return edge(r);
+	}
 	default:
 		return fork_by(n, a, b, c, d, e);
 	}
@@ -75,9 +87,10 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 
 #ifdef __x86_64__
 /*
- * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 9 mmap, 11
- * munmap, 25 mremap, 28 madvise, 56 clone, 57 fork, 435 clone3; 0x100 is CLONE_VM, in clone's
- * first argument and in the first word that clone3's points to.
+ * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 0 read, 9 mmap,
+ * 11 munmap, 17 pread64, 19 readv, 25 mremap, 28 madvise, 56 clone, 57 fork, 206 io_setup, 295
+ * preadv, 327 preadv2, 425 io_uring_setup, 435 clone3; 0x100 is CLONE_VM, in clone's first argument
+ * and in the first word that clone3's points to.
  */
 __asm__(".text\n"
 	".globl syscall\n"
@@ -86,12 +99,9 @@ __asm__(".text\n"
 	"	cmp $28, %rdi\n"
 	"	ja 2f\n"
 	"	je 1f\n"
-	"	cmp $9, %rdi\n"
-	"	je 1f\n"
-	"	cmp $11, %rdi\n"
-	"	je 1f\n"
-	"	cmp $25, %rdi\n"
-	"	jne emf_syscall_raw\n"
+	"	mov $0x020a0a01, %eax\n" /* a bit for each of 0, 9, 11, 17, 19, 25 */
+	"	bt %edi, %eax\n"
+	"	jnc emf_syscall_raw\n"
 	"1:	pushq 8(%rsp)\n"
 	"	call emf_syscall\n"
 	"	add $8, %rsp\n"
@@ -100,6 +110,14 @@ __asm__(".text\n"
 	"	je 1b\n"
 	"	cmp $56, %rdi\n"
 	"	je 3f\n"
+	"	cmp $206, %rdi\n"
+	"	je 1b\n"
+	"	cmp $295, %rdi\n"
+	"	je 1b\n"
+	"	cmp $327, %rdi\n"
+	"	je 1b\n"
+	"	cmp $425, %rdi\n"
+	"	je 1b\n"
 	"	cmp $435, %rdi\n"
 	"	jne emf_syscall_raw\n"
 	"	cmp $64, %rdx\n" /* CLONE_ARGS_SIZE_VER0; who asks what there is gives less, or no

@@ -18,7 +18,6 @@ struct free_block {
 static struct lock lock = LOCK_INIT(RANK_ARENA);
 static struct free_block *free_list[CLASSES];
 static char *chunk, *chunk_end;
-static size_t total;
 
 static size_t page_round(size_t size)
 {
@@ -40,7 +39,6 @@ static void *carve(size_t size)
 		char *p = k_map(CHUNK);
 		if (!p)
 			return NULL;
-		total += CHUNK;
 		chunk = p;
 		chunk_end = p + CHUNK;
 	}
@@ -54,12 +52,8 @@ void *arena_alloc(size_t size)
 	int c = class_of(size);
 	void *p;
 
-	if (c < 0) {
-		p = k_map(page_round(size));
-		if (p)
-			__atomic_fetch_add(&total, page_round(size), __ATOMIC_RELAXED);
-		return p;
-	}
+	if (c < 0)
+		return k_map(page_round(size));
 	size_t bytes = (size_t)1 << (MIN_SHIFT + c);
 	lock_take(&lock);
 	if (free_list[c]) {
@@ -82,7 +76,6 @@ void arena_free(void *p, size_t size)
 		return;
 	if (c < 0) {
 		k_unmap(p, page_round(size));
-		__atomic_fetch_sub(&total, page_round(size), __ATOMIC_RELAXED);
 		return;
 	}
 	struct free_block *b = p;
@@ -100,9 +93,4 @@ void arena_before_fork(void)
 void arena_after_fork(void)
 {
 	lock_reset(&lock);
-}
-
-size_t arena_bytes(void)
-{
-	return __atomic_load_n(&total, __ATOMIC_RELAXED);
 }

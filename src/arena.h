@@ -17,7 +17,5 @@ void arena_free(void *p, size_t size);
 /* Nobody is inside while the process forks; after_fork on both sides. */
 void arena_before_fork(void);
 void arena_after_fork(void);
-/* Bytes obtained from the kernel. */
-size_t arena_bytes(void);
 
 #endif

@@ -7,6 +7,9 @@
  * 5.7), into a place of the runtime's own, from where they are copied. madvise(MADV_DONTNEED)
  * would not do: its events can't be told from those of the program's own discards, least of all
  * where the program cuts or joins mappings meanwhile.
+ *
+ * Of what is partly writable only the rest is copied, where there is UFFDIO_MOVE: pages that
+ * somebody has pinned to write to must not be copied, and there is no other way to know them.
  */
 #ifndef EMF_AWAY_H
 #define EMF_AWAY_H
@@ -23,7 +26,8 @@ struct taken {
 };
 
 /*
- * The content of [src, src + len) is in dst, and its pages are no more. By one thread at a time,
+ * The content of [src, src + len) is in dst, and its pages are no more, or (with UFFDIO_MOVE, for
+ * which dst has to be empty) are there. By one thread at a time,
  * without engine.lock: waits for who reads the events. Nothing else may change the mapping
  * meanwhile. -errno: not, or only a part of it (torn). Locked memory is refused.
  */

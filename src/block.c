@@ -15,6 +15,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "pinned.h"
 #include "mapped.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -120,6 +121,7 @@ static void set_state(struct block *b, enum block_state s)
 	bool was_flying = block_in_flight(b);
 
 	b->state = (uint8_t)s;
+	b->gathered = false;
 	if (was_far != is_far)
 		atomic_fetch_add(&st->far_bytes, is_far ? block_len(b) : -block_len(b));
 	if (was_standby != is_standby)
@@ -226,7 +228,7 @@ static void used(struct block *b)
 static void arrived(struct block *b, enum arrival how)
 {
 	used(b);
-	b->whole = false;
+	b->stray = false;
 	trace_block(how == ARRIVE_NEW	    ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
@@ -383,133 +385,170 @@ int block_fill_short(struct block *b)
 
 static void lose(struct block *b, int status);
 
-/* --- clusters --- */
+/* --- single pages --- */
 
-unsigned block_cluster(const struct block *b, uintptr_t addr)
+/* They go with the block's state. */
+static void set_pages(struct block *b, unsigned n)
 {
-	return (unsigned)((addr - grid_start(b)) / STORE_CLUSTER);
-}
+	int64_t more = ((int64_t)n - b->pages) * K_PAGE;
 
-bool block_has_cluster(const struct block *b, uintptr_t addr)
-{
-	return b->clusters >> block_cluster(b, addr) & 1;
-}
-
-/* Fewer than it had. */
-static void set_clusters(struct block *b, uint32_t clusters)
-{
-	uint64_t had = block_cluster_bytes(b);
-
-	b->clusters = clusters;
-	engine_account((int64_t)(block_cluster_bytes(b) - had));
-	engine.cluster_bytes += block_cluster_bytes(b) - had;
-	if (!clusters)
+	b->pages = (uint16_t)n;
+	engine_account(more);
+	engine.page_bytes += (uint64_t)more;
+	if (!n)
 		sparse_gone(b);
 }
 
-void block_forget_clusters(struct block *b)
+/* What is in place of it counts as newer from now on, or is gone. */
+static void forget_pages(struct block *b)
 {
-	if (!b->clusters)
-		return;
-	set_clusters(b, 0);
-	b->whole = true;
+	b->stray |= b->pages;
+	set_pages(b, 0);
 }
 
-/* Nobody can have written to it: protection that is there has always been. */
-static bool cluster_is_clean(const struct block *b, unsigned i)
+unsigned block_page(const struct block *b, uintptr_t addr)
+{
+	return (unsigned)((addr - grid_start(b)) / K_PAGE);
+}
+
+bool block_has_page(const struct block *b, uintptr_t addr)
 {
 	struct presence found;
 
-	return !uffd_presence(&engine.uffd, (void *)(grid_start(b) + i * (size_t)STORE_CLUSTER),
-			      STORE_CLUSTER, &found) &&
-	       found.bytes == found.protected;
+	return b->pages && !uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) &&
+	       found.bytes;
 }
 
-bool block_drop_clusters(struct block *b)
+/* Out of the program's memory, into an empty frame. */
+static int take_pages(struct block *b, uint32_t f, bool *torn)
 {
-	uint32_t f = b->clusters ? frame_empty(FRAME_SMALL) : NO_FRAME;
-	uint32_t kept = 0;
+	return uffd_move(&engine.uffd, frame_start(f), block_start(b), BLOCK_SIZE, true, torn);
+}
+
+int block_drop_pages(struct block *b)
+{
+	struct presence found;
+	uint32_t f;
 	bool torn;
 
+	if (!b->pages)
+		return 0;
+	if (uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found))
+		return -EAGAIN;
+	if (found.bytes != found.protected)
+		return -EBUSY;
+	f = frame_empty(FRAME_SMALL);
 	if (f == NO_FRAME)
-		return !b->clusters;
-	for (unsigned i = 0; i < BLOCK_CLUSTERS; i++) {
-		size_t at = i * (size_t)STORE_CLUSTER;
-		if (!(b->clusters >> i & 1))
-			continue;
-		int err = uffd_move(&engine.uffd, frame_start(f) + at, (void *)(grid_start(b) + at),
-				    STORE_CLUSTER, true, &torn);
-		/* What has moved and come back has lost its protection. */
-		if (err == -EAGAIN && cluster_is_clean(b, i))
-			kept |= 1u << i;
-		else if (err)
-			b->whole = true;
-	}
-	set_clusters(b, kept);
+		return -EAGAIN;
+	/* What has moved and come back has lost its protection, and so is not dropped again. */
+	int err = take_pages(b, f, &torn);
+	if (!err)
+		set_pages(b, 0);
 	frame_release(f, frame_start(f), BLOCK_SIZE);
-	return !kept && !b->whole;
+	return err && err != -EAGAIN ? -EBUSY : err;
 }
 
-void block_clear_clusters(struct block *b)
+void block_clear_pages(struct block *b)
 {
-	if (!block_drop_clusters(b))
-		block_forget_clusters(b);
+	if (block_drop_pages(b))
+		forget_pages(b);
 }
 
-bool block_check_clusters(struct block *b)
+/*
+ * The frame has what the slot held, and the holes: what is newer in place comes on top of that.
+ * False: it would not all leave, and what is left is stray.
+ */
+static bool gather(struct block *b)
 {
-	for (unsigned i = 0; i < BLOCK_CLUSTERS; i++)
-		if (b->clusters >> i & 1 && !cluster_is_clean(b, i)) {
-			block_forget_clusters(b);
-			return false;
-		}
-	return true;
+	uint64_t there[(BLOCK_PAGES + 63) / 64];
+	struct presence found;
+	uint32_t f;
+	bool torn;
+
+	if (!b->pages)
+		return !b->stray;
+	/* What is about to be discarded must not come back. */
+	if (change_held((uintptr_t)block_start(b), BLOCK_SIZE) ||
+	    uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
+	    uffd_present(&engine.uffd, block_start(b), BLOCK_PAGES, there) ||
+	    (f = frame_empty(FRAME_SMALL)) == NO_FRAME) {
+		forget_pages(b);
+		return false;
+	}
+	/* Nor may what somebody reads into be copied; pins are refused by the kernel. */
+	int err = -EBUSY;
+	torn = false;
+	if (pinned_take((uintptr_t)block_start(b), false)) {
+		err = take_pages(b, f, &torn);
+		pinned_taken();
+	}
+	if (torn && uffd_present(&engine.uffd, frame_start(f), BLOCK_PAGES, there)) {
+		lose(b, -EIO);
+		return false;
+	}
+	if (torn || (!err && found.bytes != found.protected)) {
+		for (size_t i = 0; i < BLOCK_PAGES; i++)
+			if (there[i / 64] >> i % 64 & 1)
+				memcpy(frame_start(b->frame) + i * K_PAGE,
+				       frame_start(f) + i * K_PAGE, K_PAGE);
+		b->flags |= B_DIRTY;
+	}
+	if (err)
+		forget_pages(b);
+	else
+		set_pages(b, 0);
+	frame_release(f, frame_start(f), BLOCK_SIZE);
+	return !err && !b->stray;
 }
 
-bool block_fetch_cluster(struct block *b)
+bool block_fetch_pages(struct block *b, unsigned n)
 {
 	uint32_t f = frame_empty(FRAME_SMALL);
 
 	if (f == NO_FRAME)
 		return false;
-	frame_meta(f)->bytes = STORE_CLUSTER;
-	engine_account(STORE_CLUSTER);
+	frame_meta(f)->bytes = n * (uint32_t)K_PAGE;
+	engine_account((int64_t)(n * K_PAGE));
 	list_remove(b);
 	hold_frame(b, f);
-	b->flags = B_CLUSTER;
+	b->flags = B_PART;
 	set_state(b, FETCHING);
 	return true;
 }
 
-void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf)
+void block_pages_fetched(struct block *b, unsigned first, unsigned n, int status, char *buf)
 {
 	uint32_t f = b->frame;
-	char *to = (char *)grid_start(b) + cluster * (size_t)STORE_CLUSTER;
+	char *to = (char *)grid_start(b) + first * K_PAGE;
+	/* Where the slot can't be trusted any more they are newer. */
+	bool protect = !(b->flags & (B_WRITE | B_DIRTY));
+	unsigned come = 0;
+	int err = 0;
 
-	b->flags &= (uint8_t)~B_CLUSTER;
+	b->flags &= (uint8_t)~B_PART;
 	if (status) {
 		lose(b, status);
 		return;
 	}
-	for (size_t i = 0; b->holes && i < STORE_CLUSTER / K_PAGE; i++) {
-		if (block_is_hole(b, cluster * (STORE_CLUSTER / K_PAGE) + i))
+	/* One by one: some may be there. */
+	for (unsigned i = 0; i < n && !err; i++) {
+		if (block_is_hole(b, first + i))
 			memset(buf + i * K_PAGE, 0, K_PAGE);
+		err = uffd_copy(&engine.uffd, to + i * K_PAGE, buf + i * K_PAGE, K_PAGE, protect);
+		come += !err;
+		if (err == -EEXIST)
+			err = 0;
 	}
-	int err = uffd_copy(&engine.uffd, to, buf, STORE_CLUSTER, true);
-	if (!err && !(b->flags & B_DIRTY)) {
-		b->clusters |= 1u << cluster;
-		engine.cluster_bytes += STORE_CLUSTER;
-	} else {
-		engine_account(-(int64_t)STORE_CLUSTER);
-		/* Pages are there that we don't know of, or the slot can't be trusted any more. */
-		if (err != -EAGAIN)
-			b->whole = true;
-		log_debug("cluster at %p not copied in: error %d", (void *)to, -err);
-	}
+	engine_account(-(int64_t)frame_meta(f)->bytes);
 	frame_meta(f)->bytes = 0;
 	frame_vacated(f);
 	b->frame = NO_FRAME;
 	set_state(b, FAR);
+	set_pages(b, b->pages + come);
+	if (err && err != -EAGAIN) {
+		log_debug("pages at %p not copied in: error %d", (void *)to, -err);
+		b->stray = true; /* they are to come another way */
+	}
 	sparse_rest(b);
 	engine_wake(b, !err);
 	b->flags = 0;
@@ -519,8 +558,6 @@ bool block_fetch(struct block *b, bool force)
 {
 	uint32_t f;
 
-	/* They are in the way of the whole. */
-	block_clear_clusters(b);
 	if (block_is_full(b)) {
 		f = engine_frame(false, force);
 	} else {
@@ -546,7 +583,7 @@ static void lose(struct block *b, int status)
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
-	block_forget_clusters(b);
+	forget_pages(b);
 	if (b->frame != NO_FRAME)
 		put_frame(b, false);
 	put_slot(b);
@@ -557,12 +594,14 @@ static void lose(struct block *b, int status)
 	atomic_fetch_add(&engine.stats->lost_bytes, len);
 	int err = uffd_poison(&engine.uffd, p, len);
 	log_at(status == -ENODATA ? LOG_INFO : LOG_ERROR,
-	       "%zu bytes at %p are lost: the %s; touching them raises SIGBUS", len, (void *)p,
+	       "%zu bytes at %p are lost: the %s (error %d); touching them raises SIGBUS", len,
+	       (void *)p,
 	       status == -EBADMSG     ? "store returned other data than was written"
 	       : status == -ETIMEDOUT ? "store did not answer within store.timeout"
 	       : status == -ENODATA   ? "file that was mapped there has been truncated"
 	       : source		      ? "file that was mapped there could not be read"
-				      : "store could not be read");
+				      : "store could not be read",
+	       -status);
 	/* Pages that are there are newer than what is lost; others are poisoned when they fault. */
 	if (err && err != -EAGAIN && err != -EEXIST) {
 		/* Without poison the thread would wait for ever. */
@@ -596,10 +635,18 @@ void block_fetched(struct block *b, int status, bool map)
 		lose(b, status);
 		return;
 	}
-	bool wanted = b->flags & B_WANTED;
+	bool wanted = b->flags & B_WANTED, leaves = b->gathered && !wanted;
 	set_state(b, STANDBY);
 	apply_holes(b);
-	if (!map && !wanted)
+	/* Where it would not all leave, it stays. */
+	bool whole = gather(b);
+	if (b->state == LOST)
+		return;
+	if (leaves && whole) {
+		list_append(&engine.leaving, b);
+		return;
+	}
+	if (!map && !wanted && whole)
 		return;
 	if (b->flags & B_PREFETCHED) {
 		b->flags &= (uint8_t)~B_PREFETCHED;
@@ -697,20 +744,15 @@ static int take_copy(struct block **at, uint32_t f)
 	return 0;
 }
 
-static int take_move(struct block *b, uint32_t f)
+/* Its pages, or a part of them (torn), are in frame f. */
+static void moved_into(struct block *b, uint32_t f, bool torn)
 {
-	char *p = block_start(b);
 	size_t len = block_len(b);
 	struct frame *m = frame_meta(f);
-	bool torn;
-	int err = uffd_move(&engine.uffd, frame_addr(f, b), p, len, true, &torn);
+	struct presence found;
 
-	if (err && !torn)
-		return err;
 	m->bytes = (uint32_t)len;
 	hold_frame(b, f);
-
-	struct presence found;
 	if (torn || uffd_presence(&engine.uffd, frame_addr(f, b), len, &found))
 		found = (struct presence){ .bytes = len, .protected = len, .split = true };
 	look_for_split(b, f, &found);
@@ -734,6 +776,17 @@ static int take_move(struct block *b, uint32_t f)
 		list_remove(b);
 		set_state(b, NONE);
 	}
+}
+
+static int take_move(struct block *b, uint32_t f)
+{
+	bool torn;
+	int err =
+	    uffd_move(&engine.uffd, frame_addr(f, b), block_start(b), block_len(b), true, &torn);
+
+	if (err && !torn)
+		return err;
+	moved_into(b, f, torn);
 	return 0;
 }
 
@@ -755,6 +808,41 @@ static int take_by_copy(struct block **b)
 	uint32_t f = frame_for_copy(*b);
 
 	return f == NO_FRAME ? -ENOMEM : take_copy(b, f);
+}
+
+/* Parts of it can't be moved: these are copied. */
+static int take_parts(struct block **at)
+{
+	struct block *b = *at;
+	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
+	char *p = block_start(b), *to;
+	size_t len = block_len(b);
+	struct taken taken;
+
+	if (f == NO_FRAME)
+		return -ENOMEM;
+	to = frame_addr(f, b);
+	hold_frame(b, f);
+	set_state(b, TAKING);
+	lock_give(&engine.lock);
+	int err = away_take(&engine.uffd, to, p, len, &taken);
+	lock_take(&engine.lock);
+	b = *at = frame_meta(f)->owner;
+	if (!b || (err && !taken.torn))
+		frame_release(f, to, len);
+	if (!b)
+		return -ENOENT;
+	if (err && !taken.torn) {
+		b->frame = NO_FRAME;
+		set_state(b, LOCAL);
+		engine_wake(b, false);
+		return err;
+	}
+	bool wanted = b->flags & B_WANTED;
+	moved_into(b, f, taken.torn);
+	if (wanted && b->state == NONE)
+		engine_wake(b, false);
+	return 0;
 }
 
 static int take_by_move(struct block *b)
@@ -782,10 +870,13 @@ int block_take(struct block **at)
 
 	if (change_held((uintptr_t)block_start(b), block_len(b)))
 		return -EAGAIN;
+	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move))
+		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
 	/* MOVE takes from writable mappings only. */
 	if (err == -EINVAL && engine_may_copy())
-		err = take_by_copy(at);
+		err = engine.uffd.move ? take_parts(at) : take_by_copy(at);
+	pinned_taken();
 	if (err)
 		return err;
 	b = *at;
@@ -923,7 +1014,8 @@ void block_distrust_slot(struct block *b)
 		block_unslot(b);
 	else if (b->state == TAKING || b->state == FETCHING || b->state == WRITING)
 		b->flags |= B_DIRTY;
-	block_forget_clusters(b);
+	if (b->pages && uffd_protect(&engine.uffd, block_start(b), BLOCK_SIZE, false))
+		forget_pages(b);
 }
 
 void block_dirty(struct block *b)
@@ -955,8 +1047,8 @@ void block_forget(struct block *b)
 
 	if (b->flags & B_PREFETCHED)
 		prefetch_wasted(b);
-	block_forget_clusters(b);
-	b->whole = false;
+	forget_pages(b);
+	b->stray = false;
 	list_remove(b);
 	if (block_is_mapped(b))
 		engine_account(-(int64_t)block_len(b));
@@ -1036,11 +1128,11 @@ void block_loosen(struct block *b)
 		set_state(b, FAR);
 		engine_wake(b, false);
 		b->flags = 0;
-		block_clear_clusters(b);
+		block_clear_pages(b);
 		break;
 	}
 	case FAR:
-		block_clear_clusters(b);
+		block_clear_pages(b);
 		break;
 	case WRITING: {
 		/* A copy of it; the transfer keeps the rest. */
@@ -1233,7 +1325,6 @@ void block_inherit(struct block *b)
 	b->prev = b->next = NULL;
 	b->list = NULL;
 	b->frame = NO_FRAME;
-	b->clusters = 0; /* none, when a fork was prepared */
 	b->since = b->evicted_at = 0;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
 	b->flags = state != LOCAL || b->region->source	      ? 0
@@ -1247,7 +1338,11 @@ void block_inherit(struct block *b)
 		set_state(b, LOCAL);
 		arrived(b, ARRIVE_NEW);
 	} else if (state == FAR || state == LOST) {
+		unsigned had = b->pages;
 		set_state(b, (enum block_state)state);
+		b->pages = 0;
+		set_pages(b, had);
+		sparse_rest(b);
 	}
 }
 

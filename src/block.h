@@ -14,7 +14,7 @@
  *  WRITING   in a frame, being checked or     x    (x)  in flight, but can be
  *            written out                                taken back at once
  *  FAR       in the slot                      -    x
- *            (some clusters in place, too)
+ *            (some pages in place, too)
  *  FETCHING  on its way into a frame          x    x    in flight
  *  LOST      could not be fetched: poisoned   -    -
  *
@@ -23,7 +23,7 @@
  *  block_fill_short         NONE -> LOCAL                       fault thread
  *  block_fetch/fetched      FAR -> FETCHING -> LOCAL|STANDBY|LOST
  *                                                               fault thread (demand), mover (bulk)
- *  block_fetch_cluster/cluster_fetched
+ *  block_fetch_pages/pages_fetched
  *                           FAR -> FETCHING -> FAR|LOST         fault thread
  *  block_give               STANDBY|WRITING -> LOCAL            fault thread, mover, control (pull)
  *  block_expired            FETCHING -> FAR|LOST, WRITING -> LOCAL
@@ -47,10 +47,10 @@
  * a step finds a page there, that one stays. So a MOVE that was cut short, or pages
  * that came in while metadata stood still (fork), need no state of their own.
  *
- * Clusters (sparse.h): where a program jumps about, 64 KiB of a FAR block are copied in,
- * protected, so that they always equal the slot and may go at any time. A write to one of them
- * fetches the block. When it can't be said any more that they equal it (their protection may be
- * gone, or the slot) they are forgotten and so become pages that are newer.
+ * Single pages (sparse.h): where a program jumps about, a few pages of a FAR block are copied in,
+ * protected for who reads. What of them is still protected equals the slot and may go at any time;
+ * what is not may be newer, and goes into the frame when the block is fetched: for the program, or
+ * in order to be written out as a whole. The page table alone says which is which.
  *
  * The races, what settles each, and who tests it (a row of tests/prog, or of its matrix in the
  * states standby, far and flight). The simulation (tests/sim) tries orders of events for all
@@ -84,6 +84,8 @@
  *  - fork against any step: metadata stands still around it (engine.c); faults are
  *    served by copies meanwhile (fault.c). (found fork-often, fork-growing, write-after-fork;
  *    window fork-move, fork-discard, fork-reuse, fork-signal; matrix fork)
+ *  - the kernel's writes past the page table against eviction: such a block stays (pinned.h).
+ *    (direct)
  *  - a thread's end against eviction: the kernel serves no fault of it any more, so what it
  *    writes to then stays local (preload/threads.c). (threads own-stacks)
  *  - exec, exit: the kernel ends all threads and descriptors; in flight or not, what is
@@ -97,6 +99,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel.h"
 #include "list.h"
 #include "policy/policy.h"
 #include "store/store.h"
@@ -106,7 +109,7 @@
 #endif
 #define BLOCK_SIZE (1ul << BLOCK_SHIFT)
 #define BLOCK_PAGES (1u << (BLOCK_SHIFT - 12))
-#define BLOCK_CLUSTERS ((unsigned)(BLOCK_SIZE / STORE_CLUSTER))
+#define CLUSTER_PAGES ((unsigned)(STORE_CLUSTER / K_PAGE))
 #define NO_FRAME UINT32_MAX
 #define NO_SLOT UINT32_MAX
 #define SLOT_FILE (UINT32_MAX - 1) /* not in the store: in the file of its region (mapped.h) */
@@ -131,7 +134,7 @@ enum {
 	B_WRITE = 1 << 4,      /* and that thread writes */
 	B_EXPIRED = 1 << 5,    /* its write-out takes too long: don't wait for that */
 	B_TORN = 1 << 6,       /* a part of it is, or was, in place again: give it back */
-	B_CLUSTER = 1 << 7,    /* FETCHING: a cluster of it only, and its frame has nothing in it */
+	B_PART = 1 << 7,       /* FETCHING: a few pages only, and its frame has nothing in it */
 };
 
 struct region;
@@ -146,9 +149,10 @@ struct block {
 	uint64_t spare_until; /* ns; not to be evicted before: thrash.h */
 	uint64_t *holes;      /* a bit for each page that is zero whatever the slot says; or NULL */
 	uint32_t frame, slot;
-	uint32_t clusters; /* FAR: a bit for each cluster that is in place, too, as in the slot */
+	uint16_t pages; /* FAR, FETCHING: so many are in place, too, and accounted for */
 	uint8_t state, flags;
-	bool whole;	  /* it has pages in place that may be newer: no clusters any more */
+	bool stray;	  /* others are, which are not accounted for: it is fetched as a whole */
+	bool gathered;	  /* FETCHING: in order to be written out, with what is newer in place */
 	bool unwritten;	  /* when it last left it was as it had come */
 	bool mended;	  /* it was tried to make a huge page of it since it last was one */
 	uint8_t stream;	  /* of the prefetcher, while B_PREFETCHED */
@@ -189,37 +193,24 @@ bool block_fetch(struct block *b, bool force);
 void block_fetched(struct block *b, int status, bool map);
 
 /*
- * The same for one cluster. False: no room; nothing changed. The room it needs is accounted for.
- * fetched: buf has its content.
+ * The same for n pages from `first` (of its 2 MiB) on, which are part of one cluster. False: no
+ * room; nothing changed. The room they need is accounted for. fetched: buf has their content.
  */
-bool block_fetch_cluster(struct block *b);
-void block_cluster_fetched(struct block *b, unsigned cluster, int status, char *buf);
-/* The cluster that addr is in, counted from the block's 2 MiB. */
-unsigned block_cluster(const struct block *b, uintptr_t addr);
-bool block_has_cluster(const struct block *b, uintptr_t addr);
+bool block_fetch_pages(struct block *b, unsigned n);
+void block_pages_fetched(struct block *b, unsigned first, unsigned n, int status, char *buf);
+/* The page that addr is in, counted from the block's 2 MiB; is it in place? */
+unsigned block_page(const struct block *b, uintptr_t addr);
+bool block_has_page(const struct block *b, uintptr_t addr);
 /*
- * Takes its clusters out. False: some are left, as the address space is being changed; or would not
- * go for other reasons and were forgotten (whole).
+ * Takes its pages out. -EBUSY: not all of them equal the slot, or they are shared or pinned: it has
+ * to be gathered; -EAGAIN: not now.
  */
-bool block_drop_clusters(struct block *b);
-/* The same, but none are left: they are forgotten rather. */
-void block_clear_clusters(struct block *b);
-/* It was moved in memory. False: they can't be told from what was written to, and were forgotten.
- */
-bool block_check_clusters(struct block *b);
-/* What is in place of it counts as newer from now on, or is gone. */
-void block_forget_clusters(struct block *b);
-static inline unsigned block_cluster_count(const struct block *b)
+int block_drop_pages(struct block *b);
+/* The same, but none are accounted for any more: what would not go is stray. */
+void block_clear_pages(struct block *b);
+static inline uint64_t block_page_bytes(const struct block *b)
 {
-	unsigned n = 0;
-
-	for (uint32_t left = b->clusters; left; left &= left - 1)
-		n++;
-	return n;
-}
-static inline uint64_t block_cluster_bytes(const struct block *b)
-{
-	return (uint64_t)block_cluster_count(b) * STORE_CLUSTER;
+	return (uint64_t)b->pages * K_PAGE;
 }
 
 /*
@@ -236,8 +227,9 @@ void block_unslot(struct block *b);
 
 /*
  * 0: STANDBY or NONE now. Else it stays LOCAL; -EAGAIN: it is in use just now, -ENOMEM: no
- * frame, -EBUSY and others: the kernel refuses. -ENOENT: it is no more, don't use b. Without
- * MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory afterwards.
+ * frame, -EINPROGRESS: see pinned.h, -EBUSY and others: the kernel refuses. -ENOENT: it is no more,
+ * don't use b. Without MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory
+ * afterwards.
  */
 int block_take(struct block **b);
 void block_drop(struct block *b);

@@ -61,6 +61,11 @@ void budget_reserve(void)
 	prefetch_init(goal >> BLOCK_SHIFT);
 }
 
+uint64_t budget_least(void)
+{
+	return LIMIT_MIN;
+}
+
 void budget_init(void)
 {
 	memory_set_root(env_get("EMFATIER_MEMORY_ROOT"));

@@ -23,6 +23,8 @@ void budget_reserve(void);
 void budget_fix_ceiling(void);
 /* What it can be in this process: frames are reserved for that when the engine starts. */
 uint64_t budget_ceiling(void);
+/* Less can't work. */
+uint64_t budget_least(void);
 /* Changes it, within what can work. Returns what it is now. */
 uint64_t budget_set(uint64_t bytes);
 /* local.high or local.low have changed. */

@@ -9,7 +9,6 @@
 #include "log.h"
 #include "policy/policy.h"
 #include "region.h"
-#include "sparse.h"
 
 /*
  * That a discard is waited for where nobody says that it is done (system calls that we don't
@@ -101,6 +100,7 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 		return;
 	}
 	for (uintptr_t at = from; (r = region_next(at)) && r->start < end;) {
+		uintptr_t was = r->start;
 		at = r->end;
 		prefetch_region_gone(r);
 		for (size_t i = 0; i < r->nblocks; i++) {
@@ -109,8 +109,9 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 				b->flags |= B_UNSURE; /* protection may not have moved */
 		}
 		region_move(r, r->start - from + to);
-		for (size_t i = 0; i < r->nblocks; i++)
-			sparse_moved(r->blocks + i);
+		/* MREMAP_DONTUNMAP has left a mapping there, which is a child's, too. */
+		if (r->registered && !r->no_fork)
+			k_madvise((void *)was, at - was, MADV_DOFORK);
 	}
 	wake(from, end);
 	if (engine.flagging)
@@ -122,7 +123,9 @@ void change_grown(uintptr_t old, uintptr_t end)
 	struct region *r = region_find(old - 1), *next = region_next(old);
 
 	/* What a file has more of is not known: zeros would be wrong. It stays the kernel's. */
-	if (!r || r->end != old || (next && next->start < end) || r->source)
+	if (next && next->start < end)
+		end = next->start;
+	if (!r || r->end != old || end <= old || r->source)
 		return;
 	size_t n = r->nblocks;
 	struct block *last = r->blocks + n - 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Settings: one table of keys (name, type, range, default, help) from which the
- * parser, `emfatier check` and the README's list come.
+ * parser, `emfatier check`, --help and the man page come.
  *
  * Order: built-in < policy file < EMFATIER_CONF (inline, `;` between settings;
  * `emfatier run` puts its command line there). Parsing happens once, before the
@@ -34,7 +34,7 @@ enum emf_prefetch {
 	EMF_PREFETCH_OFF
 };
 /* What is fetched when a far block is touched; auto: as it is seen (sparse.h). */
-enum emf_granule { EMF_GRANULE_AUTO, EMF_GRANULE_CLUSTER, EMF_GRANULE_BLOCK };
+enum emf_granule { EMF_GRANULE_AUTO, EMF_GRANULE_PAGE, EMF_GRANULE_CLUSTER, EMF_GRANULE_BLOCK };
 enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
 enum emf_redundancy { EMF_REDUNDANCY_NONE, EMF_REDUNDANCY_MIRROR, EMF_REDUNDANCY_PARITY };
 

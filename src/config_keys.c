@@ -26,6 +26,7 @@ static const struct config_choice evictions[] = { { "auto", EMF_EVICT_AUTO },
 						  { "lfu", EMF_EVICT_LFU },
 						  { 0 } };
 static const struct config_choice granules[] = { { "auto", EMF_GRANULE_AUTO },
+						 { "4K", EMF_GRANULE_PAGE },
 						 { "64K", EMF_GRANULE_CLUSTER },
 						 { "2M", EMF_GRANULE_BLOCK },
 						 { 0 } };
@@ -125,8 +126,8 @@ static const struct config_key keys[] = {
 	  value_uint, CLASS_FIELD(window), .max = 1024 },
 	{ CONFIG_CLASS, "resident", "PERCENT", "0", "of the region that stays local; 0: by itself",
 	  value_percent, CLASS_FIELD(resident), .max = 100 },
-	{ CONFIG_CLASS, "granule", "auto|64K|2M", "auto",
-	  "what a fault fetches; 64K: for random access; auto: as it is seen",
+	{ CONFIG_CLASS, "granule", "auto|4K|64K|2M", "auto",
+	  "what a fault fetches; 4K, 64K: for random access; auto: as it is seen",
 	  value_choice, CLASS_FIELD(granule), .choice = granules },
 };
 /* clang-format on */

@@ -88,7 +88,7 @@ void engine_audit(void)
 	for (size_t i = 0; (r = region_at(i)); i++)
 		for (size_t k = 0; r->registered && k < r->nblocks; k++)
 			sum += block_is_mapped(r->blocks + k) ? block_len(r->blocks + k)
-							      : block_cluster_bytes(r->blocks + k);
+							      : block_page_bytes(r->blocks + k);
 	if (sum == engine.local)
 		return;
 	log_error("audit: %lu bytes accounted for, %lu there, of which %lu in frames; phase %u, "

@@ -9,6 +9,7 @@
 #include "arena.h"
 #include "change.h"
 #include "engine.h"
+#include "follow.h"
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
@@ -179,6 +180,7 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 	}
 	bump(&engine.stats->faults_standby);
 	resolved(b, since);
+	hist_add(&engine.stats->standby_latency, k_now_ns() - since);
 	if (ahead)
 		engine_kick_mover();
 }
@@ -186,8 +188,7 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 /* Gives up engine.lock while it submits. */
 static void fault_far(struct block *b, bool write, uint64_t since)
 {
-	/* Clusters that are in the way leave when the address space is at rest. */
-	if (!pool.free || (!block_drop_clusters(b) && b->clusters) || !block_fetch(b, false)) {
+	if (!pool.free || !block_fetch(b, false)) {
 		starve(b, since);
 		return;
 	}
@@ -203,17 +204,20 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 	lock_take(&engine.lock);
 }
 
-/* The same for the cluster that addr is in. */
-static void fault_cluster(struct block *b, uintptr_t addr, uint64_t since)
+/* The same for n pages, that at addr among them. */
+static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write, uint64_t since)
 {
-	if (!pool.free || !sparse_room() || !block_fetch_cluster(b)) {
+	unsigned first = block_page(b, addr) / n * n;
+
+	if (!pool.free || !sparse_room(n * K_PAGE) || !block_fetch_pages(b, n)) {
 		starve(b, since);
 		return;
 	}
 	bump(&engine.stats->faults_demand);
 	note_touch(b);
 	engine_wanted(b, since);
-	struct transfer *t = transfer_read_cluster(&pool, b, block_cluster(b, addr));
+	b->flags |= write ? B_WRITE : 0;
+	struct transfer *t = transfer_read_pages(&pool, b, first, n);
 	lock_give(&engine.lock);
 	transfer_start(t);
 	lock_take(&engine.lock);
@@ -222,20 +226,18 @@ static void fault_cluster(struct block *b, uintptr_t addr, uint64_t since)
 /* A page of a FAR block. */
 static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t since)
 {
-	struct presence found;
-
 	if (b->list == &engine.pulls) {
 		engine_wanted(b, since);
 		return;
 	}
-	/* Two threads had faulted, and one was served; or the page was discarded since. */
-	if (block_has_cluster(b, addr) &&
-	    !uffd_presence(&engine.uffd, (void *)addr, K_PAGE, &found) && found.bytes && !write) {
+	/* Two threads had faulted, and one was served. */
+	if (block_has_page(b, addr)) {
 		engine_wake(b, true);
 		return;
 	}
-	if (!write && !block_has_cluster(b, addr) && sparse_wants(b, addr))
-		fault_cluster(b, addr, since);
+	unsigned n = sparse_wants(b, addr);
+	if (n)
+		fault_pages(b, addr, n, write, since);
 	else
 		fault_far(b, write, since);
 }
@@ -371,19 +373,16 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		engine_wanted(b, now);
 		return;
 	}
-	if (block_has_cluster(b, addr)) {
-		/* To be written, it has to be here as a whole. */
-		fault_missing(b, addr, true, now);
+	bump(&engine.stats->faults_write_protect);
+	if (b->state == LOCAL) {
+		block_dirty(b);
+		resolved(b, now);
 		return;
 	}
-	if (b->state == LOCAL) {
-		bump(&engine.stats->faults_write_protect);
-		block_dirty(b);
-	} else {
-		/* A page that was left there by a move or copy that was cut short: see block.h. */
-		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
-	}
-	resolved(b, now);
+	/* A single page, or one that was left there by a move that was cut short: it is newer now.
+	 */
+	uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
+	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }
 
 /* --- while engine.forking --- */
@@ -565,6 +564,7 @@ static void handle_messages(void)
 	for (int i = 0; i < n; i++) {
 		if (m[i].what != UFFD_FAULT)
 			continue;
+		follow_fault(m[i].tid);
 		if (engine.forking)
 			resolve_forking(m + i);
 		else
@@ -603,6 +603,7 @@ void *fault_main(void *unused)
 
 	(void)unused;
 	engine_thread_begin("emf-fault");
+	follow_start();
 	for (;;) {
 		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
 		int n = 1;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A printf subset that takes no lock, allocates nothing and needs no locale:
- * what the reserved path (see README of the rules in engine.h) may format with.
+ * A printf subset that takes no lock, allocates nothing and needs no locale: what may
+ * be used while a thread of the program is stopped.
  * Conversions: %s %d %u %x %p %c %% with l, ll and z, and %.*s. No widths.
  * Any thread, any time.
  */

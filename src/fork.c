@@ -21,6 +21,7 @@
 #include "log.h"
 #include "mapped.h"
 #include "mover.h"
+#include "pinned.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -76,7 +77,7 @@ bool fork_inherited(void)
 /* One step of a block towards where a child can take it over. What is in a file it can map. */
 static bool rest(struct block *b, bool share)
 {
-	block_clear_clusters(b);
+	block_drop_pages(b);
 	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;
@@ -160,6 +161,24 @@ static void all_inheritable(bool on, bool files)
 			engine_inheritable(r, on);
 }
 
+/* What regions have grown by, by calls that we did not see, is to be inherited as well. */
+static void look_behind(void)
+{
+	uintptr_t start, end;
+	struct region *r, *next;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		while (r->registered && !r->source &&
+		       (!(next = region_at(i + 1)) || next->start > r->end) &&
+		       !uffd_protect(&engine.uffd, (void *)r->end, K_PAGE, false) &&
+		       !k_mapping(r->end, &start, &end)) {
+			uintptr_t was = r->end;
+			change_grown(was, end);
+			if (r->end == was)
+				break;
+		}
+}
+
 /*
  * No child gets it any more. madvise takes what is at the address, which may be other memory
  * already; then the event of that is seen afterwards, and change_gone makes up for it.
@@ -199,6 +218,7 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 	while (engine.changes || !fault_rescued())
 		engine_wait_settled();
 	fault_deferred();
+	look_behind();
 	all_inheritable(true, share);
 	lock_give(&engine.lock);
 	if (!share)
@@ -347,6 +367,7 @@ static void reset(void)
 	starter_after_fork();
 	frame_after_fork();
 	change_after_fork();
+	pinned_after_fork();
 	engine.local = engine.fetches = engine.inflight = 0;
 	engine.hold = engine.forking = false;
 	engine.counts = inherited;
@@ -357,8 +378,8 @@ static void reset(void)
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    engine.sparse = (struct block_list){ 0 };
-	engine.cluster_bytes = 0;
+	    engine.sparse = engine.gathers = (struct block_list){ 0 };
+	engine.page_bytes = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;
@@ -387,6 +408,9 @@ void fork_child(void)
 	if (!owner)
 		return; /* a child that nothing was prepared for */
 	owner = 0;
+	/* What is done here is the runtime's: its calls must not wait for threads that are not
+	 * there. */
+	engine_thread = true;
 	reset();
 	arena_after_fork();
 	source_forget();
@@ -408,6 +432,7 @@ void fork_child(void)
 	}
 	if (!inherited) {
 		atomic_store(&engine.phase, phase == PHASE_FAILED ? PHASE_FAILED : PHASE_IDLE);
+		engine_thread = false;
 		k_signals_restore(old_signals);
 		return;
 	}
@@ -420,6 +445,7 @@ void fork_child(void)
 	while (!attached)
 		word_wait(&attached, 0, -1);
 	close_socket();
+	engine_thread = false;
 	k_signals_restore(old_signals);
 }
 

@@ -20,6 +20,8 @@
 #include "fmt.h"
 #include "log.h"
 
+#define PAGEMAP_MAX 512 /* entries read at a time */
+
 /* Newer than the headers of Debian 12; values are kernel ABI. */
 #ifndef UFFDIO_MOVE
 struct uffdio_move {
@@ -199,6 +201,30 @@ void k_signals_allow_setxid(void)
 }
 
 /* io_uring's kernel workers are listed as threads of the process, as "iou-...". */
+int k_thread_cpu(pid_t tid)
+{
+	enum { STATE = 3, PROCESSOR = 39 }; /* proc(5) */
+	char path[64], text[1024];
+
+	fmt_s(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n < 0 ? 0 : n] = 0;
+	/* The name may have anything in it. */
+	const char *at = strrchr(text, ')');
+	for (int field = STATE - 1; at && field < PROCESSOR; field++)
+		at = strchr(at + 1, ' ');
+	if (!at)
+		return -1;
+	int cpu = 0;
+	for (at++; *at >= '0' && *at <= '9' && cpu < 1 << 20; at++)
+		cpu = cpu * 10 + *at - '0';
+	return cpu;
+}
+
 static bool is_kernel_worker(const char *tid)
 {
 	char path[64] = "/proc/self/task/", comm[8] = "";
@@ -398,14 +424,6 @@ void k_unlock_byte(int fd, uint64_t at)
 	struct flock l = byte_lock(F_UNLCK, at);
 
 	fcntl(fd, F_OFD_SETLK, &l);
-}
-
-bool k_byte_locked(int fd, uint64_t at)
-{
-	struct flock l = byte_lock(F_WRLCK, at);
-
-	/* In doubt: yes. */
-	return fcntl(fd, F_OFD_GETLK, &l) || l.l_type != F_UNLCK;
 }
 
 int k_eventfd(void)
@@ -629,6 +647,11 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 	if (lost)
 		log_debug("pages at %p could not be moved back: error %d", src, -lost);
 	return err;
+}
+
+int uffd_move_part(const struct uffd *u, void *dst, void *src, size_t len, size_t *moved)
+{
+	return move_some(u, (uintptr_t)dst, (uintptr_t)src, len, true, moved);
 }
 
 int uffd_copy(const struct uffd *u, void *dst, const void *src, size_t len, bool protect)
@@ -877,25 +900,51 @@ static int presence_scan(int fd, void *addr, size_t len, struct presence *out)
 	return 0;
 }
 
+/* Entries of /proc/self/pagemap for n pages, at most PAGEMAP_MAX. The number, or -errno. */
+static ssize_t pagemap_read(int fd, uintptr_t page, size_t n, uint64_t *entry)
+{
+	ssize_t got = pread(fd, entry, n * 8, (off_t)(page * 8));
+
+	return got > 0 ? got / 8 : got ? -errno : -EIO;
+}
+
+static bool is_there(uint64_t entry)
+{
+	return entry >> 62; /* bit 63 present, 62 swapped */
+}
+
+int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
+{
+	uint64_t entry[PAGEMAP_MAX];
+	ssize_t got = pagemap_read(u->pagemap, (uintptr_t)addr / K_PAGE, n, entry);
+
+	if (got != (ssize_t)n)
+		return got < 0 ? (int)got : -EIO;
+	memset(there, 0, (n + 63) / 64 * sizeof(*there));
+	for (size_t i = 0; i < n; i++)
+		there[i / 64] |= (uint64_t)is_there(entry[i]) << i % 64;
+	return 0;
+}
+
 /* Before 6.7. */
 static int presence_read(int fd, void *addr, size_t len, struct presence *out)
 {
-	uint64_t entry[512];
+	uint64_t entry[PAGEMAP_MAX];
 	uintptr_t page = (uintptr_t)addr / K_PAGE, end = ((uintptr_t)addr + len) / K_PAGE;
 
 	*out = (struct presence){ 0 };
 	while (page < end) {
-		size_t n = end - page < 512 ? end - page : 512;
-		ssize_t got = pread(fd, entry, n * 8, (off_t)(page * 8));
-		if (got <= 0)
-			return got ? -errno : -EIO;
-		for (size_t i = 0; i < (size_t)got / 8; i++)
-			if (entry[i] >> 62) { /* bit 63 present, 62 swapped */
+		size_t n = end - page < PAGEMAP_MAX ? end - page : PAGEMAP_MAX;
+		ssize_t got = pagemap_read(fd, page, n, entry);
+		if (got < 0)
+			return (int)got;
+		for (size_t i = 0; i < (size_t)got; i++)
+			if (is_there(entry[i])) {
 				out->bytes += K_PAGE;
 				out->last = (page + i) * K_PAGE;
 				out->protected += entry[i] >> 57 & 1 ? K_PAGE : 0;
 			}
-		page += (size_t)got / 8;
+		page += (size_t)got;
 	}
 	return 0;
 }

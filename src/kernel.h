@@ -55,6 +55,9 @@ uint64_t k_now_ns(void); /* CLOCK_MONOTONIC */
 /* Blocks all signals in the calling thread; *saved for k_signals_restore. */
 void k_signals_block(uint64_t *saved);
 void k_signals_restore(uint64_t saved);
+/* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
+int k_thread_cpu(pid_t tid);
+
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
 
@@ -81,8 +84,6 @@ int k_reopen(int fd);
 /* Locks byte `at` of the file for its open description, while any copy of that is open. -EAGAIN. */
 int k_lock_byte(int fd, uint64_t at);
 void k_unlock_byte(int fd, uint64_t at);
-/* Does another description hold it? */
-bool k_byte_locked(int fd, uint64_t at);
 
 int k_eventfd(void);
 void k_eventfd_signal(int fd);
@@ -129,6 +130,8 @@ int uffd_unregister(const struct uffd *u, void *addr, size_t len);
  * -EBUSY: shared with a forked process, or pinned by a device. -EEXIST: dst is not empty.
  */
 int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, bool *torn);
+/* The same with holes, but what has moved stays; *moved: how far it came. */
+int uffd_move_part(const struct uffd *u, void *dst, void *src, size_t len, size_t *moved);
 /* Copies into absent pages. protect: they arrive write-protected, in one step. Does not wake. */
 int uffd_copy(const struct uffd *u, void *dst, const void *src, size_t len, bool protect);
 /* Maps zero pages up to the first page that is there. Does not wake; returns the bytes mapped. */
@@ -165,5 +168,7 @@ struct presence {
 };
 /* What of the range has a page. PAGEMAP_SCAN (6.7), else /proc/self/pagemap. */
 int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence *out);
+/* The same as a bit for each of n pages, at most 512. -EIO, or the errno of pread. */
+int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there);
 
 #endif

@@ -115,7 +115,8 @@ static bool changed(const struct emf_config *cfg, char *why, size_t len)
 	return false;
 }
 
-bool live_set(const char *text, char *why, size_t len)
+/* Nothing has changed when it is false. why: then the reason, else a remark or nothing. */
+static bool set(const char *text, char *why, size_t len)
 {
 	static struct emf_config cfg; /* large for a stack of the program's; callers take turns */
 	char name[128];
@@ -157,7 +158,7 @@ void live_serve(void)
 		if (members_parse(text, &drain, &uri))
 			done = members_change(text, why, sizeof(why), &store);
 		else
-			done = live_set(text, why, sizeof(why));
+			done = set(text, why, sizeof(why));
 		mailbox_answer(m, done ? MAILBOX_DONE : MAILBOX_REFUSED, why, store);
 	}
 }

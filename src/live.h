@@ -15,12 +15,8 @@
 bool live_check(const char *text, char *why, size_t len);
 
 /*
- * Changes it in this process. False: nothing has changed, why tells. True: why has a remark, or
- * nothing. By the watch thread, or a program thread while the engine is IDLE; engine.ops is held.
- */
-bool live_set(const char *text, char *why, size_t len);
-
-/* Looks whether anybody asks for a change, of settings or stores, and makes it. The same callers.
+ * Looks whether anybody asks for a change, of settings or stores, and makes it. By the watch
+ * thread, or a program thread while the engine is IDLE; engine.ops is held.
  */
 void live_serve(void);
 

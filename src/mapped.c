@@ -95,24 +95,7 @@ bool mapped_in(const void *addr, size_t len)
 
 /* --- there and back --- */
 
-/* Address space at the same place in its 2 MiB, so that blocks stay what they are. */
-static uintptr_t place_for(uintptr_t start, size_t len)
-{
-	long r = k_mmap(NULL, len + BLOCK_SIZE, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t off = start & (BLOCK_SIZE - 1);
-
-	if (r < 0)
-		return 0;
-	uintptr_t got = (uintptr_t)r, to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
-	if (to > got)
-		k_munmap((void *)got, to - got);
-	if (got + BLOCK_SIZE > to)
-		k_munmap((void *)(to + len), got + BLOCK_SIZE - to);
-	return to;
-}
-
-static int make_region(uintptr_t at, const struct region *like, int64_t file_at)
+static int make_region(uintptr_t at, const struct region *like)
 {
 	struct region *r = region_insert(at, at + (like->end - like->start));
 
@@ -124,20 +107,23 @@ static int make_region(uintptr_t at, const struct region *like, int64_t file_at)
 		return err;
 	}
 	r->registered = true;
-	r->who = like->who;
-	r->order = like->order;
-	r->name = like->name;
-	r->no_fork = like->no_fork;
-	r->shared = like->shared;
-	r->random = like->random;
-	r->source = like->source;
-	source_hold(r->source);
-	r->file_at = file_at;
+	region_inherit(r, like);
+	r->file_at = like->file_at;
 	engine_inheritable(r, engine.forking);
 	engine_reclass(r);
 	for (size_t i = 0; i < r->nblocks; i++)
 		block_in_file(r->blocks + i);
 	return 0;
+}
+
+/* Puts a mapping where the region is, or was. */
+static int put_there(uintptr_t at, size_t len, uintptr_t start)
+{
+	long to = k_mremap((void *)at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+
+	if (to < 0)
+		k_munmap((void *)at, len);
+	return to < 0 ? (int)to : 0;
 }
 
 /* Who reads there meanwhile sees the file first and then the file. */
@@ -150,23 +136,20 @@ static int replace(uintptr_t start)
 		return 0;
 	}
 	size_t len = r->end - r->start;
-	uintptr_t at = place_for(start, len);
+	uintptr_t at = (uintptr_t)region_place(start, len, PROT_READ | PROT_WRITE);
 	if (!at) {
 		lock_give(&engine.lock);
 		return -ENOMEM;
 	}
 	k_madvise((void *)at, len, MADV_HUGEPAGE);
-	int err = make_region(at, r, r->file_at);
+	int err = make_region(at, r);
 	lock_give(&engine.lock);
 	if (err) {
 		k_munmap((void *)at, len);
 		return err;
 	}
 	/* The event moves the region, over what stood there in the map. */
-	long to = k_mremap((void *)at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
-	if (to < 0)
-		k_munmap((void *)at, len);
-	return to < 0 ? (int)to : 0;
+	return put_there(at, len, start);
 }
 
 static void leave(uintptr_t start, int err)
@@ -276,16 +259,6 @@ void mapped_adopt(struct mapping *m, void *addr, const void *caller)
 static long map_file(size_t len, const struct source *s, bool shared, uint64_t off)
 {
 	return k_mmap(NULL, len, PROT_READ, shared ? MAP_SHARED : MAP_PRIVATE, s->fd, (off_t)off);
-}
-
-/* Puts a mapping where the region is, or was. */
-static int put_there(uintptr_t at, size_t len, uintptr_t start)
-{
-	long to = k_mremap((void *)at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
-
-	if (to < 0)
-		k_munmap((void *)at, len);
-	return to < 0 ? (int)to : 0;
 }
 
 static int put_file(uintptr_t start, size_t len, const struct source *s, bool shared, uint64_t off)

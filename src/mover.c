@@ -17,6 +17,7 @@
 #include "keeper.h"
 #include "log.h"
 #include "mapped.h"
+#include "pinned.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -36,6 +37,7 @@
 #define TRIM_KEEP 64		    /* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
 
+static bool stalled; /* who waits can't be served within the budget */
 static struct transfer_pool pool;
 static _Atomic bool asleep;
 static uint64_t chaos_next;
@@ -257,8 +259,6 @@ static bool make_room(void)
 			refilling = false;
 			return false;
 		}
-		if (sparse_over() && sparse_evict())
-			continue;
 		struct block *b = victim();
 		if (!b && sparse_evict())
 			continue;
@@ -362,6 +362,19 @@ static bool pull(void)
 	return true;
 }
 
+/* Its single pages are to leave, with the rest of it. */
+static bool gather(void)
+{
+	struct block *b = engine.gathers.head;
+
+	if (!b || engine.hold || store_blocked() || !pool.free || !block_fetch(b, stalled))
+		return false;
+	stalled = false;
+	b->gathered = true;
+	start_read(b);
+	return true;
+}
+
 static bool prefetch(void)
 {
 	/* Two frames are for who waits already. */
@@ -397,7 +410,7 @@ static bool hopeless(void)
 {
 	static uint64_t since;
 
-	if (engine.hold)
+	if (engine.hold || (!engine.uffd.move && pinned_for_ever()))
 		return true;
 	if (engine.leaving.head || !transfer_idle(&pool) || victim()) {
 		since = 0;
@@ -420,6 +433,7 @@ static void feed_starving(void)
 		if (!hopeless())
 			return;
 		engine.grants = n = engine.starving.count;
+		stalled = true;
 	}
 	while (n-- && (b = engine.starving.head)) {
 		list_remove(b);
@@ -590,10 +604,12 @@ static bool work(void)
 	retry_stuck();
 	mend();
 	chaos();
+	sparse_balance();
 	bool more = make_room();
 	feed_starving();
 	more |= pull();
 	more |= clean();
+	more |= gather();
 	more |= prefetch();
 	drop_wasted();
 	probe();

@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "kernel.h"
 #include "region.h"
+#include "slot.h"
 #include "stats.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -24,6 +25,21 @@ static void set(emf_stat *to, uint64_t v)
 	atomic_store_explicit(to, v, memory_order_relaxed);
 }
 
+/* A store knows that it is full when it refuses a write; with no room for a block none is made. */
+static void look_for_room(void)
+{
+	static bool full;
+	bool was = full;
+
+	full = slot_none_left() && (was || engine.store_retry_at);
+	for (unsigned i = 0; full != was && i < engine.stats->nstores; i++) {
+		uint32_t state = was ? EMF_STORE_FULL : EMF_STORE_OK;
+
+		atomic_compare_exchange_strong(&engine.stats->store[i].state, &state,
+					       full ? EMF_STORE_FULL : EMF_STORE_OK);
+	}
+}
+
 void observe_sample(void)
 {
 	static uint64_t next;
@@ -33,6 +49,7 @@ void observe_sample(void)
 	if (now < next)
 		return;
 	next = now + SAMPLE_NS;
+	look_for_room();
 	struct emf_sample *to = s->history + s->history_count % EMF_STATS_HISTORY;
 	set(&to->local_limit, s->local_limit);
 	set(&to->local_bytes, s->local_bytes);

@@ -86,7 +86,8 @@ static bool map_grow(void)
 	return true;
 }
 
-size_t region_cap(void)
+/* So many regions at the most, a share of vm.max_map_count. */
+static size_t most(void)
 {
 	char text[32] = "";
 
@@ -157,7 +158,7 @@ static void put_at(size_t i, struct region *r)
 
 struct region *region_insert(uintptr_t start, uintptr_t end)
 {
-	if (!near_init() || count >= region_cap() || (count == room && !map_grow()))
+	if (!near_init() || count >= most() || (count == room && !map_grow()))
 		return NULL;
 	struct region *r = make(start, end, start & ~(BLOCK_SIZE - 1));
 	if (!r)
@@ -213,6 +214,18 @@ struct block *region_block(struct region *r, uintptr_t addr)
 	return r->blocks + ((addr - r->base) >> BLOCK_SHIFT);
 }
 
+void region_inherit(struct region *r, const struct region *from)
+{
+	r->who = from->who;
+	r->order = from->order;
+	r->name = from->name;
+	r->no_fork = from->no_fork;
+	r->shared = from->shared;
+	r->random = from->random;
+	r->source = from->source;
+	source_hold(r->source);
+}
+
 struct region *region_split(struct region *r, uintptr_t at)
 {
 	if (count == room && !map_grow())
@@ -241,20 +254,13 @@ struct region *region_split(struct region *r, uintptr_t at)
 		to->list = NULL;
 		to->prev = to->next = NULL;
 	}
+	region_inherit(high, r);
 	high->class = r->class;
-	high->order = r->order;
-	high->who = r->who;
-	high->name = r->name;
 	high->note = r->note;
 	high->registered = r->registered;
-	high->no_fork = r->no_fork;
 	high->kept = r->kept;
-	high->source = r->source;
-	source_hold(high->source);
 	high->file_at = r->file_at + (int64_t)(high->base - r->base);
 	high->lent = r->lent ? r->lent + (at - r->start) : 0;
-	high->shared = r->shared;
-	high->random = r->random;
 	high->sparse = r->sparse;
 	high->caution = r->caution;
 	near_add(high->start, high->end, 1);
@@ -305,6 +311,22 @@ void region_move(struct region *r, uintptr_t to)
 	near_add(r->start, r->end, 1);
 	trace_range(TRACE_REGION, r->start, r->end);
 	put_at(search(r->start), r);
+}
+
+void *region_place(uintptr_t start, size_t len, int prot)
+{
+	size_t off = start & (BLOCK_SIZE - 1);
+	long r = k_mmap(NULL, len + BLOCK_SIZE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0);
+
+	if (r < 0)
+		return NULL;
+	uintptr_t got = (uintptr_t)r, to = ((got - off + BLOCK_SIZE - 1) & ~(BLOCK_SIZE - 1)) + off;
+	if (to > got)
+		k_munmap((void *)got, to - got);
+	if (got + BLOCK_SIZE > to)
+		k_munmap((void *)(to + len), got + BLOCK_SIZE - to);
+	return (void *)to;
 }
 
 size_t region_count(void)

@@ -75,6 +75,9 @@ static inline uintptr_t region_block_start(const struct region *r, size_t i)
 	return r->base + (i << BLOCK_SHIFT);
 }
 
+/* r was made by the same call of the program's as `from`, and said to be the same by it. */
+void region_inherit(struct region *r, const struct region *from);
+
 /*
  * Cuts r at `at`; the new upper part is returned, r keeps the lower. A block that
  * spans the cut becomes two that look the same, the upper one on no list: the
@@ -88,7 +91,11 @@ void region_move(struct region *r, uintptr_t to);
 
 size_t region_count(void);
 size_t region_bytes(void);
-/* Cap on the number of regions, a share of vm.max_map_count. */
-size_t region_cap(void);
+
+/*
+ * Address space for `len` bytes at the same place in 2 MiB as start, where what moves there keeps
+ * its blocks. Without a lock. NULL: none.
+ */
+void *region_place(uintptr_t start, size_t len, int prot);
 
 #endif

@@ -33,6 +33,7 @@ static struct {
 	uint64_t n, hand, nused; /* nused: ours, also those in `freed` */
 	unsigned me, next;	 /* our number, the child's */
 	int fd, life;
+	bool none_left;
 } sl = { .fd = -1, .life = -1 };
 
 static uint64_t bit(unsigned member)
@@ -85,8 +86,10 @@ void slot_set_capacity(uint64_t store_bytes)
 
 	/* Less is not taken back: what is in use there stays, and the store refuses what has no
 	 * room. */
-	if (n > sl.n)
+	if (n > sl.n) {
 		sl.n = n < sl.ever ? n : sl.ever;
+		sl.none_left = false;
+	}
 }
 
 uint64_t slot_table(void)
@@ -107,11 +110,6 @@ void slot_set_generation(uint64_t generation)
 int slot_memfd(void)
 {
 	return sl.fd;
-}
-
-uint64_t slot_capacity(void)
-{
-	return sl.n;
 }
 
 uint64_t slot_used(void)
@@ -148,7 +146,13 @@ uint32_t slot_alloc(void)
 	for (uint64_t i = 0, s = sl.hand; i < sl.n && got == NO_SLOT;
 	     i++, s = s + 1 < sl.n ? s + 1 : 0)
 		got = claim(s);
+	sl.none_left = got == NO_SLOT;
 	return got;
+}
+
+bool slot_none_left(void)
+{
+	return sl.none_left;
 }
 
 void slot_share(uint32_t s)
@@ -169,6 +173,7 @@ bool slot_hold(uint32_t s)
 static void push_freed(uint32_t s)
 {
 	sl.freed[sl.nfreed++] = s;
+	sl.none_left = false;
 }
 
 void slot_free(uint32_t s)

@@ -29,10 +29,11 @@ int slot_init(uint64_t store_bytes, uint64_t ever_bytes);
 /* The store has got more room, or less: within what it was said to have ever. */
 void slot_set_capacity(uint64_t store_bytes);
 int slot_memfd(void);
-uint64_t slot_capacity(void);
 uint64_t slot_used(void);
 
 uint32_t slot_alloc(void); /* NO_SLOT: the store is full */
+/* Was it when one was asked for last, and has nothing been given back since? */
+bool slot_none_left(void);
 /* One more block uses it. */
 void slot_share(uint32_t s);
 void slot_free(uint32_t s);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sparse.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "config.h"
@@ -17,13 +18,17 @@
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
 #define RECENT 8       /* questions that wait for their answer */
-#define SHARE 4	       /* of the budget: one in so many */
-#define NEAR (BLOCK_CLUSTERS / 16)
-#define SPARED 8 /* blocks that are passed over */
+#define RUN 2	       /* near ones in a row make a sweep of a block */
+#define SHARE 8	       /* 16ths of the budget, at most; */
+#define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
+#define NEAR (BLOCK_PAGES / 16)
+#define SPARED 8   /* blocks that are passed over */
+#define GATHERED 4 /* at a time, to be written out */
 
 static struct question {
 	uint32_t block; /* number; 0: none */
-	unsigned cluster;
+	unsigned page;
+	unsigned run; /* so many before it were near, too */
 } recent[RECENT];
 static unsigned next;
 
@@ -66,9 +71,9 @@ static struct question *question(const struct block *b)
 	return NULL;
 }
 
-static bool is_near(const struct question *q, unsigned cluster)
+static bool is_near(const struct question *q, unsigned page)
 {
-	return (cluster > q->cluster ? cluster - q->cluster : q->cluster - cluster) <= NEAR;
+	return (page > q->page ? page - q->page : q->page - page) <= NEAR;
 }
 
 static void is_dense(struct region *r)
@@ -86,91 +91,89 @@ static void is_sparse(struct region *r)
 		r->caution--;
 }
 
-static void ask(const struct block *b, unsigned cluster)
+static void ask(const struct block *b, unsigned page, unsigned run)
 {
 	struct question *q = recent + next++ % RECENT;
 	const struct block *was = q->block ? view_find(q->block) : NULL;
 
 	/* The oldest goes; nobody came for a neighbour. */
-	if (was && was->state == FAR && was->clusters)
+	if (was && was->state == FAR && was->pages)
 		is_sparse(was->region);
-	*q = (struct question){ view_number(b), cluster };
+	*q = (struct question){ view_number(b), page, run };
 }
 
 /* As far as it was written there are sums for whole clusters only. */
-static bool is_readable(const struct block *b, unsigned cluster)
+static bool is_readable(const struct block *b, unsigned page)
 {
 	struct slot_extent e = slot_extent(b->slot);
-	unsigned first = cluster * (STORE_CLUSTER / K_PAGE);
+	unsigned first = page - page % CLUSTER_PAGES;
 
-	return e.first <= first && first + STORE_CLUSTER / K_PAGE <= (unsigned)e.first + e.pages;
+	return e.first <= first && first + CLUSTER_PAGES <= (unsigned)e.first + e.pages;
 }
 
-bool sparse_wants(struct block *b, uintptr_t addr)
+unsigned sparse_wants(struct block *b, uintptr_t addr)
 {
 	struct region *r = b->region;
 	enum emf_granule granule = r->class ? r->class->granule : EMF_GRANULE_AUTO;
-	unsigned cluster = block_cluster(b, addr);
+	unsigned page = block_page(b, addr);
 
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source ||
-	    b->whole || !block_is_full(b) || !is_readable(b, cluster))
-		return false;
-	if (block_cluster_count(b) >= BLOCK_CLUSTERS / 4 * 3)
-		return false;
+	    b->stray || !block_is_full(b) || !is_readable(b, page))
+		return 0;
+	if (b->pages >= BLOCK_PAGES / 4 * 3)
+		return 0;
 	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
+	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b);
-	if (q && is_near(q, cluster)) {
-		is_dense(r);
+	unsigned run = 0;
+	if (q && is_near(q, page)) {
+		/* What lies together, as small objects do, is no sweep. */
+		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
+		if (apart)
+			is_dense(r);
 		q->block = 0;
 		/* It may be by chance, where all is sparse. */
-		if (dense)
-			return false;
+		run = q->run + apart;
+		if (dense || (run >= RUN && granule == EMF_GRANULE_AUTO))
+			return 0;
+		if (granule == EMF_GRANULE_AUTO)
+			n = CLUSTER_PAGES;
 	} else if (q) {
 		is_sparse(r);
 		q->block = 0;
-	} else if (dense && !b->clusters &&
-		   (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
-		return false;
+	} else if (dense && !b->pages && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+		return 0;
 	}
-	ask(b, cluster);
-	return true;
+	ask(b, page, run);
+	return n;
 }
 
-bool sparse_over(void)
+static bool is_over(unsigned share)
 {
-	return engine.cluster_bytes > engine.limit / SHARE;
-}
-
-/* Some of what is in place is not accounted for any more: as a block it is. */
-static void pull_whole(struct block *b)
-{
-	if (b->state != FAR || (b->list && b->list != &engine.sparse))
-		return;
-	list_remove(b);
-	list_append(&engine.pulls, b);
+	return engine.page_bytes > engine.limit / 16 * share;
 }
 
 bool sparse_drop(struct block *b)
 {
-	uint64_t had = block_cluster_bytes(b);
-	bool dropped = block_drop_clusters(b);
+	uint64_t had = block_page_bytes(b);
+	int err = block_drop_pages(b);
 
-	atomic_fetch_add(&engine.stats->dropped_clean_bytes, had - block_cluster_bytes(b));
-	if (!dropped && b->whole)
-		pull_whole(b);
-	return dropped || b->whole;
-}
-
-void sparse_moved(struct block *b)
-{
-	if (b->clusters && !block_check_clusters(b))
-		pull_whole(b);
+	if (!err)
+		atomic_fetch_add(&engine.stats->dropped_clean_bytes, had);
+	if (err != -EBUSY || b->state != FAR || (b->list && b->list != &engine.sparse))
+		return !err;
+	list_remove(b);
+	list_append(&engine.gathers, b);
+	engine_kick_mover();
+	return true;
 }
 
 bool sparse_evict(void)
 {
 	struct block *b;
 
+	if (engine.gathers.count >= GATHERED)
+		return false;
 	for (unsigned n = 0; (b = engine.sparse.head) && n < SPARED; n++) {
 		list_remove(b);
 		list_append(&engine.sparse, b);
@@ -180,22 +183,29 @@ bool sparse_evict(void)
 	return false;
 }
 
-bool sparse_room(void)
+void sparse_balance(void)
 {
-	if (engine_room(STORE_CLUSTER) ||
-	    (sparse_over() && sparse_evict() && engine_room(STORE_CLUSTER)))
-		return true;
-	return engine_room_short(STORE_CLUSTER) || (sparse_evict() && engine_room(STORE_CLUSTER));
+	while (!engine.hold && is_over(SHARE - EASE) && sparse_evict())
+		;
+}
+
+bool sparse_room(uint64_t bytes)
+{
+	sparse_balance();
+	/* While nothing can leave who waits is to get on. */
+	if (is_over(SHARE) && !engine.grants && !engine.store_retry_at)
+		return engine_room(bytes);
+	return engine_room_short(bytes);
 }
 
 void sparse_rest(struct block *b)
 {
-	if (b->clusters && !b->list)
+	if (b->pages && !b->list)
 		list_append(&engine.sparse, b);
 }
 
 void sparse_gone(struct block *b)
 {
-	if (b->list == &engine.sparse)
+	if (b->list == &engine.sparse || b->list == &engine.gathers)
 		list_remove(b);
 }

@@ -1,20 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The grain of far memory: does a fault on a far block fetch all of it, or the cluster of 64 KiB
- * alone? Whole blocks are for what is swept, and what the policies know of; clusters for what is
- * hit here and there, where 2 MiB would be moved for every few bytes that are needed.
+ * The grain of far memory: does a fault on a far block fetch all of it, the cluster of 64 KiB, or
+ * the page alone? Whole blocks are for what is swept, and what the policies know of; pages for what
+ * is hit here and there, where 2 MiB would be moved for every few bytes that are needed.
  *
  * A class may say it (granule). Else it is seen, per region: where faults jump about, some fetch
  * a cluster, as a question. When a neighbour follows soon the block is fetched as a whole, and
  * the region counts as dense; when none does until some more such questions have been put, as
- * sparse. A block of which most has come is completed, too.
+ * sparse. Then pages come, and clusters where a neighbour follows all the same. A block of which
+ * most has come is completed, too.
  *
- * A question is not free: where a cluster was there is a page table, which splits the huge page
+ * A question is not free: where a page was there is a page table, which splits the huge page
  * that comes there next (block.c, look_for_split), until that was mended. So they become rare where
  * they prove needless.
  *
- * Clusters that are in place are clean and protected. They may take up to a quarter of the
- * budget, in order of their blocks' first. All under engine.lock.
+ * Single pages may take up to half of the budget. Blocks give theirs up in order of their
+ * first: those that equal the slot are dropped; of a block that was written to the rest is read,
+ * and it leaves as a whole (mover.c, gather). So a write costs a part of two transfers of
+ * 2 MiB, a smaller one the more pages of a block have been written to. All under engine.lock.
  */
 #ifndef EMF_SPARSE_H
 #define EMF_SPARSE_H
@@ -24,23 +27,24 @@
 
 #include "block.h"
 
-/* Is that what a read of addr in a FAR block should fetch? Each call is a fault that was seen. */
-bool sparse_wants(struct block *b, uintptr_t addr);
+/*
+ * How many pages an access to addr in a FAR block should fetch, of an aligned such group; 0: the
+ * block. Each call is a fault that was seen.
+ */
+unsigned sparse_wants(struct block *b, uintptr_t addr);
 /* A thread waits for the block, or found it fetched ahead. */
 void sparse_touched(const struct block *b);
-/* Makes room in the budget for a cluster: at the cost of others, or of free frames. */
-bool sparse_room(void);
+/* Makes room in the budget for some: at the cost of others, or of free frames. */
+bool sparse_room(uint64_t bytes);
 
-/* The block was moved in memory. */
-void sparse_moved(struct block *b);
-/* The block has clusters, and no list has it: it may be given up from now on. */
+/* If the block has pages, and no list has it, they may be given up from now on. */
 void sparse_rest(struct block *b);
 /* It has none any more. */
 void sparse_gone(struct block *b);
 
-/* Do they take more than their share? */
-bool sparse_over(void);
-/* Gives up those of one block. What of them can't leave will do so as a block. False: not now. */
+/* Gives up what is more than their share, as far as it can. */
+void sparse_balance(void);
+/* Gives up those of one block, at once or by and by. False: not now. */
 bool sparse_drop(struct block *b);
 /* The same for the block that had its first the longest ago; false: there is none. */
 bool sparse_evict(void);

@@ -4,9 +4,8 @@
 #include "block.h"
 #include "kernel.h"
 
-#define THREADS                                                                                    \
-	64	 /* a table by hash; who shares an entry is found later, or not to stand still     \
-		  */
+/* A table by hash; who shares an entry is found later, or not to stand still. */
+#define THREADS 64
 #define PAGES 4	 /* that an instruction may need at once */
 #define ROUNDS 3 /* faults on each of these before it counts as standing still */
 #define SPARE_NS 4000000ull

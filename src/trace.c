@@ -65,7 +65,7 @@ static void put_block(enum trace_op op, uintptr_t addr)
 	int64_t number = (int64_t)(addr >> BLOCK_SHIFT), by = number - last;
 
 	last = number;
-	put((((uint64_t)by << 1) ^ (uint64_t)(by >> 63)) << TRACE_OP_BITS | (uint64_t)op);
+	put((((uint64_t)by << 1) ^ -(uint64_t)(by < 0)) << TRACE_OP_BITS | (uint64_t)op);
 }
 
 void trace_block(enum trace_op op, const struct block *b)

@@ -56,8 +56,6 @@ static struct slot_extent own_extent(const struct block *b)
 
 struct slot_extent transfer_extent(const struct block *b)
 {
-	const unsigned cluster = STORE_CLUSTER / K_PAGE;
-
 	if (b->slot == SLOT_FILE)
 		return own_extent(b);
 	struct slot_extent written = slot_extent(b->slot);
@@ -65,8 +63,8 @@ struct slot_extent transfer_extent(const struct block *b)
 		 end = first + (unsigned)(block_len(b) / K_PAGE),
 		 limit = written.first + written.pages;
 
-	first -= first % cluster;
-	end = (end + cluster - 1) / cluster * cluster;
+	first -= first % CLUSTER_PAGES;
+	end = (end + CLUSTER_PAGES - 1) / CLUSTER_PAGES * CLUSTER_PAGES;
 	if (first < written.first)
 		first = written.first;
 	if (end > limit)
@@ -125,7 +123,7 @@ static void read_done(struct emf_io *io)
 	lock_give(&engine.lock);
 }
 
-static void cluster_done(struct emf_io *io)
+static void pages_done(struct emf_io *io)
 {
 	struct transfer *t = io->user;
 
@@ -135,7 +133,8 @@ static void cluster_done(struct emf_io *io)
 	struct block *b = transfer_block(t);
 	if (b) {
 		frame_meta(t->frame)->transfer = NULL;
-		block_cluster_fetched(b, t->cluster, io->status, io->buf);
+		char *buf = (char *)io->buf + t->first % CLUSTER_PAGES * K_PAGE;
+		block_pages_fetched(b, t->first, t->pages, io->status, buf);
 	} else {
 		orphan_end(t);
 	}
@@ -220,15 +219,16 @@ struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 	return for_block(p, b, EMF_READ, transfer_extent(b), read_done);
 }
 
-struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster)
+struct transfer *transfer_read_pages(struct transfer_pool *p, struct block *b, unsigned first,
+				     unsigned n)
 {
-	struct slot_extent e = { (uint16_t)(cluster * (STORE_CLUSTER / K_PAGE)),
-				 STORE_CLUSTER / K_PAGE };
-	struct transfer *t = for_block(p, b, EMF_READ, e, cluster_done);
+	struct slot_extent e = { (uint16_t)(first - first % CLUSTER_PAGES), CLUSTER_PAGES };
+	struct transfer *t = for_block(p, b, EMF_READ, e, pages_done);
 
 	if (!t)
 		return NULL;
-	t->cluster = cluster;
+	t->first = first;
+	t->pages = n;
 	t->io.buf = p->clusters + (size_t)(t - p->all) * STORE_CLUSTER;
 	return t;
 }

@@ -17,10 +17,10 @@ struct block;
 
 struct transfer {
 	struct emf_io io;
-	uint32_t frame, slot; /* the block is the frame's owner, if it still has one */
-	uint64_t begin;	      /* ns; 0: not in use */
-	char *addr;	      /* in the frame, where the transfer begins */
-	unsigned cluster;     /* of transfer_read_cluster */
+	uint32_t frame, slot;  /* the block is the frame's owner, if it still has one */
+	uint64_t begin;	       /* ns; 0: not in use */
+	char *addr;	       /* in the frame, where the transfer begins */
+	unsigned first, pages; /* of transfer_read_pages */
 	struct transfer_pool *pool;
 	struct transfer *next;
 };
@@ -53,9 +53,12 @@ struct block *transfer_block(const struct transfer *t);
  * WRITING (write) already. transfer_start submits, without the lock.
  */
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b);
-/* The same of one cluster, which was written as a whole, by way of a buffer; block_fetch_cluster
- * first. */
-struct transfer *transfer_read_cluster(struct transfer_pool *p, struct block *b, unsigned cluster);
+/*
+ * The same of n pages from `first` on, by way of a buffer, for which the cluster that they are in
+ * is read; that was written as a whole. block_fetch_pages first.
+ */
+struct transfer *transfer_read_pages(struct transfer_pool *p, struct block *b, unsigned first,
+				     unsigned n);
 struct transfer *transfer_write(struct transfer_pool *p, struct block *b);
 struct transfer *transfer_trim(struct transfer_pool *p, uint32_t slot);
 /* The slot was chosen only now. Under engine.lock. */

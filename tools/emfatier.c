@@ -4,19 +4,13 @@
 #include <string.h>
 
 #include "emfatier/check.h"
-#include "emfatier/complain.h"
+#include "common/say.h"
 #include "emfatier/ctl.h"
 #include "emfatier/doctor.h"
 #include "emfatier/help.h"
 #include "emfatier/run.h"
 #include "emfatier/topo.h"
-#if __has_include("store/guard.h")
 #include "store/guard.h"
-#endif
-
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
 
 static int show_help(int argc, char **argv)
 {
@@ -43,23 +37,36 @@ static const struct command {
 	{ "topo", topo_main },
 	{ "--help", show_help },
 	{ "-h", show_help },
+	{ "help", show_help },
 	{ "--version", show_version },
-#if __has_include("store/guard.h")
 	/* for the runtime: gives back the far space of a process that was killed */
 	{ "reap", guard_main },
-#endif
 };
+
+static const struct command *command_find(const char *name)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (!strcmp(name, commands[i].name))
+			return &commands[i];
+	}
+	return NULL;
+}
 
 int main(int argc, char **argv)
 {
+	const struct command *command;
+
 	if (argc < 2) {
-		help_print(stderr);
+		help_usage(stderr);
 		return EXIT_USAGE;
 	}
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (!strcmp(argv[1], commands[i].name))
-			return commands[i].run(argc - 1, argv + 1);
-	}
-	return complain("unknown command %s; known are run, check, ctl, doctor, topo (emfatier --help)",
-			argv[1]);
+	command = command_find(argv[1]);
+	/* of run, whatever comes later may be for the program that it runs */
+	if (command && argc == 3 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h")))
+		return show_help(argc, argv);
+	if (command)
+		return command->run(argc - 1, argv + 1);
+	return say(EXIT_USAGE,
+		   "unknown command %s; known are run, check, ctl, doctor, topo (emfatier --help)",
+		   argv[1]);
 }

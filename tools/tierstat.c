@@ -154,11 +154,11 @@ static const struct option *option_find(const char *arg, const char **value)
 static int set_option(struct options *opt, const struct option *o, const char *value)
 {
 	if (o->value && (!value || !*value))
-		return tool_fail(EXIT_USAGE, "%s needs %s", o->name, o->what);
+		return say(EXIT_USAGE, "%s needs %s", o->name, o->what);
 	switch (o->letter) {
 	case 'p':
 		if (!parse_pid(value, &opt->pid))
-			return tool_fail(EXIT_USAGE, "%s needs %s", o->name, o->what);
+			return say(EXIT_USAGE, "%s needs %s", o->name, o->what);
 		break;
 	case 'c':
 		opt->command = value;
@@ -204,14 +204,15 @@ static int set_word(struct options *opt, const struct command *cmd, const char *
 			return 0;
 		}
 		if (!parse_number(arg, 86400, &opt->delay))
-			return tool_fail(EXIT_USAGE, "%s is no PID (tierstat --help)", arg);
+			return say(EXIT_USAGE, "%s is no PID (tierstat --help)", arg);
 	}
 	if (!(cmd->takes & NUMBERS) || *numbers >= 2)
-		return tool_fail(EXIT_USAGE, "too many arguments (tierstat --help)");
+		return say(EXIT_USAGE, "too many arguments (tierstat --help)");
 	if (*numbers == 0 && !parse_number(arg, 86400, &opt->delay))
-		return tool_fail(EXIT_USAGE, "%s is no DELAY in seconds", arg);
+		return say(EXIT_USAGE, "%s is no DELAY in seconds%s", arg,
+			   opt->pid ? "" : "; a process is chosen by -p PID");
 	if (*numbers == 1 && !parse_whole(arg, ULONG_MAX, &opt->count))
-		return tool_fail(EXIT_USAGE, "%s is no COUNT of lines", arg);
+		return say(EXIT_USAGE, "%s is no COUNT of lines", arg);
 	(*numbers)++;
 	return 0;
 }
@@ -225,6 +226,21 @@ static const struct command *command_find(const char *name)
 	return NULL;
 }
 
+/* Is all there that the command needs? 0, or the exit status. */
+static int check(const struct options *opt, const struct command *cmd)
+{
+	const char *lacks = cmd->takes & PID_MUST && !opt->pid	   ? "a PID"
+			    : cmd->takes & FILE_MUST && !opt->file ? "a FILE"
+			    : cmd->takes & PID_OR_FILE && !opt->pid && !opt->file
+				? "a PID or a record"
+				: NULL;
+
+	if (!lacks)
+		return 0;
+	return say(EXIT_USAGE, "%s needs %s: tierstat %s %s", cmd->name, lacks, cmd->name,
+		   cmd->usage);
+}
+
 /* 0, or the exit status. *done: there is nothing left to do. */
 static int parse(int argc, char **argv, struct options *opt, const struct command **cmd, bool *done)
 {
@@ -234,8 +250,7 @@ static int parse(int argc, char **argv, struct options *opt, const struct comman
 	if (argc > 1 && argv[1][0] != '-' && !strchr("0123456789", argv[1][0])) {
 		*cmd = command_find(argv[i++]);
 		if (!*cmd)
-			return tool_fail(EXIT_USAGE, "unknown command %s (tierstat --help)",
-					 argv[1]);
+			return say(EXIT_USAGE, "unknown command %s (tierstat --help)", argv[1]);
 	}
 	for (; i < argc; i++) {
 		const char *arg = argv[i], *value;
@@ -259,26 +274,17 @@ static int parse(int argc, char **argv, struct options *opt, const struct comman
 		}
 		o = option_find(arg, &value);
 		if (!o)
-			return tool_fail(EXIT_USAGE, "unknown option %s (tierstat --help)", arg);
+			return say(EXIT_USAGE, "unknown option %s (tierstat --help)", arg);
 		if (!strchr((*cmd)->letters, o->letter))
-			return tool_fail(EXIT_USAGE, "%s takes no %s (tierstat --help)",
-					 (*cmd)->name, o->name);
+			return say(EXIT_USAGE, "%s takes no %s (tierstat --help)",
+				   *(*cmd)->name ? (*cmd)->name : "the list", o->name);
 		if (o->value && !value && i + 1 < argc)
 			value = argv[++i];
 		rc = set_option(opt, o, value);
 		if (rc)
 			return rc;
 	}
-	if ((*cmd)->takes & PID_MUST && !opt->pid)
-		return tool_fail(EXIT_USAGE, "%s needs a PID: tierstat %s %s", (*cmd)->name,
-				 (*cmd)->name, (*cmd)->usage);
-	if ((*cmd)->takes & FILE_MUST && !opt->file)
-		return tool_fail(EXIT_USAGE, "%s needs a FILE: tierstat %s %s", (*cmd)->name,
-				 (*cmd)->name, (*cmd)->usage);
-	if ((*cmd)->takes & PID_OR_FILE && !opt->pid && !opt->file)
-		return tool_fail(EXIT_USAGE, "%s needs a PID or a record: tierstat %s %s",
-				 (*cmd)->name, (*cmd)->name, (*cmd)->usage);
-	return 0;
+	return check(opt, *cmd);
 }
 
 int main(int argc, char **argv)
@@ -294,7 +300,7 @@ int main(int argc, char **argv)
 	if (!status && !done) {
 		rc = run_dir(dir, sizeof(dir), false);
 		if (rc && rc != -ENOENT)
-			return tool_fail(EXIT_WRONG, "%s: refused: %s", dir, strerror(-rc));
+			return say(EXIT_WRONG, "%s: refused: %s", dir, strerror(-rc));
 		opt.dir = dir;
 		status = cmd->run(&opt);
 	}

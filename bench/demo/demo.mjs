@@ -2,39 +2,19 @@
 // The main job: one engine, one model, the same tokens, with all memory local and
 // with most of it far away. Everything it needs it makes or installs first.
 
-import {accessSync, chmodSync, constants, mkdtempSync, rmSync, writeFileSync} from "node:fs";
-import {constants as os, tmpdir} from "node:os";
+import {accessSync, constants, writeFileSync} from "node:fs";
 import {join} from "node:path";
-import {killAll, output, stop, stopAll} from "./children.mjs";
+import {output, stop} from "./children.mjs";
 import {install} from "./install.mjs";
 import {makeModel} from "./make-model.mjs";
-import {Progress, mib} from "./progress.mjs";
+import {line, makeScratch, program, signal} from "./program.mjs";
+import {mib} from "./progress.mjs";
 import {judge, table} from "./report.mjs";
 import {runDecode} from "./run.mjs";
 import {startServers} from "./servers.mjs";
-import {UsageError, readSettings, usage} from "./settings.mjs";
+import {readSettings, usage} from "./settings.mjs";
 
 const GIB = 2 ** 30;
-
-const line = new Progress();
-const abort = new AbortController();
-let scratch;
-
-function cleanUp() {
-	line.end();
-	if (scratch)
-		rmSync(scratch, {recursive: true, force: true});
-	scratch = undefined;
-}
-
-function onSignal(name) {
-	if (abort.signal.aborted) {
-		killAll();
-		process.exit(128 + os.signals[name]);
-	}
-	abort.abort(Object.assign(new Error("stopped"), {exitCode: 128 + os.signals[name]}));
-	stopAll();
-}
 
 async function check(settings) {
 	if (process.platform !== "linux" || process.arch !== "x64")
@@ -55,7 +35,7 @@ async function model(settings) {
 	line.begin();
 	const made = await makeModel(settings.cache, settings.shape, {
 		progress: (done, total) => line.bytes("writing the model", done, total),
-		signal: abort.signal
+		signal
 	});
 	line.say(`model: ${made.path}, ${mib(made.bytes)} MiB${made.made ? "" : ", already there"}`);
 	return made;
@@ -69,7 +49,7 @@ function title({share, store, mapped}, servers) {
 	return `${share * 100}% local, ${store === "nbd" ? `${servers} memory servers` : "file"}`;
 }
 
-async function perform(run, settings, {path, bytes}) {
+async function perform(run, settings, {path, bytes}, scratch) {
 	let servers = [];
 
 	if (run.store === "nbd")
@@ -89,16 +69,11 @@ async function main() {
 		console.log(usage());
 		return 0;
 	}
-	for (const name of ["SIGINT", "SIGTERM", "SIGHUP"])
-		process.on(name, onSignal);
-	process.on("exit", () => { killAll(); cleanUp(); });
-
 	await check(settings);
-	await install({say: (text) => line.say(text), progress: (text) => line.update(text), signal: abort.signal});
+	await install({say: (text) => line.say(text), progress: (text) => line.update(text), signal});
 	line.end();
 	const made = await model(settings);
-	scratch = mkdtempSync(join(tmpdir(), "emfatier-demo-"));
-	chmodSync(scratch, 0o700);
+	const scratch = makeScratch("demo");
 
 	const outcomes = [];
 	for (const [i, run] of settings.runs.entries()) {
@@ -106,8 +81,8 @@ async function main() {
 		run.budget = run.share && Math.floor(made.bytes * run.share);
 		line.say(`run ${i + 1} of ${settings.runs.length}: ${run.title}`);
 		line.begin();
-		const outcome = await perform(run, settings, made);
-		abort.signal.throwIfAborted();
+		const outcome = await perform(run, settings, made, scratch);
+		signal.throwIfAborted();
 		outcomes.push({run, ...outcome});
 		// without a reference the others would say nothing
 		if (i === 0 && outcome.error)
@@ -125,11 +100,4 @@ async function main() {
 	return failures.length ? 1 : 0;
 }
 
-main().then((code) => {
-	process.exitCode = code;
-}, async (error) => {
-	await stopAll();
-	line.end();
-	console.error(`demo: ${error.message}`);
-	process.exitCode = error.exitCode ?? (error instanceof UsageError ? 2 : 1);
-});
+program("demo", main);

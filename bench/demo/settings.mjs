@@ -8,7 +8,9 @@ import {SHAPE, checkShape, defaultCache} from "./make-model.mjs";
 
 export const HERE = fileURLToPath(new URL(".", import.meta.url));
 
-export class UsageError extends Error {}
+class UsageError extends Error {
+	exitCode = 2;
+}
 
 const count = (text) => {
 	const n = Number(text);

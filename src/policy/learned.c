@@ -149,4 +149,10 @@ static void region_gone(const struct region *r)
 	(void)r; /* it keeps numbers */
 }
 
-const struct prefetcher prefetch_learned = { "learned", reset, touched, next, wasted, region_gone };
+const struct prefetcher prefetch_learned = {
+	.reset = reset,
+	.touched = touched,
+	.next = next,
+	.wasted = wasted,
+	.region_gone = region_gone,
+};

@@ -112,5 +112,13 @@ static size_t count(void)
 	return held;
 }
 
-const struct replacement policy_lfu = { "lfu",	 4,	  resize, reset, arrived,
-					coldest, suspect, spent,  count };
+const struct replacement policy_lfu = {
+	.watch = 4,
+	.resize = resize,
+	.reset = reset,
+	.arrived = arrived,
+	.victim = coldest,
+	.suspect = suspect,
+	.spent = spent,
+	.count = count,
+};

@@ -60,5 +60,13 @@ static size_t count(void)
 	return resident.count;
 }
 
-const struct replacement policy_loop = { "loop", 8,	 resize, reset, arrived,
-					 oldest, oldest, spent,	 count };
+const struct replacement policy_loop = {
+	.watch = 8,
+	.resize = resize,
+	.reset = reset,
+	.arrived = arrived,
+	.victim = oldest,
+	.suspect = oldest,
+	.spent = spent,
+	.count = count,
+};

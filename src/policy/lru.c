@@ -43,5 +43,13 @@ static size_t count(void)
 	return active.count;
 }
 
-const struct replacement policy_lru = { "lru",	2,	resize, reset, arrived,
-					oldest, oldest, spent,	count };
+const struct replacement policy_lru = {
+	.watch = 2,
+	.resize = resize,
+	.reset = reset,
+	.arrived = arrived,
+	.victim = oldest,
+	.suspect = oldest,
+	.spent = spent,
+	.count = count,
+};

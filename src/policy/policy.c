@@ -144,11 +144,6 @@ static const struct replacement *policy_of(const struct block *b)
 	return shadow_best();
 }
 
-const char *policy_following(void)
-{
-	return shadow_best()->name;
-}
-
 static void hand_over(struct block *b, const struct arrived *a)
 {
 	const struct replacement *p = policy_of(b);

@@ -79,8 +79,6 @@ void policy_written(struct block *b);
 void policy_reclassed(struct block *b);
 /* The program won't need it soon: it is the next to go. */
 void policy_dismissed(struct block *b);
-/* The name of the policy that regions without one of their own are under just now. */
-const char *policy_following(void);
 
 /* --- prefetch (prefetch.c) --- */
 

@@ -187,5 +187,10 @@ static void region_gone(const struct region *r)
 			s->region = NULL;
 }
 
-const struct prefetcher prefetch_sequential = { "sequential", reset,  touched,
-						next,	      wasted, region_gone };
+const struct prefetcher prefetch_sequential = {
+	.reset = reset,
+	.touched = touched,
+	.next = next,
+	.wasted = wasted,
+	.region_gone = region_gone,
+};

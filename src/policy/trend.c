@@ -151,4 +151,10 @@ static void region_gone(const struct region *r)
 			*t = (struct trend){ 0 };
 }
 
-const struct prefetcher prefetch_trend = { "trend", reset, touched, next, wasted, region_gone };
+const struct prefetcher prefetch_trend = {
+	.reset = reset,
+	.touched = touched,
+	.next = next,
+	.wasted = wasted,
+	.region_gone = region_gone,
+};

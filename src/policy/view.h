@@ -2,7 +2,8 @@
 /*
  * All that a policy can see and do: blocks and regions as handles, lists, a note in each
  * block, and what the policies tell each other. A policy is one file that includes this
- * and defines one struct replacement or struct prefetcher; it is named in policies.h.
+ * and defines one struct replacement, which policy.c and shadow.c have in their tables, or one
+ * struct prefetcher (prefetch.c).
  * tests/cli/symbols.sh holds the files to it.
  *
  * Handles die with their region: keep numbers (view_number), lists, or what
@@ -58,7 +59,6 @@ struct arrived {
 };
 
 struct replacement {
-	const char *name;
 	unsigned watch; /* of so many resident blocks one is under watch */
 	/* The blocks that can be local at once, and those that there are. */
 	void (*resize)(size_t capacity, size_t total);
@@ -102,7 +102,6 @@ struct block *shadow_due(uint64_t now);
 #define LANES 32
 
 struct prefetcher {
-	const char *name;
 	void (*reset)(void);
 	/*
 	 * The program came to this block, which this prefetcher had fetched ahead on this lane if

@@ -25,22 +25,19 @@
 #include <unistd.h>
 
 #include "io.h"
-#include "own.h"
+#include "space.h"
 #include "uri.h"
 
-#define HUGE_PAGE (2ull << 20)
 #define DEFAULT_SIZE (1ull << 40)
 #define MIN_DEFAULT_SIZE (1ull << 30)
 #define MAX_LENGTH (1u << 30)
 
 struct mem {
 	struct emf_backend be;
-	void *map;
-	size_t map_length;
-	unsigned char *base; /* within map, aligned for huge pages */
-	bool link;	     /* simulated */
-	uint64_t latency;    /* ns */
-	uint64_t bandwidth;  /* bytes a second, 0: unlimited */
+	struct space space;
+	bool link;	    /* simulated */
+	uint64_t latency;   /* ns */
+	uint64_t bandwidth; /* bytes a second, 0: unlimited */
 	/* When the link has carried all (demand: all demand) that was given to it, ns. */
 	_Atomic uint64_t link_free, demand_free;
 };
@@ -103,7 +100,7 @@ static void copy(void *to, const void *from, size_t n)
 
 static void transfer(struct mem *m, struct emf_io *io)
 {
-	unsigned char *at = m->base + io->offset;
+	unsigned char *at = m->space.base + io->offset;
 
 	switch (io->op) {
 	case EMF_READ:
@@ -113,8 +110,7 @@ static void transfer(struct mem *m, struct emf_io *io)
 		copy(at, io->buf, io->length);
 		break;
 	case EMF_TRIM:
-		if (syscall(SYS_madvise, at, io->length, MADV_DONTNEED))
-			io->status = -errno;
+		io->status = space_trim(&m->space, io->offset, io->length);
 		break;
 	}
 }
@@ -226,50 +222,17 @@ static void mem_close(struct emf_backend *be)
 {
 	struct mem *m = (struct mem *)be;
 
-	syscall(SYS_munmap, m->map, m->map_length);
+	space_unmap(&m->space);
 	own_free(m, sizeof(*m));
-}
-
-/* A child gets a copy of the memory, and with it of all that is in the space. */
-static int mem_descriptors(const struct emf_backend *be, int *fds, int max)
-{
-	(void)be;
-	(void)fds;
-	(void)max;
-	return 0;
-}
-
-static int mem_forked(struct emf_backend *be, const int *fds)
-{
-	(void)be;
-	(void)fds;
-	return 0;
 }
 
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = mem_queue_open,
 	.close = mem_close,
-	.descriptors = mem_descriptors,
-	.forked = mem_forked,
+	.descriptors = space_descriptors,
+	.forked = space_forked,
 	.forget = mem_close,
 };
-
-static int map(struct mem *m, uint64_t size)
-{
-	size_t length = (size_t)(size + HUGE_PAGE);
-	long at = syscall(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
-
-	if (at == -1)
-		return -errno;
-	m->map = (void *)at;
-	m->map_length = length;
-	m->base = (unsigned char *)(((uintptr_t)at + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
-	m->be.size = size;
-	/* Huge pages are a matter of speed: without them it works as well. */
-	syscall(SYS_madvise, m->base, (size_t)size, MADV_HUGEPAGE);
-	return 0;
-}
 
 static int parse(struct mem *m, char *query, uint64_t *size, char *err, size_t errlen)
 {
@@ -326,9 +289,10 @@ static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 	if (rc)
 		goto fail;
 	if (size) {
-		rc = map(m, size);
+		rc = space_map(&m->space, size);
 	} else { /* as much address space as a strict overcommit or ulimit -v allows */
-		for (size = DEFAULT_SIZE; (rc = map(m, size)) && size > MIN_DEFAULT_SIZE;)
+		for (size = DEFAULT_SIZE;
+		     (rc = space_map(&m->space, size)) && size > MIN_DEFAULT_SIZE;)
 			size /= 2;
 	}
 	if (rc) {
@@ -336,6 +300,7 @@ static int mem_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 			 strerror(-rc));
 		goto fail;
 	}
+	m->be.size = size;
 	m->be.ops = &backend_ops;
 	m->be.caps = EMF_CAP_TRIM | EMF_CAP_CUTS | (m->link ? 0 : EMF_CAP_SYNC);
 	m->be.max_length = MAX_LENGTH;

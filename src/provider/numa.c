@@ -19,16 +19,15 @@
 #include <unistd.h>
 
 #include "bytes.h"
+#include "space.h"
 #include "uri.h"
 
-#define HUGE_PAGE (2ull << 20)
 #define MAX_LENGTH (1u << 30)
 #define MAX_RESERVE (256ull << 20)
 
 struct numa {
 	struct bytes b;
-	void *map;
-	size_t map_length;
+	struct space space;
 	unsigned node;
 	char meminfo[64];
 	uint64_t reserve;	 /* bytes of the node that stay free */
@@ -66,38 +65,22 @@ static int numa_room(struct bytes *b, const struct emf_io *io)
 
 static int numa_trim(struct bytes *b, uint64_t offset, size_t length)
 {
-	return syscall(SYS_madvise, b->base + offset, length, MADV_DONTNEED) ? -errno : 0;
+	return space_trim(&((struct numa *)b)->space, offset, length);
 }
 
 static void numa_close(struct emf_backend *be)
 {
 	struct numa *m = (struct numa *)be;
 
-	syscall(SYS_munmap, m->map, m->map_length);
+	space_unmap(&m->space);
 	own_free(m, sizeof(*m));
-}
-
-/* A child gets a copy of the memory, and with it of all that is in the space. */
-static int numa_descriptors(const struct emf_backend *be, int *fds, int max)
-{
-	(void)be;
-	(void)fds;
-	(void)max;
-	return 0;
-}
-
-static int numa_forked(struct emf_backend *be, const int *fds)
-{
-	(void)be;
-	(void)fds;
-	return 0;
 }
 
 static const struct emf_backend_ops backend_ops = {
 	.queue_open = bytes_queue_open,
 	.close = numa_close,
-	.descriptors = numa_descriptors,
-	.forked = numa_forked,
+	.descriptors = space_descriptors,
+	.forked = space_forked,
 	.forget = numa_close,
 };
 
@@ -106,31 +89,23 @@ static int map(struct numa *m, uint64_t size, char *err, size_t errlen)
 {
 	const unsigned bits = 8 * sizeof(unsigned long);
 	unsigned long mask[1024 / (8 * sizeof(unsigned long))] = { 0 };
-	size_t length = (size_t)(size + HUGE_PAGE);
-	long at = syscall(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+	int rc = space_map(&m->space, size);
 
-	if (at == -1) {
-		int rc = -errno;
-
+	if (rc) {
 		snprintf(err, errlen, "cannot map %llu bytes: %s", (unsigned long long)size,
 			 strerror(-rc));
 		return rc;
 	}
-	m->map = (void *)at;
-	m->map_length = length;
 	mask[m->node / bits] = 1ul << m->node % bits;
-	if (mbind(m->map, length, MPOL_BIND, mask, 1024, 0)) {
-		int rc = -errno;
-
+	if (mbind(m->space.map, m->space.length, MPOL_BIND, mask, 1024, 0)) {
+		rc = -errno;
 		snprintf(err, errlen, "binding memory to node %u: %s%s", m->node, strerror(-rc),
 			 rc == -EPERM ? "; a container's seccomp profile must allow mbind" : "");
-		syscall(SYS_munmap, m->map, length);
+		space_unmap(&m->space);
 		return rc;
 	}
-	m->b.base = (unsigned char *)(((uintptr_t)at + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	m->b.base = m->space.base;
 	m->b.be.size = size;
-	syscall(SYS_madvise, m->b.base, (size_t)size, MADV_HUGEPAGE);
 	return 0;
 }
 
@@ -195,7 +170,7 @@ static int parse(char *query, unsigned *node, const char *path, bool *cpus, uint
 	}
 	*node = (unsigned)n;
 	while (uri_query_next(&query, &key, &value)) {
-		if (!strcmp(key, "size") && uri_size(value, size) && *size >= HUGE_PAGE) {
+		if (!strcmp(key, "size") && uri_size(value, size) && *size >= SPACE_HUGE_PAGE) {
 			*size &= ~(uint64_t)(IO_PAGE - 1);
 		} else if (!strcmp(key, "cpus") && !strcmp(value, "on")) {
 			*cpus = true;

@@ -27,4 +27,10 @@ static inline void own_free(void *p, size_t size)
 		syscall(SYS_munmap, p, size);
 }
 
+/* Not for core files. */
+static inline void own_keep_secret(void *p, size_t size)
+{
+	(void)syscall(SYS_madvise, p, size, MADV_DONTDUMP);
+}
+
 #endif

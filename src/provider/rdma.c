@@ -36,6 +36,7 @@ struct space {
 	const char *host[QUEUE_PATHS]; /* into text, while opening */
 	unsigned npeers;
 	unsigned timeout_ms;
+	uint64_t until; /* ns: that opening may last */
 	int ready_fd;
 	struct path control;
 };
@@ -92,7 +93,7 @@ static int parse(struct space *s, char *text, char *err, size_t errlen)
 {
 	const char *secret = NULL;
 	char *query = text + strlen("rdma://"), *host = strsep(&query, "?"), *slash, *key, *value;
-	uint64_t until = queue_now() + s->timeout_ms * NS_PER_MS, now;
+	uint64_t now;
 	int rc = 0;
 
 	slash = strchr(host, '/');
@@ -108,8 +109,8 @@ static int parse(struct space *s, char *text, char *err, size_t errlen)
 		rc = read_secret(s, secret, err, errlen);
 	for (unsigned i = 0; i < s->npeers && !rc; i++) {
 		now = queue_now();
-		rc = resolve(s->host[i], now < until ? (until - now) / NS_PER_MS : 0, &s->peer[i],
-			     err, errlen);
+		rc = resolve(s->host[i], now < s->until ? (s->until - now) / NS_PER_MS : 0,
+			     &s->peer[i], err, errlen);
 	}
 	return rc;
 }
@@ -135,20 +136,26 @@ static int space_queue_open(struct emf_backend *be, enum emf_queue_kind kind, un
 	return queue_open(&o, s->timeout_ms / 4 + 1, out);
 }
 
-static void release(struct space *s)
+/* True: the server has answered. */
+static bool give_back(struct space *s, bool anew)
 {
 	uint64_t until = queue_now() + RELEASE_MS * NS_PER_MS;
-	int rc = 0;
 
-	path_step(&s->control);
-	if (s->control.state != PATH_READY) {
+	if (anew) {
 		path_start(&s->control);
-		rc = queue_wait(&s->control, PATH_READY, until);
+		if (queue_wait(&s->control, PATH_READY, until))
+			return false;
 	}
-	if (!rc)
-		path_release(&s->control);
-	if (!rc)
-		(void)queue_wait(&s->control, PATH_RELEASED, until);
+	path_release(&s->control);
+	return !queue_wait(&s->control, PATH_RELEASED, until);
+}
+
+/* Where the network has failed the server may have forgotten a connection that looks well here. */
+static void release(struct space *s)
+{
+	path_step(&s->control);
+	if (s->control.state != PATH_READY || !give_back(s, false))
+		(void)give_back(s, true);
 }
 
 static void space_free(struct space *s)
@@ -191,16 +198,18 @@ static const struct emf_backend_ops backend_ops = {
 /* The first way that leads to the server. */
 static int take_lease(struct space *s, char *err, size_t errlen)
 {
-	uint64_t until = queue_now() + s->timeout_ms * NS_PER_MS, share;
 	int rc = -ENOENT;
 
 	for (unsigned i = 0; i < s->npeers; i++) {
+		uint64_t now = queue_now(), left = now < s->until ? s->until - now : 0;
+
+		if (i && !left)
+			break;
 		rc = path_init(&s->control, &s->terms, &s->peer[i], 0, 0);
 		if (rc)
 			return rc;
 		path_start(&s->control);
-		share = (until - queue_now()) / (s->npeers - i);
-		rc = queue_wait(&s->control, PATH_READY, queue_now() + share);
+		rc = queue_wait(&s->control, PATH_READY, now + left / (s->npeers - i));
 		if (!rc)
 			return 0;
 		if (rc == -ETIMEDOUT)
@@ -208,8 +217,6 @@ static int take_lease(struct space *s, char *err, size_t errlen)
 		else
 			path_why(&s->control, err, errlen);
 		path_free(&s->control);
-		if (queue_now() >= until)
-			break;
 	}
 	return rc;
 }
@@ -226,7 +233,9 @@ static int space_open(const char *uri, unsigned timeout_ms, struct emf_backend *
 		own_free(s, sizeof(*s));
 		return rc;
 	}
+	own_keep_secret(s, sizeof(*s));
 	s->timeout_ms = timeout_ms ? timeout_ms : DEFAULT_TIMEOUT_MS;
+	s->until = queue_now() + s->timeout_ms * NS_PER_MS;
 	s->ready_fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->ready_fd < 0 || auth_nonce(s->terms.key, WIRE_KEY))
 		rc = -EIO;

@@ -77,6 +77,11 @@ for command in $(cat help); do
 done
 [ -z "$bad" ] && [ -s help ]
 verdict "documents: emfatier: commands of completion"
+for command in $(cat help); do
+	"$BUILD/emfatier" "$command" --help | cmp -s - emfatier.help || bad="$bad $command"
+done
+[ -z "$bad" ]
+verdict "documents: emfatier COMMAND --help"
 
 "$BUILD/emfatierd" --help >emfatierd.help
 help_options emfatierd.help >help
@@ -99,6 +104,13 @@ awk '/^\.SS \[/ { gsub(/[][]/, "", $2); section = $2; next }
 same help man "emfatier.conf: the settings"
 [ "$(wc -l <man)" -ge 15 ]
 verdict "documents: emfatier.conf has settings"
+tr ' ' . <help | sort >settings
+sed -n '/^## Settings/,/^## tierstat/p' "$ROOT/README.md" >readme
+{
+	sed -n 's/^| \(`[^|]*\) |.*/\1/p' readme | grep -oE '(local|store|engine)\.[a-z_]+'
+	sed -n '/^`\[class NAME\]`/,/^$/p' readme | sed 's/.*Keys: //' | grep -oE '`[a-z]+`' | tr -d '`' | grep -xE 'match|evict|prefetch|window|resident|granule' | sed 's/^/class./'
+} | sort >listed
+same settings listed "README.md: the settings"
 
 if command -v man >/dev/null; then
 	for page in "$man"/*.[18] "$BUILD"/man/*.5; do

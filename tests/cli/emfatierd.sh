@@ -43,7 +43,14 @@ wrong '--node or --dax' --dax /dev/dax0.0 --node 0
 wrong 'write an ADDRESS:PORT' --size 2M --listen host.example
 wrong 'write an ADDRESS:PORT' --size 2M --listen 127.0.0.1:http
 wrong 'write an ADDRESS:PORT' --size 2M --listen 300.0.0.1
+for port in '' 0 -1 +80 ' 80' 65536 4294967297 99999999999999999999; do
+	wrong 'write an ADDRESS:PORT' --size 2M --listen "127.0.0.1:$port"
+	wrong 'write an ADDRESS:PORT' --size 2M --listen "[::1]:$port"
+	wrong 'write an ADDRESS:PORT' --size 2M --metrics "127.0.0.1:$port"
+done
 wrong 'write an ADDRESS:PORT' --size 2M --metrics 'nowhere:1'
+wrong 'write an ADDRESS:PORT' --size 2M --metrics 0
+wrong 'write an ADDRESS:PORT' --size 2M --listen ''
 wrong 'one too many' --size 2M $(printf -- '--listen 127.0.0.%d ' 1 2 3 4 5 6 7 8 9)
 wrong 'not a time' --size 2M --lease 10
 wrong 'not a time' --size 2M --lease 1ms
@@ -64,6 +71,13 @@ wrong 'by others than its owner' --size 2M --tenant alice=2M,open
 for address in 0.0.0.0 :10810 10.0.0.1 '[::]:10810' :: ::ffff:10.0.0.1 '[fe80::1]'; do
 	wrong 'give --secret-file' --size 2M --listen "$address"
 done
+
+if [ "$(id -u)" -eq 0 ]; then
+	wrong 'there is no such user' --size 2M --user emf-nobody-of-this-name
+	wrong 'must not be root' --size 2M --user root
+else
+	skipped "emfatierd --user" "only for root"
+fi
 
 # What is right comes as far as the device.
 if [ -e /dev/infiniband/rdma_cm ]; then

@@ -154,8 +154,9 @@ int main(int argc, char **argv)
 	fill_map(m);
 	fill_history(s);
 	s->magic = EMF_STATS_MAGIC;
-	while (!strcmp(how, "grow") || !strcmp(how, "serve")) {
+	for (uint64_t last = now_ns(), ms; !strcmp(how, "grow") || !strcmp(how, "serve"); last += ms * 1000000) {
 		usleep(10000);
+		ms = (now_ns() - last) / 1000000;
 		if (s->map_wanted > m->written_at) {
 			m->sequence++;
 			m->written_at = now_ns();
@@ -163,9 +164,9 @@ int main(int argc, char **argv)
 		}
 		if (!strcmp(how, "serve"))
 			continue;
-		s->faults_demand += 10;
-		s->fetched_bytes += 1 << 20;
-		s->stall_ns += 5000000;
+		s->faults_demand += ms; /* 1000/s, 100 MiB/s, 50% */
+		s->fetched_bytes += (ms << 20) / 10;
+		s->stall_ns += ms * 500000;
 	}
 	return 0;
 }

@@ -29,6 +29,9 @@ wrong 'unknown parameter' size=8M speed=1
 wrong 'write NAME:SIZE' size=8M quota=alice
 wrong 'write NAME:SIZE' size=8M quota=a:1M quota=a:2M
 wrong 'write NAME:SIZE' size=8M quota=a/b:1M
+wrong 'lease= is more than size=' size=8M lease=16M
+wrong 'quota=a is less than lease=' size=32M lease=16M quota=a:8M
+wrong 'node= or dax=' dax=/dev/null node=0
 wrong 'not a number or a time' size=8M lasts=1
 wrong 'not a number or a time' size=8M node=x
 wrong 'No such file' dax=/dev/no-dax
@@ -40,11 +43,7 @@ serve() {
 	nbdkit -f -U "$WORK/sock" -P pid "$plugin" "$@" 2>server.err &
 	server=$!
 	STARTED="$STARTED $server"
-	for ((i = 0; i < 100; i++)); do
-		[ -e pid ] && return 0
-		sleep 0.05
-	done
-	return 1
+	wait_for 5 test -e pid
 }
 stop() {
 	kill $server

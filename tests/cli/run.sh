@@ -100,6 +100,10 @@ call "$emfatier" run --local 1G -- "$emfatier" run --set engine.chaos=1 -- \
 [ "$status" -eq 0 ] && [ "$(cat out)" = "$BUILD/libemfatier.so|local.limit=1G;engine.chaos=1" ]
 verdict "run: within run"
 
+call "$emfatier" run --local 50 --store mem: -- echo ran
+[ "$status" -eq 0 ] && [ "$(cat out)" = ran ] && grep -q 'local.limit: 50 bytes are too few to work with; it is 8M' err
+verdict "run: a budget that was meant to be another"
+
 call "$emfatier" run --local 1G --store mem: -- sh -c 'exit 7'
 [ "$status" -eq 7 ] && [ ! -s err ]
 verdict "run: the command's exit status"

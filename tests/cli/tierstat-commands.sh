@@ -57,10 +57,7 @@ two=$!
 server=$!
 STARTED="$one $two $server"
 ./fake run $two redis
-for ((i = 0; i < 100; i++)); do
-	[ -s run/$one.stats ] && "$tierstat" -p $one >/dev/null 2>&1 && break
-	sleep 0.05
-done
+wait_for 5 "$tierstat" -p $one >/dev/null 2>&1
 
 call "$tierstat" -c 'llama*'
 [ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 2 ] && grep -q 'llama "x"' out

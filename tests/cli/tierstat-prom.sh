@@ -68,10 +68,7 @@ port=$(free_port)
 "$tierstat" prom --listen 127.0.0.1:"$port" >served 2>served.err &
 server=$!
 STARTED="$STARTED $server"
-for ((i = 0; i < 100; i++)); do
-	grep -q . served.err && break
-	sleep 0.05
-done
+wait_for 5 test -s served.err
 if grep -q 'needs libmicrohttpd' served.err; then
 	skipped "prom --listen" "no libmicrohttpd"
 	done_testing
@@ -92,7 +89,7 @@ assert get("POST", "/metrics", "x" * 100000)[0] == 405
 assert get("GET", "/")[0] == 200
 PY
 status=$?
-[ $status -eq 0 ]
+[ $status -eq 0 ] && grep -qx "tierstat: serving http://127.0.0.1:$port/metrics" served.err
 verdict "prom --listen"
 call "$tierstat" prom --listen 127.0.0.1:"$port"
 [ "$status" -eq 1 ] && grep -q 'Address already in use' err

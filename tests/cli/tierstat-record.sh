@@ -21,16 +21,13 @@ STARTED="$one $two"
 ./fake run $one grower grow &
 server=$!
 STARTED="$one $two $server"
-for ((i = 0; i < 200; i++)); do
-	"$tierstat" -p $one >/dev/null 2>&1 && break
-	sleep 0.05
-done
+wait_for 10 "$tierstat" -p $one >/dev/null 2>&1
 call "$tierstat" record $one -o one.rec 0.2 5
 [ "$status" -eq 0 ] && [ ! -s out ] && [ "$(stat -c %s one.rec)" -lt 4000 ]
 verdict "tierstat record"
 call "$tierstat" replay one.rec
 [ "$status" -eq 0 ] && [ "$(wc -l <out)" -eq 6 ] &&
-	tail -n 4 out | awk '$1 != 512 || $5 < 1 || $5 > 1100 || $9 > 110 { bad = 1 } END { exit bad }'
+	tail -n 4 out | grown && tail -n 4 out | awk '$1 != 512 { bad = 1 } END { exit bad }'
 verdict "tierstat replay"
 call "$tierstat" replay -t -o pid,fetched,stall one.rec
 [ "$status" -eq 0 ] && [ "$(grep -cE "^[0-9]{2}:[0-9]{2}:[0-9]{2} +$one +[0-9.]+M +[0-9.]+%$" out)" -eq 4 ]

@@ -27,15 +27,12 @@ STARTED="$STARTED $!"
 ./fake run $two redis
 status=0
 
-# until PATTERN: is it on the screen, sooner or later?
-until_seen() {
-	for ((i = 0; i < 200; i++)); do
-		screen
-		grep -qE -- "$1" "$WORK/out" && return 0
-		sleep 0.05
-	done
-	return 1
+# until_seen PATTERN: is it on the screen, sooner or later?
+seen() {
+	screen
+	grep -qE -- "$1" "$WORK/out"
 }
+until_seen() { wait_for 10 seen "$1"; }
 keys() { tmux send-keys -t "$session" "$@"; }
 start() {
 	# the server stays: one that ends and one that starts would meet
@@ -64,13 +61,8 @@ until_seen '^regions of .* llama' && until_seen '7f0000000000 +512M weights +128
 	grep -q 'kept' out
 verdict "top: regions"
 keys Enter
-gone=1
-for ((i = 0; gone && i < 200; i++)); do
-	screen
-	grep -q '^regions of' out || gone=
-	sleep 0.05
-done
-[ -z "$gone" ]
+closed() { ! seen '^regions of'; }
+wait_for 10 closed
 verdict "top: regions, closed"
 keys Down w
 until_seen "^what limits $two nothing"

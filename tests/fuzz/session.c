@@ -29,6 +29,7 @@ static int map(struct session *s, uint32_t slab, struct wire_slab *out)
 
 	MUST(slab < s->lease->nslabs);
 	MUST(s->tenant);
+	MUST(pool_is_ready(&pool, s->lease->slab[slab]));
 	if (next() == 1)
 		return -1;
 	at = pool_address(&pool, s->lease->slab[slab]);
@@ -43,7 +44,7 @@ static void check(void)
 {
 	bool taken[SLABS] = { 0 };
 	uint64_t used[2] = { 0 };
-	uint32_t clients = 0, count = 0, leased = 0;
+	uint32_t clients = 0, count = 0, leased = 0, owed = 0;
 
 	for (const struct lease *l = desk.leases.first; l; l = l->next) {
 		uint32_t connections = 0;
@@ -56,7 +57,9 @@ static void check(void)
 		for (uint32_t i = 0; i < l->nslabs; i++) {
 			MUST(l->slab[i] < SLABS && !taken[l->slab[i]]);
 			taken[l->slab[i]] = true;
-			MUST(pool.state[l->slab[i]] == SLAB_TAKEN);
+			MUST(pool.state[l->slab[i]] == SLAB_TAKEN ||
+			     pool.state[l->slab[i]] == SLAB_OWED);
+			owed += pool.state[l->slab[i]] == SLAB_OWED;
 		}
 		used[l->tenant - tenant] += l->nslabs * pool.slab_bytes;
 		leased += l->nslabs;
@@ -71,7 +74,7 @@ static void check(void)
 	}
 	MUST(clients == desk.clients && clients <= desk.most_clients);
 	MUST(count == desk.leases.count && count <= desk.leases.most);
-	MUST(leased + pool.clean + pool.dirty == SLABS);
+	MUST(leased + pool.clean + pool.dirty == SLABS && owed == pool.owed);
 }
 
 /* A slab that was mapped is dirty in its first bytes; one that is clean must not be. */
@@ -150,14 +153,31 @@ static void send_message(unsigned i)
 	/* Only a right proof lets anybody in. */
 	if (pending && !session_is_pending(&session[i]))
 		MUST(v == SESSION_ANSWER && bytes[6] == WIRE_PROVE);
-	if (v != SESSION_CLOSE) {
+	if (v == SESSION_LATER) {
+		MUST(!leases_are_ready(&desk.leases, session[i].lease));
+	} else if (v != SESSION_CLOSE) {
 		wire_encode(&answer, bytes);
 		MUST(!wire_decode(bytes, WIRE_BYTES, &m));
 	}
 	check();
-	if (v != SESSION_ANSWER)
+	if (v != SESSION_ANSWER && v != SESSION_LATER)
 		close_session(i, false);
 	close_ended();
+}
+
+static void clean_some(void)
+{
+	uint8_t bytes[WIRE_BYTES];
+	struct wire_message m;
+
+	pool_work(&pool);
+	for (unsigned i = 0; i < SESSIONS; i++) {
+		if (!open_[i] || !session_later(&session[i], &m))
+			continue;
+		MUST(m.type == WIRE_LEASED && leases_are_ready(&desk.leases, session[i].lease));
+		wire_encode(&m, bytes);
+		MUST(!wire_decode(bytes, WIRE_BYTES, &m));
+	}
 }
 
 static void set_up(void)
@@ -207,6 +227,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		case 2:
 			desk.leases.draining = next() > 250;
+			break;
+		case 3:
+			clean_some();
 			break;
 		default:
 			send_message(i);

@@ -43,7 +43,8 @@ churn glibc ""
 archive() {
 	echo "-Wl,--whole-archive $(gcc -print-file-name="$1") -Wl,--no-whole-archive"
 }
-churn_untiered jemalloc "$(archive libjemalloc.a) -lstdc++ -lm -ldl"
+# All that it maps is managed, and each object that is touched brings 2 MiB with it.
+ROUNDS=${ROUNDS:-2} churn_untiered jemalloc "$(archive libjemalloc.a) -lstdc++ -lm -ldl"
 churn_untiered mimalloc "-DMIMALLOC -lmimalloc"
 TCMALLOC_SKIP_SBRK=1 churn_untiered tcmalloc "$(archive libtcmalloc_minimal.a) -lstdc++ -lm"
 churn_untiered tcmalloc-sbrk "$(archive libtcmalloc_minimal.a) -lstdc++ -lm"

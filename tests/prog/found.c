@@ -17,13 +17,19 @@
 #include <sys/time.h>
 #include <time.h>
 
-enum { BLOCK = 2 << 20, SECONDS = 3 };
+enum { BLOCK = 2 << 20 };
 
 static char *block_aligned(size_t size)
 {
 	char *p = map_anon(size + BLOCK);
 
 	return (char *)(((uintptr_t)p + BLOCK - 1) & ~(uintptr_t)(BLOCK - 1));
+}
+
+/* How long what needs chance goes on: without the library there is nothing to be found. */
+static time_t seconds(void)
+{
+	return watched() ? 3 : 1;
 }
 
 static bool time_left(time_t end)
@@ -56,7 +62,7 @@ static void run_signal_write(size_t size)
 	SYS(timer_settime(timer, 0, &often, NULL));
 	/* Each block is zero until it was chosen once, and then there is nothing to fetch. */
 	size_t steps = 0;
-	for (time_t end = time(NULL) + SECONDS; steps < 4 * blocks || time_left(end); steps++) {
+	for (time_t end = time(NULL) + seconds(); steps < 4 * blocks || time_left(end); steps++) {
 		x = x * 1664525u + 1013904223u;
 		size_t b = (x >> 8) % blocks, k = (x >> 3) % 8;
 		word[k] = (volatile unsigned *)(p + b * BLOCK + k * PAGE);
@@ -74,7 +80,7 @@ static void run_discard_edges(size_t size)
 	unsigned x = 1;
 
 	memset(p, 1, size);
-	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+	for (time_t end = time(NULL) + seconds(); time_left(end);) {
 		x = x * 1664525u + 1013904223u;
 		char *from = p + (x >> 8) % (size / BLOCK - 2) * BLOCK + BLOCK / 2, *to = from + BLOCK;
 		memset(from, 7, BLOCK);
@@ -93,7 +99,7 @@ static void run_fork_often(size_t size)
 {
 	char *p = filled(size);
 
-	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+	for (time_t end = time(NULL) + seconds(); time_left(end);) {
 		pid_t child = SYS(fork());
 		if (!child) {
 			check_pages(p, 0, size / PAGE, 1, "child");
@@ -294,7 +300,7 @@ static void run_protect_cuts(size_t size)
 	for (size_t i = 7; i < n; i += BLOCK / PAGE)
 		SYS(mprotect(c.p + i * PAGE, PAGE, PROT_READ));
 	pthread_create(&thread, NULL, cut_and_join, &c);
-	for (time_t end = time(NULL) + SECONDS; time_left(end);) {
+	for (time_t end = time(NULL) + seconds(); time_left(end);) {
 		check_pages(c.p, 0, n, 1, "cut and joined");
 		check_pages(other, 0, n, 1, "other memory");
 	}
@@ -340,9 +346,9 @@ static void run_stays_huge(size_t size)
 		exit(77);
 	}
 	/* By itself the kernel leaves split what mprotect has split, and mending takes its time. */
-	bool tiered = getenv("TIERSTAT_OUT");
-	time_t whole_again = time(NULL) + SECONDS, end = whole_again + 2 * SECONDS;
-	while (time_left(end) || (tiered && time_left(end + 10 * SECONDS) && huge_share(p, size / 2) < 30)) {
+	bool tiered = watched();
+	time_t whole_again = time(NULL) + seconds(), end = whole_again + 2 * seconds();
+	while (time_left(end) || (tiered && time_left(end + 10 * seconds()) && huge_share(p, size / 2) < 30)) {
 		x = x * 1664525u + 1013904223u;
 		size_t i = (x >> 8) % (size / 2 / PAGE);
 		if (time_left(whole_again) && (x >> 4) % 512 == 0) {
@@ -394,7 +400,7 @@ static void run_jump_out(size_t size)
 
 	signal(SIGALRM, jump_back);
 	SYS(setitimer(ITIMER_REAL, &often, NULL));
-	for (volatile time_t end = time(NULL) + SECONDS; time_left(end);) {
+	for (volatile time_t end = time(NULL) + seconds(); time_left(end);) {
 		q = NULL;
 		if (!sigsetjmp(back, 1)) {
 			armed = 1;

@@ -2,7 +2,7 @@
 /*
  * hints plain: without the library every hint is 0, and nothing happens.
  * hints pin|name|blocks: under a budget of 20M, see below. What memory holds must
- * never change by a hint. SECOND: how it ends, $TIERSTAT $TIERSTAT_OUT as elsewhere.
+ * never change by a hint.
  */
 #include "prog.h"
 #include "../../include/emfatier.h"
@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 			all[i].run();
 			/* The trace is written ten times a second and more. */
 			usleep(200000);
+			write_stats();
 			return 0;
 		}
 	die("usage: hints plain|pin|name|blocks");

@@ -900,6 +900,11 @@ static void do_out(struct cell *c, long how)
 	struct iovec iov[16];
 	size_t k;
 
+	/* Beside a ring it would keep everything local from then on, where pages are copied. */
+	if (copy_mode && (how == DIRECT || how == AIO)) {
+		w->skipped++;
+		return;
+	}
 	switch ((enum how)how) {
 	case PLAIN:
 		MUST(lseek(w->out, 0, SEEK_SET) == 0);

@@ -548,8 +548,15 @@ static long past_libc(long nr, long a, long b, long c, long d, long e)
 	register long r8 __asm__("r8") = e;
 	long rc;
 
-	/* A fork of which libc knows nothing can't be promised memory that is far. */
-	if (nr != SYS_clone && chance(50)) {
+	/*
+	 * A fork of which libc knows nothing can't be promised memory that is far, and of advice on
+	 * what children get there is no event.
+	 */
+	bool seen = nr == SYS_clone ||
+		    (nr == SYS_madvise && c >= MADV_DONTFORK && c <= MADV_DOFORK) ||
+		    (nr == SYS_madvise && c >= MADV_WIPEONFORK && c <= MADV_KEEPONFORK);
+
+	if (!seen && chance(50)) {
 		__asm__ volatile("syscall"
 				 : "=a"(rc)
 				 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
@@ -1451,7 +1458,8 @@ static void op_fork(void)
 		i++;
 	if (i == CHILDREN)
 		reap(i = (unsigned)below(CHILDREN));
-	bool past = raw();
+	/* libc's fork wants the locks that may be held for ever there. */
+	bool past = w->no_heap || raw();
 	log_op("%s", past ? "raw fork" : "fork");
 	pid_t pid = past ? (pid_t)past_libc(SYS_clone, SIGCHLD, 0, 0, 0, 0) : fork();
 	MUST(pid >= 0, "fork");

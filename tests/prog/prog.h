@@ -150,6 +150,14 @@ static inline size_t size_arg(const char *s)
 	return n;
 }
 
+/* Is what is asked of the library asked here? Else the program runs without it. */
+static inline int watched(void)
+{
+	const char *out = getenv("TIERSTAT_OUT");
+
+	return out && *out;
+}
+
 /*
  * With TIERSTAT_OUT set, $TIERSTAT writes this process's statistics there. Called
  * right before the end, so that a test can assert what has happened. The child
@@ -160,7 +168,7 @@ static inline void write_stats(void)
 	char cmd[1024];
 	const char *out = getenv("TIERSTAT_OUT"), *tierstat = getenv("TIERSTAT");
 
-	if (!out || !*out || !tierstat)
+	if (!watched() || !tierstat)
 		return;
 	snprintf(cmd, sizeof(cmd), "LD_PRELOAD= EMFATIER_DISABLE=1 '%s' --json -p %d > '%s' 2>&1",
 		 tierstat, (int)getpid(), out);

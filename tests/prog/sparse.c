@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sparse WORK SIZE READS SEED: memory that is hit here and there, and what else happens to blocks of
- * which only some clusters are in place. READS pages at random, by two threads, and in between, by WORK:
+ * sparse WORK SIZE READS SEED: memory that is hit here and there, and what else happens to blocks
+ * of which only some pages are in place. READS pages at random, by two threads, and in between, by
+ * WORK:
  *
  *   read     nothing else
  *   write    some of the pages are written
@@ -115,7 +116,8 @@ static void move(uint64_t seed)
 {
 	struct reader r = { mix(seed), 0, 0, pages / 2 };
 	size_t i = next(&r), n = 1 + r.state % (pages / 2 - 1);
-	char *to = SYS(mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	char *to = SYS(
+	    mmap(NULL, n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 	char *was = mem;
 
 	SYS(mremap(mem + i * PAGE, n * PAGE, n * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, to));
@@ -162,7 +164,8 @@ int main(int argc, char **argv)
 
 	pages = size_arg(argv[2]) / PAGE;
 	reads = strtoull(argv[3], NULL, 10);
-	mem = SYS(mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	mem = SYS(
+	    mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	version = calloc(pages, sizeof(*version));
 	for (size_t i = 0; i < pages; i++)
 		write_page(i);

@@ -1,16 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * walk HOW SIZE SECONDS: fills SIZE bytes and then goes through them for SECONDS. HOW: read or
- * write (from end to end, again and again), random (a byte here and there), lock (reads, the
- * upper half being locked). Prints its PID once it has filled them, for who watches it.
+ * walk HOW SIZE SECONDS: fills SIZE bytes and then goes through them for SECONDS. HOW:
+ *
+ *   read     from end to end, again and again
+ *   write    the same, and changes them
+ *   random   a word here and there
+ *   think    reads as well, and does something else between blocks of 2 MiB
+ *   pin      reads, a sixteenth being pinned by the kernel, which nobody is told
+ *   fresh    fills new memory and gives it back, again and again
+ *
+ * Prints its PID once it has filled them, for who watches it.
  */
+#define _GNU_SOURCE
+#include <linux/io_uring.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+#define BLOCK ((size_t)2 << 20)
+#define LINE 8 /* words */
+
+static double end;
+static uint64_t sum;
 
 static double now(void)
 {
@@ -30,33 +48,75 @@ static uint64_t next_random(void)
 	return x;
 }
 
+static volatile uint64_t *filled(size_t size)
+{
+	volatile uint64_t *p =
+	    mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		exit(1);
+	for (size_t i = 0; i < size / sizeof(*p); i++)
+		p[i] = next_random();
+	return p;
+}
+
+static void read_all(volatile uint64_t *p, size_t n, bool think)
+{
+	for (size_t i = 0; i < n; i += LINE) {
+		if (i % (BLOCK / sizeof(*p)) == 0) {
+			if (now() >= end)
+				return;
+			if (think)
+				usleep(5000);
+		}
+		sum += p[i];
+	}
+}
+
+static void write_all(volatile uint64_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i += LINE) {
+		if (i % (BLOCK / sizeof(*p)) == 0 && now() >= end)
+			return;
+		p[i] = i;
+	}
+}
+
+/* As a buffer of io_uring's, by system calls that no library is asked for. */
+static bool pin(volatile uint64_t *p, size_t len)
+{
+	struct io_uring_params params = { 0 };
+	struct iovec iov = { (void *)(uintptr_t)p, len };
+	long ring = syscall(SYS_io_uring_setup, 1, &params);
+
+	return ring >= 0 && !syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
 		return 2;
-	size_t size = strtoull(argv[2], NULL, 0), n = size / 8;
-	double end = now() + 1e9, seconds = atof(argv[3]);
-	volatile uint64_t *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	uint64_t sum = 0;
+	const char *how = argv[1];
+	size_t size = strtoull(argv[2], NULL, 0), n = size / sizeof(uint64_t);
+	volatile uint64_t *p = filled(size);
 
-	if (p == MAP_FAILED)
-		return 1;
-	for (size_t i = 0; i < n; i++)
-		p[i] = next_random();
-	if (!strcmp(argv[1], "lock") && mlock((char *)(uintptr_t)p + size / 2, size / 2))
-		return 1;
+	if (!strcmp(how, "pin") && !pin(p, size / 16)) {
+		puts("cannot pin");
+		return 77;
+	}
 	printf("%d\n", (int)getpid());
 	fflush(stdout);
-	for (end = now() + seconds; now() < end;) {
-		if (!strcmp(argv[1], "random")) {
+	end = now() + atof(argv[3]);
+	while (now() < end) {
+		if (!strcmp(how, "random")) {
 			sum += p[next_random() % n];
-			continue;
-		}
-		for (size_t i = 0; i < n && (i % 65536 || now() < end); i += 8) {
-			if (!strcmp(argv[1], "write"))
-				p[i] = i;
-			else
-				sum += p[i];
+		} else if (!strcmp(how, "write")) {
+			write_all(p, n);
+		} else if (!strcmp(how, "fresh")) {
+			munmap((void *)(uintptr_t)p, size);
+			p = filled(size);
+		} else {
+			read_all(p, n, !strcmp(how, "think"));
 		}
 	}
 	return sum == 1;

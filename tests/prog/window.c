@@ -149,6 +149,36 @@ static void row_signal(size_t size)
 	}
 }
 
+/* Small mappings all around, of which some lie beside the runtime's own; far is none of them. */
+static void row_fork_near(size_t size)
+{
+	enum { N = 400 };
+	char *p[N];
+
+	/* Before it has started. */
+	for (size_t i = 0; i < N; i++) {
+		p[i] = SYS(mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+		fill_pages(p[i], 0, 3, (unsigned)i);
+		if (i % 2)
+			SYS(munmap(p[i] + PAGE, PAGE));
+	}
+	chill(size);
+	for (unsigned round = 0; round < 3; round++) {
+		for (size_t i = 0; i < N; i++) {
+			page_check(p[i], 0, i, SEED, "parent");
+			page_check(p[i] + 2 * PAGE, 2, i, SEED, "parent");
+		}
+		pid_t pid = SYS(fork());
+		if (!pid) {
+			alarm(30);
+			for (size_t i = 0; i < N; i++)
+				page_check(p[i], 0, i, SEED, "child");
+			_exit(0);
+		}
+		expect_child(pid, "child");
+	}
+}
+
 static size_t shared_size;
 
 static int use_all(void *p)
@@ -177,11 +207,15 @@ static void row_clone3_probe(size_t size)
 }
 
 #ifdef __x86_64__
-static long instruction(long n, long a, long b, long c, long d)
+static long instruction(long n, long a, long b, long c, long d, long e)
 {
 	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
 
-	__asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+	__asm__ volatile("syscall"
+			 : "+a"(n)
+			 : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
 	return n;
 }
 #endif
@@ -197,7 +231,7 @@ static void row_kept_grows(size_t size)
 	p = SYS(mmap(p, small, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
 	SYS(madvise(p, small, MADV_DONTDUMP));
 	fill_pages(p, 0, small / PAGE, 1);
-	if (instruction(SYS_mremap, (long)p, (long)small, (long)size, 0) != (long)p)
+	if (instruction(SYS_mremap, (long)p, (long)small, (long)size, 0, 0) != (long)p)
 		skip("cannot grow in place");
 	fill_pages(p, 0, n, 1);
 	chill(size);
@@ -216,14 +250,14 @@ static void row_instructions(size_t size)
 	char *p = filled(size);
 
 	chill(size);
-	CHECK(!instruction(SYS_madvise, (long)p + 5 * (long)PAGE, (long)quarter, MADV_DONTNEED, 0), "madvise");
+	CHECK(!instruction(SYS_madvise, (long)p + 5 * (long)PAGE, (long)quarter, MADV_DONTNEED, 0, 0), "madvise");
 	check_pages(p, 0, 5, 1, "before the hole");
 	check_zeros(p, 5, 5 + n / 4, "discarded");
 	check_pages(p, 5 + n / 4, n, 1, "behind the hole");
 	chill(size);
-	CHECK(!instruction(SYS_munmap, (long)p + 2 * (long)quarter + (long)PAGE, (long)PAGE, 0, 0), "munmap");
+	CHECK(!instruction(SYS_munmap, (long)p + 2 * (long)quarter + (long)PAGE, (long)PAGE, 0, 0, 0), "munmap");
 	char *end = p + 3 * quarter;
-	long to = instruction(SYS_mremap, (long)end, (long)quarter, (long)(2 * quarter), MREMAP_MAYMOVE);
+	long to = instruction(SYS_mremap, (long)end, (long)quarter, (long)(2 * quarter), MREMAP_MAYMOVE, 0);
 	CHECK(to > 0, "mremap");
 	chill(size);
 	check_pages(p, 5 + n / 4, n / 2 + 1, 1, "before it");
@@ -237,15 +271,59 @@ static void row_instructions(size_t size)
 #endif
 }
 
+#ifdef __x86_64__
+static void expect_inherited(char *p, size_t first, size_t n, const char *what)
+{
+	pid_t pid = SYS(fork());
+
+	if (!pid) {
+		check_zeros(p, first, first + n, what);
+		fill_pages(p, first, first + n, 2);
+		check_pages(p, first, first + n, 2, what);
+		_exit(0);
+	}
+	expect_child(pid, what);
+	check_zeros(p, first, first + n, what);
+}
+#endif
+
+/* What mremap by an instruction leaves behind, or grows by, a child inherits, touched or not. */
+static void row_instructions_fork(size_t size)
+{
+#ifdef __x86_64__
+	size_t half = size / 2, n = half / PAGE;
+	char *p = filled(half), *place, *to;
+
+	place = SYS(mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	chill(size);
+	to = (char *)instruction(SYS_mremap, (long)p, (long)half, (long)half,
+				 MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, (long)place);
+	CHECK(to == place, "mremap: %ld", (long)to);
+	expect_inherited(p, 0, 300, "left behind");
+	SYS(munmap(place + half, half));
+	CHECK(instruction(SYS_mremap, (long)place, (long)half, (long)size, 0, 0) == (long)place, "mremap");
+	expect_inherited(place, n, n, "grown by");
+	check_pages(place, 0, n, 1, "moved");
+	/* By a part that the parent has touched. */
+	memset(p + 7 * PAGE, 0, PAGE);
+	expect_inherited(p, 0, 300, "left behind, touched");
+#else
+	(void)size;
+	skip("an instruction of another processor");
+#endif
+}
+
 static const struct row rows[] = {
 	{"fork-move", row_move, true},
 	{"fork-discard", row_discard, true},
 	{"fork-reuse", row_reuse, true},
 	{"fork-signal", row_signal, false},
+	{"fork-near", row_fork_near, true},
 	{"clone-files", row_clone_files, true},
 	{"clone3-probe", row_clone3_probe, false},
 	{"kept-grows", row_kept_grows, false},
 	{"instructions", row_instructions, true},
+	{"instructions-fork", row_instructions_fork, true},
 };
 
 ROWS_MAIN(rows)

@@ -276,7 +276,8 @@ static void send_events(struct event *e, size_t n)
 			sim_fail("too many events");
 		if (engine_thread && co_self->held)
 			sim_fail("raises an event with locks %#x", co_self->held);
-		/* Others may be quicker, and have what was freed by now. Who goes past libc is not safe from that. */
+		/* Others may be quicker, and have what was freed by now. Who goes past libc is not
+		 * safe from that. */
 		if (!plan.raw && chance(4))
 			co_sleep(rnd_below(SIM_MS));
 		trace("event %u of %#lx-%#lx", e->m.what, e->m.addr, e->m.end);
@@ -691,6 +692,29 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 	return 0;
 }
 
+int k_thread_cpu(pid_t tid)
+{
+	(void)tid;
+	return -1;
+}
+
+int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
+{
+	static bool is[MAX_BATCH];
+	uintptr_t at = (uintptr_t)addr;
+
+	(void)u;
+	co_point();
+	if (is_frame(at))
+		frame_pages(at, n, is);
+	memset(there, 0, (n + 63) / 64 * sizeof(*there));
+	for (size_t i = 0; i < n; i++) {
+		bool in = is_frame(at) ? is[i] : !is_zapped(page_at(at + i * K_PAGE)->flags);
+		there[i / 64] |= (uint64_t)in << i % 64;
+	}
+	return 0;
+}
+
 static int may_move_out(const struct page *p, bool there, bool holes)
 {
 	if (!(p->flags & P_MAPPED))
@@ -1061,13 +1085,6 @@ void k_unlock_byte(int fd, uint64_t at)
 {
 	(void)fd;
 	(void)at;
-}
-
-bool k_byte_locked(int fd, uint64_t at)
-{
-	(void)fd;
-	(void)at;
-	return true;
 }
 
 int k_eventfd(void)

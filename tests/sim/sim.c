@@ -548,8 +548,8 @@ static void *first(void *unused)
 
 static const char *state_name(unsigned s)
 {
-	static const char *const name[] = { "NONE",    "FILLING", "LOCAL", "TAKING",   "STANDBY",
-					    "WRITING", "FAR",   "FETCHING", "LOST" };
+	static const char *const name[] = { "NONE",    "FILLING", "LOCAL",    "TAKING", "STANDBY",
+					    "WRITING", "FAR",	  "FETCHING", "LOST" };
 
 	return s < sizeof(name) / sizeof(name[0]) ? name[s] : "?";
 }
@@ -613,7 +613,7 @@ static void make_plan(uint64_t seed)
 	plan.locks = !plan.raw && chance(2);
 	plan.remaps = !chance(3);
 	plan.resize = chance(3);
-	plan.clusters = chance(2);
+	plan.granule = (unsigned)rnd_below(3);
 }
 
 static bool is_over(void)
@@ -625,6 +625,8 @@ static void on_signal(int sig)
 {
 	sim_fail("signal %d", sig);
 }
+
+static const char *const granules[] = { "auto", "64K", "4K" };
 
 static void run(uint64_t seed)
 {
@@ -643,7 +645,7 @@ static void run(uint64_t seed)
 	snprintf(conf, sizeof(conf),
 		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
 		 "class.all.match=size>=4K;class.all.granule=%s",
-		 plan.chaos, plan.clusters ? "64K" : "auto");
+		 plan.chaos, granules[plan.granule]);
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;

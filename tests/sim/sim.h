@@ -43,7 +43,8 @@ struct plan {
 	unsigned chaos;
 	bool io_pins; /* transfers keep frames from moving, as with O_DIRECT */
 	bool sync;    /* leaves that need no waiting */
-	bool trim, share, fork, raw, locks, remaps, resize, clusters;
+	bool trim, share, fork, raw, locks, remaps, resize;
+	unsigned granule;
 };
 extern struct plan plan;
 

@@ -17,6 +17,8 @@
 
 #include <cmocka.h>
 
+#include "test_tree.h"
+
 #include "config.h"
 #include "config_memory.h"
 
@@ -98,8 +100,9 @@ static void assert_defaults(void)
 static const struct emf_class *class_of(const struct emf_config *c, uint64_t bytes,
 					const char *command)
 {
-	struct emf_traits t = { .bytes = bytes, .command = command, .name = "", .who = UINT32_MAX,
-				.order = 1 };
+	struct emf_traits t = {
+		.bytes = bytes, .command = command, .name = "", .who = UINT32_MAX, .order = 1
+	};
 
 	return config_class(c, &t);
 }
@@ -127,8 +130,8 @@ static void redundancy(void **state)
 		const char *text;
 		unsigned data, more, least;
 	} table[] = {
-		{ "none", 1, 0, 0 },	   { "mirror", 1, 1, 2 },     { "mirror:2", 1, 1, 2 },
-		{ "mirror:3", 1, 2, 3 },   { "parity:4+1", 4, 1, 5 }, { "parity:3+2", 3, 2, 5 },
+		{ "none", 1, 0, 0 },	 { "mirror", 1, 1, 2 },	    { "mirror:2", 1, 1, 2 },
+		{ "mirror:3", 1, 2, 3 }, { "parity:4+1", 4, 1, 5 }, { "parity:3+2", 3, 2, 5 },
 		{ "parity", 2, 1, 3 },
 	};
 	char text[128];
@@ -152,7 +155,8 @@ static void redundancy(void **state)
 				continue;
 			}
 			config_columns(&cfg, &data, &more);
-			assert_int_equal(data, strcmp(table[i].text, "parity") ? table[i].data : n - 1);
+			assert_int_equal(data,
+					 strcmp(table[i].text, "parity") ? table[i].data : n - 1);
 			assert_int_equal(more, table[i].more);
 		}
 	}
@@ -200,9 +204,10 @@ static void good_values(void **state)
 	assert_int_equal(cfg.nstores, 1);
 	assert_int_equal(read_inline("store.uri=mem:;store.uri="), 0);
 	assert_int_equal(cfg.nstores, 0);
-	assert_int_equal(read_inline("store.uri=mem: | nbd://a,nbd://b|file:/x;store.capacity=1G | |3G;"
-				     "store.high=90|80;store.low=70"),
-			 0);
+	assert_int_equal(
+	    read_inline("store.uri=mem: | nbd://a,nbd://b|file:/x;store.capacity=1G | |3G;"
+			"store.high=90|80;store.low=70"),
+	    0);
 	assert_int_equal(cfg.nstores, 4);
 	assert_memory_equal(cfg.store_tier, ((uint8_t[]){ 0, 1, 1, 2 }), 4);
 	assert_string_equal(cfg.store_uri[3], "file:/x");
@@ -299,7 +304,7 @@ static void bad_values(void **state)
 		{ "class.a.prefetch=yes", "'yes' is not known; use auto, sequential, trend, learned or off" },
 		{ "class.a.window=1025", "not a number from 0 to 1024" },
 		{ "class.a.resident=101", "not a percentage" },
-		{ "class.a.granule=4M", "class.a.granule: '4M' is not known; use auto, 64K or 2M" },
+		{ "class.a.granule=4M", "class.a.granule: '4M' is not known; use auto, 4K, 64K or 2M" },
 		{ "class.a.size=4M", "class.a.size: unknown key; known are: match, evict, prefetch" },
 		{ "class.a b.evict=loop", "class name" },
 		{ "class..evict=loop", "class name" },
@@ -587,8 +592,8 @@ static void shipped_policies(void **state)
 	if (config_read_file(&cfg, "policies/default.conf", err, sizeof(err)))
 		fail_msg("%s", err);
 	assert_defaults();
-	static const char *const others[] = { "llm-decode", "llm-moe", "llm-prefill", "kv-heavy",
-					      "in-memory-db", "batch-scan" };
+	static const char *const others[] = { "llm-decode", "llm-moe",	    "llm-prefill",
+					      "kv-heavy",   "in-memory-db", "batch-scan" };
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
 		char path[64];
 		snprintf(path, sizeof(path), "policies/%s.conf", others[i]);
@@ -603,8 +608,12 @@ static void shipped_policies(void **state)
 	/* What is written each time is no weight, whatever its size. */
 	config_defaults(&cfg);
 	assert_int_equal(config_read_file(&cfg, "policies/llm-prefill.conf", err, sizeof(err)), 0);
-	struct emf_traits t = { .bytes = 1 << 30, .command = "x", .name = "", .who = UINT32_MAX,
-				.order = 1, .does = EMF_DOES_SCRATCH };
+	struct emf_traits t = { .bytes = 1 << 30,
+				.command = "x",
+				.name = "",
+				.who = UINT32_MAX,
+				.order = 1,
+				.does = EMF_DOES_SCRATCH };
 	assert_int_equal(config_class(&cfg, &t)->evict, EMF_EVICT_LRU);
 }
 
@@ -613,10 +622,11 @@ static void traits(void **state)
 	struct emf_traits t = { .bytes = 1 << 20, .command = "x", .name = "", .order = 3 };
 
 	(void)state;
-	assert_int_equal(read_inline("class.a.match=thread=gpu-* library=libtorch*;"
-				     "class.b.match=order>=2,order<=3;"
-				     "class.c.match=does=swept does=constant;class.d.match=name=kv*"),
-			 0);
+	assert_int_equal(
+	    read_inline("class.a.match=thread=gpu-* library=libtorch*;"
+			"class.b.match=order>=2,order<=3;"
+			"class.c.match=does=swept does=constant;class.d.match=name=kv*"),
+	    0);
 	assert_int_equal(cfg.asks, EMF_ASKS_THREAD | EMF_ASKS_LIBRARY);
 	assert_int_equal(config_who(&cfg, "gpu-1", "libtorch_cpu.so"), 15);
 	assert_int_equal(config_who(&cfg, "gpu-1", "libc.so.6"), 14);
@@ -684,22 +694,6 @@ static void processes(void **state)
 	assert_int_equal(read_text("[process]\nlocal.limit = 1G\n"), -EINVAL);
 }
 
-static void make_tree(const char *root, const char *path, const char *text)
-{
-	char full[PATH_MAX];
-	int fd;
-
-	snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); *p++ = '/') {
-		*p = '\0';
-		mkdir(full, 0700);
-	}
-	fd = open(full, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
-}
-
 static void memory_limits(void **state)
 {
 	const char *root = in_tmp("root");
@@ -710,37 +704,37 @@ static void memory_limits(void **state)
 	snprintf(keep, sizeof(keep), "%s", root);
 	root = keep;
 	mkdir(root, 0700);
-	make_tree(root, "/proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n");
+	tree_put(root, "/proc/meminfo", "MemTotal:       16777216 kB\nMemFree: 1 kB\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.host, 16ull << 30);
 	assert_int_equal(m.cgroup, UINT64_MAX);
 
 	/* version 2: the tightest of the path */
-	make_tree(root, "/proc/self/cgroup", "0::/a.slice/b.scope\n");
-	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n");
+	tree_put(root, "/proc/self/cgroup", "0::/a.slice/b.scope\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
-	make_tree(root, "/sys/fs/cgroup/a.slice/memory.max", "4294967296\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/memory.max", "4294967296\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 4ull << 30);
-	make_tree(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n");
+	tree_put(root, "/sys/fs/cgroup/a.slice/b.scope/memory.max", "1073741824\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 1ull << 30);
 
 	/* version 1, beside an unused version 2; the path exists only outside the container */
-	make_tree(root, "/proc/self/cgroup",
+	tree_put(root, "/proc/self/cgroup",
 		  "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "536870912\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, 512ull << 20);
 
 	/* nonsense is no limit */
-	make_tree(root, "/proc/self/cgroup", "\n:::\n0::\nmemory\n4:memory:/../..//\n:");
-	make_tree(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1\n");
-	make_tree(root, "/proc/meminfo", "MemTotal: lots\n");
+	tree_put(root, "/proc/self/cgroup", "\n:::\n0::\nmemory\n4:memory:/../..//\n:");
+	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "-1\n");
+	tree_put(root, "/proc/meminfo", "MemTotal: lots\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
 	assert_true(m.host > 1 << 20); /* sysinfo's */

@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "test_tree.h"
+
 #include "governor.h"
 #include "pressure.h"
 
@@ -28,18 +30,7 @@ static char root[64];
 
 static void put(const char *path, const char *text)
 {
-	char full[PATH_MAX];
-	int fd;
-
-	snprintf(full, sizeof(full), "%s%s", root, path);
-	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); *p++ = '/') {
-		*p = '\0';
-		mkdir(full, 0700);
-	}
-	fd = open(full, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-	assert_true(fd >= 0);
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-	close(fd);
+	tree_put(root, path, text);
 }
 
 static int make_root(void **state)

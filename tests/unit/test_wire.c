@@ -250,6 +250,26 @@ static void secret_files(void **unused)
 	unlink(path);
 }
 
+/* What systemd hands to a service may be read by a "group": the mask of the list that lets it in. */
+static void credentials(void **unused)
+{
+	static const char good[] = "0123456789abcdef";
+	struct secret s;
+
+	(void)unused;
+	setenv("CREDENTIALS_DIRECTORY", "/tmp", 1);
+	assert_int_equal(read_file(good, 0440, &s), 0);
+	assert_int_equal(s.length, 16);
+	assert_int_equal(read_file(good, 0460, &s), -EPERM);
+	assert_int_equal(read_file(good, 0444, &s), -EPERM);
+	for (unsigned i = 0; i < 4; i++) {
+		setenv("CREDENTIALS_DIRECTORY", i == 0 ? "/tm" : i == 1 ? "/" : i == 2 ? "" : "/tmp/emf", 1);
+		assert_int_equal(read_file(good, 0440, &s), -EPERM);
+	}
+	unsetenv("CREDENTIALS_DIRECTORY");
+	assert_int_equal(read_file(good, 0440, &s), -EPERM);
+}
+
 static void macs(void **unused)
 {
 	static const struct secret one = { 16, "0123456789abcdef" }, two = { 16, "0123456789abcdeg" };
@@ -279,7 +299,7 @@ int main(void)
 		cmocka_unit_test(round_trip), cmocka_unit_test(layout),
 		cmocka_unit_test(strict),     cmocka_unit_test(statuses),
 		cmocka_unit_test(names),      cmocka_unit_test(secret_files),
-		cmocka_unit_test(macs),
+		cmocka_unit_test(credentials), cmocka_unit_test(macs),
 	};
 
 	return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

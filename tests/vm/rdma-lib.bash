@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # What the tests of RDMA in the lab share; to be sourced, in a guest, as root of its own.
 : "${BUILD:?}"
+. "${BASH_SOURCE[0]%/*}/../common.bash"
 # Where servers are, and where their metrics are.
 SERVER=$VMLAB_SELF METRICS=127.0.0.1
 T=/run/rdma-test
@@ -11,25 +12,11 @@ export EMFATIER_RUN_DIR=$T/run XDG_CACHE_HOME=$T
 head -c 32 /dev/urandom | base64 >secret
 head -c 32 /dev/urandom | base64 >other
 chmod 755 $T # the server's user must come by, no further
-failed=0
 
-ok() { echo "ok rdma $1"; }
-not_ok() {
-	echo "not ok rdma $1: $2"
-	failed=1
-}
 verdict() { # STATUS NAME WHY
-	if [ "$1" -eq 0 ]; then ok "$2"; else not_ok "$2" "$3"; fi
+	if [ "$1" -eq 0 ]; then ok "rdma $2"; else not_ok "rdma $2" "$3"; fi
 }
 gist() { tail -n 4 "$@" 2>/dev/null | tr '\n' ' '; }
-wait_for() { # SECONDS COMMAND...
-	local end=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		[ $SECONDS -lt $end ] || return 1
-		sleep 0.1
-	done
-}
 answers() { (exec 3<>"/dev/tcp/$METRICS/$1") 2>/dev/null; }
 # metric SERVER NAME: of the server on this port
 metric() {

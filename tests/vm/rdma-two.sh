@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # rdma-two.sh: in guest 1 of two (rdma.sh): servers on guest 2, and a network between that can fail.
 #
-# It fails by filters that drop RoCE's packets where they arrive. (What soft-RoCE cannot send, because the
-# interface is down or a filter drops it on its way out, breaks its own queue pair for connection
-# management for good: a fault of that driver.)
+# It fails by filters that drop RoCE's packets where they arrive; and by a link that is set down and up
+# while nothing is to be sent. (What soft-RoCE cannot send, because the interface is down or a filter drops
+# it on its way out, breaks its own queue pair for connection management for good: a fault of that driver.)
 set -u
 . "$(dirname "$0")/rdma-lib.bash"
 SERVER=$VMLAB_PEER
@@ -33,7 +33,8 @@ for module in sch_ingress cls_u32 act_gact; do
 	both modprobe $module
 done
 
-server 5000 --size 64M
+# For two clients: what the first of them had is kept for a while, see the man page.
+server 5000 --size 128M
 words --store "$(uri 5000 48M)" --set store.timeout=40s
 link_fails
 (
@@ -41,6 +42,13 @@ link_fails
 	link_works
 ) &
 words_end "two machines: the network fails for six seconds" all
+
+words --store "$(uri 5000 48M)" --set store.timeout=20s
+sleep 3 # what was on its way has arrived
+ip link set eth0 down
+sleep 4
+ip link set eth0 up
+words_end "two machines: the client's link is down for four seconds, and up again" all
 
 server 5001 --size 64M --lease 1s
 words --store "$(uri 5001 48M)" --set store.timeout=5s

@@ -5,10 +5,15 @@
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 
-one_line() {
+# not_clear PATTERN: why $T/err is not one line that has PATTERN; nothing when it is
+not_clear() {
 	local n
-	n=$(wc -l <"$1")
-	[ "$n" -eq 1 ] || echo "$n lines on stderr: $(gist "$1")"
+	n=$(wc -l <"$T/err")
+	if [ "$n" -ne 1 ]; then
+		echo "$n lines on stderr: $(gist "$T/err")"
+	elif ! grep -Eqi -- "$1" "$T/err"; then
+		echo "unclear: $(gist "$T/err")"
+	fi
 }
 
 # refused NAME PATTERN ARG...: emfatier run ARG... must say PATTERN and not run the command
@@ -22,14 +27,9 @@ refused() {
 	elif [ -s "$T/out" ]; then
 		why="the command ran"
 	else
-		why=$(one_line "$T/err")
-		[ -n "$why" ] || grep -Eqi -- "$pattern" "$T/err" || why="unclear: $(gist "$T/err")"
+		why=$(not_clear "$pattern")
 	fi
-	if [ -n "$why" ]; then
-		not_ok "$name" "$why"
-	else
-		ok "$name"
-	fi
+	result "$name" "$why"
 }
 
 # unmanaged NAME PATTERN CONF: under a bare LD_PRELOAD the same is one line, and the
@@ -44,14 +44,9 @@ unmanaged() {
 	elif ! cmp -s "$T/out" "$T/want"; then
 		why="other output: $(gist "$T/out")"
 	else
-		why=$(one_line "$T/err")
-		[ -n "$why" ] || grep -Eqi -- "$pattern" "$T/err" || why="unclear: $(gist "$T/err")"
+		why=$(not_clear "$pattern")
 	fi
-	if [ -n "$why" ]; then
-		not_ok "$name" "$why"
-	else
-		ok "$name"
-	fi
+	result "$name" "$why"
 }
 
 # both NAME PATTERN SETTING [SETTING...]
@@ -129,10 +124,8 @@ else
 		not_ok "no permission" "status $status: $(gist "$T/err")"
 	elif [ -s "$T/out" ]; then
 		not_ok "no permission" "the command ran"
-	elif [ -n "$(one_line "$T/err")" ] || ! grep -qi userfaultfd "$T/err"; then
-		not_ok "no permission" "$(one_line "$T/err") $(gist "$T/err")"
 	else
-		ok "no permission"
+		result "no permission" "$(not_clear userfaultfd)"
 	fi
 
 	plain "${as_nobody[@]}" LD_PRELOAD="$LIB" EMFATIER_CONF="local.limit=16M" \
@@ -140,10 +133,8 @@ else
 	status=$?
 	if [ $status -ne 0 ]; then
 		not_ok "bare: no permission" "status $status: $(gist "$T/err")"
-	elif [ -n "$(one_line "$T/err")" ] || ! grep -qi userfaultfd "$T/err"; then
-		not_ok "bare: no permission" "$(one_line "$T/err") $(gist "$T/err")"
 	else
-		ok "bare: no permission"
+		result "bare: no permission" "$(not_clear userfaultfd)"
 	fi
 fi
 finish

@@ -71,8 +71,11 @@ else
 fi
 
 # The default store's directory.
-managed "local.limit=32M" "$PROG/integrity" 128M 2 1 1 mmap >"$T/out" 2>"$T/err"
-if [ -z "$(find "$XDG_CACHE_HOME" -type f 2>/dev/null)" ] && is_empty "$EMFATIER_RUN_DIR"; then
+TIERSTAT_OUT=$T/stats managed "local.limit=32M" "$PROG/integrity" 128M 2 1 1 mmap >"$T/out" 2>"$T/err"
+why=$(not_tiered "$T/stats" 32M)
+if [ -n "$why" ]; then
+	not_ok "nothing left after a normal end" "$why"
+elif [ -z "$(find "$XDG_CACHE_HOME" -type f 2>/dev/null)" ] && is_empty "$EMFATIER_RUN_DIR"; then
 	ok "nothing left after a normal end"
 else
 	not_ok "nothing left after a normal end" \
@@ -110,15 +113,13 @@ else
 fi
 
 # At once again, while the first one's space may not be given back yet.
-start "$nbd_uri"
+start "$nbd_uri" || not_ok "memory server in use again" "nothing went far: $(gist "$T/err")"
 kill_it
-managed "local.limit=32M;store.uri=$nbd_uri" "$PROG/integrity" 128M 2 1 1 mmap >"$T/out" 2>"$T/err"
-status=$?
-if [ $status -eq 0 ]; then
-	ok "memory server used again after SIGKILL"
-else
-	not_ok "memory server used again after SIGKILL" "status $status: $(gist "$T/err")"
-fi
+rm -f "$T/stats"
+TIERSTAT_OUT=$T/stats managed "local.limit=32M;store.uri=$nbd_uri" "$PROG/integrity" 128M 2 1 1 mmap \
+	>"$T/out" 2>"$T/err"
+why=$(went_wrong $? "$T/err")
+result "memory server used again after SIGKILL" "${why:-$(not_tiered "$T/stats" 32M)}"
 if wait_for 30 holds_nothing; then
 	ok "memory server after a normal end"
 else

@@ -4,6 +4,8 @@
 # PERCENT, which change by themselves with the memory there is (made-up files, and a control
 # group where there is root).
 . "$(dirname "$0")/lib.bash"
+# shellcheck source=hold.bash
+. "$(dirname "$0")/hold.bash"
 
 groups=()
 end_groups() {
@@ -17,62 +19,9 @@ end_groups() {
 }
 trap 'cleanup; end_groups' EXIT
 
-# hold_start NAME CONF SIZE_MIB [COMMAND...]: the program's pid in hold_pid, "ready" awaited;
-# say WORDS then sends it a line. COMMAND goes in front of it, for its environment.
-hold_start() {
-	local name=$1 conf=$2 size=$3
-	shift 3
-	hold_name=$name
-	rm -f "$T/$name.in"
-	mkfifo "$T/$name.in"
-	: >"$T/$name.out"
-	"$@" env LD_PRELOAD="$LIB" EMFATIER_CONF="$conf" "$PROG/hold" "$size" \
-		<"$T/$name.in" >"$T/$name.out" 2>"$T/$name.err" &
-	hold_pid=$!
-	started+=("$hold_pid")
-	exec 9>"$T/$name.in"
-	wait_for 30 grep -q ready "$T/$name.out"
-}
-
-say() {
-	echo "$*" >&9
-}
-
-# The n-th line of its output, once it is there.
-answer() {
-	wait_for "${2:-60}" eval '[ "$(wc -l <"$T/$hold_name.out")" -ge '"$1"' ]' &&
-		sed -n "$1p" "$T/$hold_name.out"
-}
-
-hold_end() {
-	exec 9>&-
-	wait "$hold_pid"
-}
-
-stat_of() {
-	"$TIERSTAT" --json -p "$hold_pid" >"$T/stat" 2>/dev/null
-	json "$T/stat" "$1"
-}
-
 mode() {
-	"$TIERSTAT" --json -p "$hold_pid" 2>/dev/null | grep -o '"uffd_mode": "[a-z]*"' |
+	"$TIERSTAT" --json -p "$pid" 2>/dev/null | grep -o '"uffd_mode": "[a-z]*"' |
 		grep -o '[a-z]*"$' | tr -d '"'
-}
-
-# ctl SETTING: leaves $status, $T/ctl.out, $T/ctl.err
-ctl() {
-	timeout 60 "$EMFATIER" ctl "$hold_pid" set "$1" >"$T/ctl.out" 2>"$T/ctl.err"
-	status=$?
-}
-
-# refused NAME SETTING STATUS WORDS: one line that has WORDS
-refused() {
-	ctl "$2"
-	if [ $status -eq "$3" ] && [ "$(wc -l <"$T/ctl.err")" -eq 1 ] && grep -qF -- "$4" "$T/ctl.err"; then
-		ok "ctl: $1"
-	else
-		not_ok "ctl: $1" "status $status: $(gist "$T/ctl.err")"
-	fi
 }
 
 # fits SIZE: local_bytes and local_limit are at most that, the limit not zero
@@ -87,21 +36,21 @@ fits() {
 
 LD_PRELOAD="$LIB" EMFATIER_CONF='local.limit=32M;store.uri=mem:' "$PROG/allocator" threads 512M \
 	>"$T/own.out" 2>&1 &
-hold_pid=$!
-started+=("$hold_pid")
+pid=$!
+started+=("$pid")
 moves() {
 	[ "$(mode)" = thread ]
 }
 wait_for 30 moves
-refused "a malloc of its own" local.limit=64M 1 'a malloc of its own takes up no change'
-wait "$hold_pid" && ok "ctl: a malloc of its own, it goes on" ||
+refused "ctl: a malloc of its own" 1 'a malloc of its own takes up no change' set local.limit=64M
+wait "$pid" && ok "ctl: a malloc of its own, it goes on" ||
 	not_ok "ctl: a malloc of its own, it goes on" "$(gist "$T/own.out")"
 
 # --- idle, shrunk, grown, shrunk while it is swept, forked ---
 
 hold_start hold 'local.limit=1G;store.uri=mem:;class.big.match=size>=4M' 96
 [ "$(mode)" = idle ] && ok "ctl: it is idle at first" || not_ok "ctl: it is idle at first" "it is $(mode)"
-ctl local.limit=32M
+ctl set local.limit=32M
 if [ $status -eq 0 ] && [ "$(mode)" = thread ] && fits 32M && [ "$(stat_of far_bytes)" -ge "$(bytes 64M)" ]; then
 	ok "ctl: an idle process is shrunk"
 else
@@ -111,7 +60,7 @@ say check
 [ "$(answer 2)" = right ] && ok "ctl: shrunk, all is there" || not_ok "ctl: shrunk, all is there" "$(gist "$T/hold.err")"
 [ "$(stat_of peak_local_bytes)" -gt 0 ] && fits 34M && ok "ctl: the budget is kept" ||
 	not_ok "ctl: the budget is kept" "$(cat "$T/stat")"
-ctl local.limit=200M
+ctl set local.limit=200M
 say check
 if [ $status -eq 0 ] && [ "$(answer 3)" = right ] && [ "$(stat_of local_bytes)" -ge "$(bytes 90M)" ]; then
 	ok "ctl: grown, all becomes local"
@@ -121,7 +70,7 @@ fi
 say sweep
 bad=''
 for size in 24M 80M 8M 48M 16M; do
-	ctl local.limit=$size
+	ctl set local.limit=$size
 	[ $status -eq 0 ] && fits $size || bad+=" $size: status $status, $(gist "$T/ctl.err")$(stat_of local_bytes)"
 done
 say check
@@ -134,48 +83,48 @@ say fork
 [ "$(answer 6)" = right ] && ok "ctl: a fork afterwards" || not_ok "ctl: a fork afterwards" "$(gist "$T/hold.err")"
 
 evicted=$(stat_of evicted_blocks)
-ctl engine.chaos=2000
+ctl set engine.chaos=2000
 chaotic() {
 	[ "$(stat_of evicted_blocks)" -gt $((evicted + 20)) ]
 }
-ctl local.limit=200M
+ctl set local.limit=200M
 say sweep
 [ $status -eq 0 ] && wait_for 20 chaotic && ok "ctl: engine.chaos" || not_ok "ctl: engine.chaos" "$(gist "$T/ctl.err")"
-ctl engine.chaos=0
+ctl set engine.chaos=0
 say check
 [[ $(answer 7) == swept* ]] && [ "$(answer 8)" = right ] || not_ok "ctl: after chaos" "$(gist "$T/hold.err")"
 
 bad=''
 for setting in store.timeout=3s local.low=80 local.high=90 class.big.window=3 class.big.resident=20 \
 	class.big.prefetch=off class.big.evict=loop local.limit=1G; do
-	ctl "$setting"
+	ctl set "$setting"
 	[ $status -eq 0 ] || bad+=" $setting: $(gist "$T/ctl.err")"
 done
 [ -z "$bad" ] && ok "ctl: every other key" || not_ok "ctl: every other key" "$bad"
-ctl local.limit=1K
+ctl set local.limit=1K
 [ $status -eq 0 ] && fits 8M && grep -q 'it is 8M' "$T/ctl.out" && ok "ctl: the smallest" ||
 	not_ok "ctl: the smallest" "status $status $(gist "$T/ctl.err")"
-ctl local.limit=1000000G
+ctl set local.limit=1000000G
 [ $status -eq 0 ] && grep -q 'the host has no more' "$T/ctl.out" && ok "ctl: more than there is" ||
 	not_ok "ctl: more than there is" "status $status $(gist "$T/ctl.out")"
-refused "a key that is fixed" store.uri=mem: 2 "store.uri: can't be changed in a running process"
-refused "a class key that is fixed" 'class.big.match=size>=1M' 2 "can't be changed in a running process"
-refused "a class that it has not" class.other.window=3 2 "no class of that name"
-refused "a wrong value" local.limit=much 2 "'much' is not a size"
-refused "no setting" local 2 "not a setting"
-refused "what does not go together" local.low=95 2 "local.low: 95 is above local.high, 90"
+refused "ctl: a key that is fixed" 2 "store.uri: can't be changed in a running process" set store.uri=mem:
+refused "ctl: a class key that is fixed" 2 "can't be changed in a running process" set 'class.big.match=size>=1M'
+refused "ctl: a class that it has not" 2 "no class of that name" set class.other.window=3
+refused "ctl: a wrong value" 2 "'much' is not a size" set local.limit=much
+refused "ctl: no setting" 2 "not a setting" set local
+refused "ctl: what does not go together" 2 "local.low: 95 is above local.high, 90" set local.low=95
 say check
 [ "$(answer 9)" = right ] && ok "ctl: all is there at the end" || not_ok "ctl: all is there at the end" "$(gist "$T/hold.err")"
 hold_end
-refused "a process that has ended" local.limit=1G 4 "no managed process"
+refused "ctl: a process that has ended" 4 "no managed process" set local.limit=1G
 
 # The runtime's threads of an idle process do not keep it alive, nor does its child lack them.
 hold_start leave 'local.limit=1G;store.uri=mem:' 64
-[ "$(mode)" = idle ] && [ "$(ls "/proc/$hold_pid/task" | wc -l)" -gt 1 ] && say fork && [ "$(answer 2)" = right ] ||
-	not_ok "ctl: an idle process has its watch" "$(mode), $(ls "/proc/$hold_pid/task" | wc -l) threads"
+[ "$(mode)" = idle ] && [ "$(ls "/proc/$pid/task" | wc -l)" -gt 1 ] && say fork && [ "$(answer 2)" = right ] ||
+	not_ok "ctl: an idle process has its watch" "$(mode), $(ls "/proc/$pid/task" | wc -l) threads"
 say leave
 left() {
-	! kill -0 "$hold_pid" 2>/dev/null
+	! kill -0 "$pid" 2>/dev/null
 }
 wait_for 20 left && hold_end && ok "ctl: an idle process ends with its last thread" ||
 	not_ok "ctl: an idle process ends with its last thread" "it still runs, or ended with another status than 0"
@@ -183,7 +132,7 @@ wait_for 20 left && hold_end && ok "ctl: an idle process ends with its last thre
 # --- who may not, what is not ---
 
 hold_start small 'local.limit=1G' 8
-ctl local.limit=2G
+ctl set local.limit=2G
 [ $status -eq 0 ] && grep -q noted "$T/ctl.out" && ok "ctl: a process that manages little" ||
 	not_ok "ctl: a process that manages little" "status $status $(gist "$T/ctl.err")"
 say more 8
@@ -191,9 +140,9 @@ answer 2 >/dev/null
 [ "$(stat_of local_limit)" = $((2 << 30)) ] && ok "ctl: it takes it up with its next memory" ||
 	not_ok "ctl: it takes it up with its next memory" "$(cat "$T/stat")"
 # Anything in the mailbox but what ctl writes: 0xff over its page, behind the statistics.
-size=$(stat -c %s "$EMFATIER_RUN_DIR/$hold_pid.stats")
+size=$(stat -c %s "$EMFATIER_RUN_DIR/$pid.stats")
 head -c $((size % 4096)) /dev/zero | tr '\0' '\377' |
-	dd of="$EMFATIER_RUN_DIR/$hold_pid.stats" bs=1 seek=$((size - size % 4096)) conv=notrunc 2>/dev/null
+	dd of="$EMFATIER_RUN_DIR/$pid.stats" bs=1 seek=$((size - size % 4096)) conv=notrunc 2>/dev/null
 say more 8
 if [ "$(answer 3)" = ready ] && say check && [ "$(answer 4)" = right ]; then
 	ok "ctl: nonsense in the mailbox harms nobody"
@@ -203,7 +152,7 @@ fi
 if [ "$(id -u)" -eq 0 ] && have setpriv; then
 	cp "$EMFATIER" "$T/emfatier"
 	chmod 755 "$T" "$T/emfatier" "$EMFATIER_RUN_DIR"
-	setpriv --reuid 65534 --regid 65534 --clear-groups "$T/emfatier" ctl "$hold_pid" set local.limit=1G \
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$T/emfatier" ctl "$pid" set local.limit=1G \
 		>"$T/ctl.out" 2>"$T/ctl.err"
 	status=$?
 	[ $status -eq 1 ] && grep -q 'belongs to another user (uid 0)' "$T/ctl.err" && ok "ctl: another user's process" ||

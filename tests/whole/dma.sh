@@ -46,18 +46,16 @@ all() {
 			else
 				plain "$T/$prog" "$row" 64M
 			fi >"$T/out" 2>"$T/err"
-			status=$? why=''
+			status=$?
 			if [ $status -eq 77 ]; then
 				skipped "$row $1" "$(gist "$T/out")"
 				continue
-			elif [ $status -ne 0 ]; then
-				why="status $status: $(gist "$T/err")"
-			elif [ -s "$T/err" ]; then
-				why="says: $(gist "$T/err")"
-			elif [ -n "$2" ] && [ "$cold" = cold ]; then
-				why=$(not_tiered "$T/stats" 8M)
 			fi
-			if [ -n "$why" ]; then not_ok "$row $1" "$why"; else ok "$row $1"; fi
+			why=$(went_wrong $status "$T/err")
+			if [ -n "$2" ] && [ "$cold" = cold ]; then
+				why=${why:-$(not_tiered "$T/stats" 8M)}
+			fi
+			result "$row $1" "$why"
 		done < <("$T/$prog" list)
 	done
 }

@@ -12,11 +12,11 @@ fi
 
 # hint NAME [CONF]
 hint() {
-	if managed "local.limit=20M;store.uri=mem:;${2:-}" "$PROG/hints" "$1" >"$T/out" 2>&1; then
-		ok "hint $1"
-	else
-		not_ok "hint $1" "$(gist "$T/out")"
-	fi
+	local why
+	rm -f "$T/stats"
+	TIERSTAT_OUT=$T/stats managed "local.limit=20M;store.uri=mem:;${2:-}" "$PROG/hints" "$1" >"$T/out" 2>"$T/err"
+	why=$(went_wrong $? "$T/err")
+	result "hint $1${2:+, ${2%%=*}}" "${why:-$(not_tiered "$T/stats" 16M)}"
 }
 
 hint pin

@@ -7,30 +7,18 @@
 
 # one NAME CONF METHOD [SIZE BUDGET [ROUNDS [TOGETHER]]]: SIZE bytes, BUDGET of them local
 one() {
-	local name=$1 conf=$2 method=$3 size=${4:-80M} budget=${5:-20M} rounds=${6:-1} together=${7:-16} why=''
-	local seed=${SEED:-$RANDOM}
+	local name=$1 conf=$2 method=$3 size=${4:-80M} budget=${5:-20M} rounds=${6:-1} together=${7:-16}
+	local seed=${SEED:-$RANDOM} why
 
 	rm -f "$T/stats"
 	TIERSTAT_OUT=$T/stats managed "local.limit=$budget;$conf" \
 		"$PROG/integrity" "$size" 4 "$rounds" "$seed" "$method" "$together" >"$T/out" 2>"$T/err"
-	local status=$?
-	if [ $status -eq 124 ]; then
-		why="hung (seed $seed): $(gist "$T/err")"
-	elif [ $status -ne 0 ]; then
-		why="status $status (seed $seed): $(gist "$T/err")"
-	elif [ -s "$T/err" ]; then
-		why="says: $(gist "$T/err")"
-	else
-		# All was read at least twice, of which no more than the budget could stay.
-		why=$(not_tiered "$T/stats" "$size")
-		why=${why:-$(not_faulted "$T/stats")}
-		why=${why:-$(over_budget "$T/stats" "$budget")}
-	fi
-	if [ -n "$why" ]; then
-		not_ok "$name" "$why"
-	else
-		ok "$name"
-	fi
+	why=$(went_wrong $? "$T/err" "seed $seed")
+	# All was read at least twice, of which no more than the budget could stay.
+	why=${why:-$(not_tiered "$T/stats" "$size")}
+	why=${why:-$(not_faulted "$T/stats")}
+	why=${why:-$(over_budget "$T/stats" "$budget")}
+	result "$name" "$why"
 }
 
 # one over each way to run the engine
@@ -40,11 +28,8 @@ each_way() {
 	one "$1 without MOVE" "$2;engine.move=off" "$3"
 }
 
-if plain "$PROG/integrity" 32M 4 1 1 heap >"$T/out" 2>&1; then
-	ok "plain"
-else
-	not_ok "plain" "$(gist "$T/out")"
-fi
+plain "$PROG/integrity" 32M 4 1 1 heap >"$T/out" 2>"$T/err"
+result "plain" "$(went_wrong $? "$T/err")"
 
 for method in malloc mmap memalign calloc heap; do
 	one "mem $method" "store.uri=mem:" $method

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-# What the whole-process tests share. Source it first. It gives
+# What the whole-process tests share, beside tests/common.bash. Source it first. It gives
 #   BUILD, PROG     the outputs and the test programs, absolute
 #   T               a directory of this test's own, removed at the end
-#   ok, not_ok, skipped NAME [WHY]
 #   managed CONF CMD...     runs CMD with the library preloaded
 #   nbd_start NAME SIZE     a real memory server on a Unix socket; sets nbd_uri, nbd_pid
 # and ends only processes that were started here.
 
 set -u
+# shellcheck source-path=SCRIPTDIR source=../common.bash
+. "${BASH_SOURCE[0]%/*}/../common.bash"
 
 BUILD=$(cd "${BUILD:?the directory of the build outputs}" && pwd)
 PROG=$BUILD/tests
@@ -20,7 +21,6 @@ T=$(mktemp -d "${TEST_TMP:-/var/tmp}/emfatier-test.XXXXXX")
 export EMFATIER_RUN_DIR=$T/run XDG_CACHE_HOME=$T/cache TEST_DIR=$T
 unset EMFATIER_CONF EMFATIER_POLICY EMFATIER_LOG EMFATIER_DISABLE LD_PRELOAD
 
-failed=0
 started=()
 nbd_uri='' nbd_pid=''
 
@@ -35,23 +35,6 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
-
-ok() {
-	echo "ok $1"
-}
-
-not_ok() {
-	echo "not ok $1: $2"
-	failed=1
-}
-
-skipped() {
-	echo "SKIPPED $1: $2"
-}
-
-have() {
-	command -v "$1" >/dev/null
-}
 
 # managed CONF CMD...: only CMD is preloaded, not what times it.
 managed() {
@@ -81,6 +64,18 @@ bytes() {
 # The first lines of a file as one, for messages.
 gist() {
 	head -n "${2:-3}" "$1" 2>/dev/null | tr '\n' ' '
+}
+
+# went_wrong STATUS ERR [NOTE]: why a program that ended so, with ERR on standard error, did not
+# end well and in silence; nothing when it did.
+went_wrong() {
+	if [ "$1" -eq 124 ]; then
+		echo "hung${3:+ ($3)}: $(gist "$2")"
+	elif [ "$1" -ne 0 ]; then
+		echo "status $1${3:+ ($3)}: $(gist "$2")"
+	elif [ -s "$2" ]; then
+		echo "says: $(gist "$2")"
+	fi
 }
 
 # Why FILE (tierstat --json) does not prove that memory went far and that at least
@@ -118,16 +113,6 @@ over_budget() {
 	elif [ "$peak" -gt "$limit" ]; then
 		echo "peak_local_bytes $peak is over 1.05 x $2 and $overruns overruns = $limit"
 	fi
-}
-
-# wait_for SECONDS CMD...: until CMD succeeds.
-wait_for() {
-	local end=$((SECONDS + $1))
-	shift
-	until "$@"; do
-		[ $SECONDS -lt $end ] || return 1
-		sleep 0.1
-	done
 }
 
 # nbd_start NAME SIZE [NBDKIT OPTION...]

@@ -35,14 +35,9 @@ one() {
 		else
 			LIMIT=600 plain "$PROG/matrix" "${args[@]}" </dev/null >"$dir/out" 2>"$dir/err"
 		fi
-		status=$? why=''
-		if [ $status -eq 124 ]; then
-			why="hung: $(gist "$dir/err")"
-		elif [ $status -ne 0 ]; then
-			why="status $status: $(gist "$dir/err")"
-		elif [ -s "$dir/err" ]; then
-			why="says: $(gist "$dir/err")"
-		elif [ -n "$conf" ] && [ -z "${ONLY:-}$after" ]; then
+		status=$?
+		why=$(went_wrong $status "$dir/err")
+		if [ -z "$why" ] && [ -n "$conf" ] && [ -z "${ONLY:-}$after" ]; then
 			why=$(not_tiered "$dir/stats" 100M)
 			[ "$threads" -gt 1 ] || why=${why:-$(not_reached "$dir/out")}
 		fi

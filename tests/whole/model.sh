@@ -13,7 +13,7 @@ seconds=${MODEL_SECONDS:-4}
 
 # one NAME CONF THREADS [OPTION...]: CONF empty runs it plain
 one() {
-	local name=$1 conf=$2 threads=$3 seed=${SEED:-$((RANDOM << 15 | RANDOM))} why='' dir=$T/$1
+	local name=$1 conf=$2 threads=$3 seed=${SEED:-$((RANDOM << 15 | RANDOM))} why dir=$T/$1
 	shift 3
 	# Enough for anything to become cold, on a slow machine, too.
 	local args=("$seed" "$seconds" 64M "$threads" --steps 200 "$@")
@@ -28,18 +28,10 @@ one() {
 	else
 		LIMIT=$((seconds + 100)) plain "$PROG/model" "${args[@]}" </dev/null >"$dir/out" 2>"$dir/err"
 	fi
-	local status=$?
-	if [ $status -eq 124 ]; then
-		why="hung: $(gist "$dir/err")"
-	elif [ $status -ne 0 ]; then
-		why="status $status: $(gist "$dir/err" 1)"
-	elif [ -s "$dir/err" ]; then
-		why="says: $(gist "$dir/err")"
-	elif [ -n "$conf" ]; then
-		why=$(not_tiered "$dir/stats" 1M)
-	fi
+	why=$(went_wrong $? "$dir/err" "seed $seed")
+	[ -z "$conf" ] || why=${why:-$(not_tiered "$dir/stats" 1M)}
 	if [ -n "$why" ]; then
-		not_ok "$name" "seed $seed: $why"
+		not_ok "$name" "$why"
 		# The last operations of those who took part.
 		head -n 300 "$dir/err" | cut -c 1-300 | sed 's/^/    /'
 	else

@@ -64,14 +64,8 @@ it() {
 # managed_now NAME: the last was, silently
 managed_now() {
 	local why
-	if [ $status -ne 0 ]; then
-		not_ok "$1" "status $status: $(gist "$T/err")"
-	elif [ -s "$T/err" ]; then
-		not_ok "$1" "says: $(gist "$T/err")"
-	else
-		why=$(not_tiered "$T/nobody/stats" 8M)
-		if [ -n "$why" ]; then not_ok "$1" "$why"; else ok "$1"; fi
-	fi
+	why=$(went_wrong $status "$T/err")
+	result "$1" "${why:-$(not_tiered "$T/nobody/stats" 8M)}"
 }
 
 # unmanaged NAME TEXT: it ran well, and said so in one line with TEXT
@@ -88,11 +82,7 @@ unmanaged() {
 
 # untouched NAME: it ran well and silently
 untouched() {
-	if [ $status -ne 0 ] || [ -s "$T/err" ]; then
-		not_ok "$1" "status $status: $(gist "$T/err")"
-	else
-		ok "$1"
-	fi
+	result "$1" "$(went_wrong $status "$T/err")"
 }
 
 # doctor NAME STATUS TEXT

@@ -9,7 +9,7 @@
 
 # one DIR NAME CONF COLD PROGRAM ROW: CONF empty runs it plain; DIR is for its files
 one() {
-	local dir=$1 name=$2 conf=$3 cold=$4 prog=$5 row=$6 why=''
+	local dir=$1 name=$2 conf=$3 cold=$4 prog=$5 row=$6 status why
 
 	rm -f "$dir/stats"
 	if [ -n "$conf" ]; then
@@ -18,26 +18,18 @@ one() {
 	else
 		LIMIT=120 plain "$PROG/$prog" "$row" 128M </dev/null >"$dir/out" 2>"$dir/err"
 	fi
-	local status=$?
+	status=$?
 	if [ $status -eq 77 ]; then
 		skipped "$name" "$(gist "$dir/out")"
 		return
-	elif [ $status -eq 124 ]; then
-		why="hung: $(gist "$dir/err")"
-	elif [ $status -ne 0 ]; then
-		why="status $status: $(gist "$dir/err")"
-	elif [ -s "$dir/err" ]; then
-		why="says: $(gist "$dir/err")"
-	elif [ -n "$conf" ] && [ "$cold" = cold ]; then
+	fi
+	why=$(went_wrong $status "$dir/err")
+	if [ -z "$why" ] && [ -n "$conf" ] && [ "$cold" = cold ]; then
 		why=$(not_tiered "$dir/stats" 16M)
 		# Chaos and file stores are slower than a populating kernel is.
 		[ "$row" != populate ] || why=${why:-$(over_budget "$dir/stats" 32M)}
 	fi
-	if [ -n "$why" ]; then
-		not_ok "$name" "$why"
-	else
-		ok "$name"
-	fi
+	result "$name" "$why"
 }
 
 # all SUFFIX CONF: every row in one way
@@ -69,6 +61,11 @@ if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" crowd "* ]]; then
 	tiny='local.limit=8M;engine.min_region=4K;store.uri=mem:'
 	one "$T/tiny" "threads crowd with 8M" "$tiny" cold threads crowd
 	one "$T/tiny" "threads crowd with 8M, without MOVE" "$tiny;engine.move=off" cold threads crowd
+fi
+if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" fork-near "* ]]; then
+	mkdir -p "$T/tiny"
+	one "$T/tiny" "window fork-near without MOVE" "local.limit=16M;engine.min_region=4K;store.uri=mem:;engine.move=off" \
+		cold window fork-near
 fi
 wait $other || failed=1
 finish

@@ -25,7 +25,7 @@ during() {
 		# Where writes fail memory stays local for a while.
 		why=$(not_tiered "$T/stats" 8M)
 	fi
-	if [ -n "$why" ]; then not_ok "$name" "$why"; else ok "$name"; fi
+	result "$name" "$why"
 }
 
 # What is wrong with one member of a store, by the line of settings.

@@ -23,11 +23,7 @@ full() {
 		# The part that fits did go far.
 		why=$(not_tiered "$T/stats" 32M)
 	fi
-	if [ -n "$why" ]; then
-		not_ok "$name" "$why"
-	else
-		ok "$name"
-	fi
+	result "$name" "$why"
 }
 
 mkdir "$T/small"

@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=faults.bash
 . "$(dirname "$0")/faults.bash"
+# shellcheck source=hold.bash
+. "$(dirname "$0")/hold.bash"
 
 if ! have nbdkit || ! have nbdcopy; then
 	skipped "members" "no nbdkit or nbdcopy"
@@ -24,26 +26,10 @@ begin() {
 	started+=("$pid")
 }
 
-# ctl add|drain URI: leaves $status, $T/ctl.out, $T/ctl.err
-ctl() {
-	timeout 60 "$EMFATIER" ctl "$pid" store "$1" "$2" >"$T/ctl.out" 2>"$T/ctl.err"
-	status=$?
-}
-
 # changed NAME add|drain URI
 changed() {
-	ctl "$2" "$3"
+	ctl store "$2" "$3"
 	[ $status -eq 0 ] && ok "$1" || not_ok "$1" "status $status: $(gist "$T/ctl.err") $(gist "$T/$running.err")"
-}
-
-# refused NAME STATUS WORDS add|drain URI: one line that has WORDS
-refused() {
-	ctl "$4" "$5"
-	if [ $status -eq "$2" ] && [ "$(wc -l <"$T/ctl.err")" -eq 1 ] && grep -qF -- "$3" "$T/ctl.err"; then
-		ok "$1"
-	else
-		not_ok "$1" "status $status: $(gist "$T/ctl.err")"
-	fi
 }
 
 # state_of N: of the N-th store
@@ -90,57 +76,21 @@ done
 
 # --- what is refused, in one line, and changes nothing ---
 
-# hold_start NAME CONF SIZE_MIB: the program's pid in $pid; say WORDS sends it a line
-hold_start() {
-	running=$1
-	rm -f "$T/$1.in"
-	mkfifo "$T/$1.in"
-	: >"$T/$1.out"
-	LD_PRELOAD=$LIB EMFATIER_CONF="local.limit=20M;$2" "$PROG/hold" "$3" \
-		<"$T/$1.in" >"$T/$1.out" 2>"$T/$1.err" &
-	pid=$!
-	started+=("$pid")
-	exec 9>"$T/$1.in"
-	wait_for 30 grep -q ready "$T/$1.out"
-}
-
-say() {
-	echo "$*" >&9
-}
-
-# right NAME: all of it is what it was
-right() {
-	local lines
-	lines=$(wc -l <"$T/$running.out")
-	say "${2:-check}"
-	wait_for 60 eval '[ "$(wc -l <"$T/$running.out")" -gt '"$lines"' ]'
-	[ "$(tail -n 1 "$T/$running.out")" = right ] && ok "$1" ||
-		not_ok "$1" "$(gist "$T/$running.out") $(gist "$T/$running.err")"
-}
-
-hold_end() {
-	exec 9>&-
-	wait "$pid"
-}
-
 server small 16M
-hold_start refused "store.uri=${uri_of[a]};store.timeout=3s" 64
+hold_start refused "local.limit=20M;store.uri=${uri_of[a]};store.timeout=3s" 64
 wait_for 30 is_far 30
-refused "refused: the last store" 2 "it is the last one" drain "${uri_of[a]}"
-refused "refused: a store that it has" 2 "it is one of the stores already" add "${uri_of[a]}"
-refused "refused: a store that it has not" 2 "it is none of the stores" drain "${uri_of[b]}"
-refused "refused: a server that is not there" 2 "nowhere" add "nbd+unix:///?socket=$T/nowhere"
-refused "refused: no provider" 2 "no provider 'what'" add what:ever
+refused "refused: the last store" 2 "it is the last one" store drain "${uri_of[a]}"
+refused "refused: a store that it has" 2 "it is one of the stores already" store add "${uri_of[a]}"
+refused "refused: a store that it has not" 2 "it is none of the stores" store drain "${uri_of[b]}"
+refused "refused: a server that is not there" 2 "nowhere" store add "nbd+unix:///?socket=$T/nowhere"
+refused "refused: no provider" 2 "no provider 'what'" store add what:ever
 changed "a small one joins" add "${uri_of[small]}"
-refused "refused: more than there is room for" 2 "the others have room for" drain "${uri_of[a]}"
+refused "refused: more than there is room for" 2 "the others have room for" store drain "${uri_of[a]}"
 right "refused: nothing is lost"
 # Forked children share what was there at the fork: so no other members until they have ended.
-say fork
-wait_for 60 eval '[ "$(wc -l <"$T/$running.out")" -ge 3 ]'
-[ "$(tail -n 1 "$T/$running.out")" = right ] && ok "a child finds all, wherever it lies" ||
-	not_ok "a child finds all, wherever it lies" "$(gist "$T/$running.out") $(gist "$T/$running.err")"
+right "a child finds all, wherever it lies" fork
 alone() {
-	ctl add "${uri_of[b]}"
+	ctl store add "${uri_of[b]}"
 	[ $status -eq 0 ]
 }
 wait_for 20 alone && ok "one joins after the child has ended" ||
@@ -148,19 +98,19 @@ wait_for 20 alone && ok "one joins after the child has ended" ||
 changed "the small one is drained" drain "${uri_of[small]}"
 kill_server small
 right "drained after a fork: nothing is lost"
-refused "refused: it is drained already" 2 "" drain "${uri_of[small]}"
+refused "refused: it is drained already" 2 "" store drain "${uri_of[small]}"
 hold_end
 
-hold_start tiers 'store.uri=mem: | mem:' 64
+hold_start tiers 'local.limit=20M;store.uri=mem: | mem:' 64
 wait_for 30 is_far 30
-refused "refused: tiers" 2 "with tiers stores can't come or go" add mem:
+refused "refused: tiers" 2 "with tiers stores can't come or go" store add mem:
 hold_end
-hold_start mirror 'store.uri=mem:,mem:;store.redundancy=mirror' 64
+hold_start mirror 'local.limit=20M;store.uri=mem:,mem:;store.redundancy=mirror' 64
 wait_for 30 is_far 30
-refused "refused: redundancy" 2 "with redundancy stores can't come or go" add mem:
+refused "refused: redundancy" 2 "with redundancy stores can't come or go" store add mem:
 hold_end
 hold_start idle 'local.limit=1G' 64
-refused "refused: no store is open" 1 "no store is open yet" add mem:
+refused "refused: no store is open" 1 "no store is open yet" store add mem:
 hold_end
 
 # --- one that is away while it gets its share: it has joined when it has that, not before ---
@@ -173,7 +123,7 @@ disk() {
 }
 truncate -s 256M "$T/disk"
 disk
-hold_start away "store.uri=${uri_of[a]};store.timeout=4s;store.rebuild=8M" 64
+hold_start away "local.limit=20M;store.uri=${uri_of[a]};store.timeout=4s;store.rebuild=8M" 64
 wait_for 30 is_far 30
 far=
 wait_for 10 far_rests
@@ -204,7 +154,7 @@ hold_end
 # --- room: a store that is full has some again ---
 
 mkdir "$T/one" "$T/two"
-hold_start full "store.uri=file:$T/one?size=16M" 96
+hold_start full "local.limit=20M;store.uri=file:$T/one?size=16M" 96
 over() {
 	[ "$("$TIERSTAT" --json -p "$pid" 2>/dev/null | grep -o '"local_bytes": [0-9]*' | grep -o '[0-9]*$')" "$1" $((24 << 20)) ]
 }
@@ -230,7 +180,7 @@ if have nbdinfo; then
 	for each in a b c; do
 		wait_for 60 holds_nothing $each || not_ok "after an end: $each holds nothing" "$(held $each)"
 	done
-	hold_start killed "store.uri=${uri_of[a]}" 64
+	hold_start killed "local.limit=20M;store.uri=${uri_of[a]}" 64
 	wait_for 30 is_far 30
 	changed "before SIGKILL: one joins" add "${uri_of[b]}"
 	changed "before SIGKILL: another" add "${uri_of[c]}"

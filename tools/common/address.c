@@ -5,6 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* libc takes any number, and "", and cuts it to 16 bits. Names of services begin with a letter. */
+static bool is_port(const char *text)
+{
+	unsigned v = 0;
+
+	if ((*text | 0x20) >= 'a' && (*text | 0x20) <= 'z')
+		return true;
+	for (; *text >= '0' && *text <= '9' && v <= 65535; text++)
+		v = v * 10 + (unsigned)(*text - '0');
+	return !*text && v && v <= 65535;
+}
+
 struct addrinfo *address_find(const char *text, const char *port, int flags, const char **why)
 {
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | flags },
@@ -24,6 +36,10 @@ struct addrinfo *address_find(const char *text, const char *port, int flags, con
 			port = text + (colon - host) + 1;
 			*colon = '\0';
 		}
+	}
+	if (!is_port(port) || strlen(text) >= sizeof(host)) {
+		*why = "a port is a number from 1 to 65535";
+		return NULL;
 	}
 	n = strlen(host);
 	if (host[0] == '[' && host[n - 1] == ']') {

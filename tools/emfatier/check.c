@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "complain.h"
+#include "../common/say.h"
 #include "config.h"
 
 int check_main(int argc, char **argv)
@@ -14,10 +14,11 @@ int check_main(int argc, char **argv)
 	int at = argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
 
 	if (at == 1 && argc > 1 && argv[1][0] == '-')
-		return complain("check: unknown option %s; usage: emfatier check FILE", argv[1]);
+		return say(EXIT_USAGE, "check: unknown option %s; usage: emfatier check FILE",
+			   argv[1]);
 	if (argc != at + 1)
-		return complain("check: %s; usage: emfatier check FILE",
-				argc > at ? "one FILE only" : "which FILE?");
+		return say(EXIT_USAGE, "check: %s usage: emfatier check FILE",
+			   argc > at ? "one FILE only;" : "which FILE?");
 	config_defaults(&cfg);
 	if (config_read_file(&cfg, argv[at], err, sizeof(err))) {
 		fprintf(stderr, "%s\n", err);

@@ -16,16 +16,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../common/say.h"
 #include "../tierstat/segment.h"
-#include "complain.h"
 #include "kernel.h"
 #include "live.h"
 #include "mailbox.h"
 #include "members.h"
 #include "rundir.h"
 
-#define USAGE                                                                                      \
-	"usage: emfatier ctl PID set SECTION.KEY=VALUE, emfatier ctl PID store add|drain URI"
+#define USAGE "usage: emfatier ctl PID set SECTION.KEY=VALUE, emfatier ctl PID store add|drain URI"
 #define ANSWER_MS 5000
 #define STORE_MS 20000 /* to an answer about a store, which has to be opened */
 #define QUIET_MS 1000  /* progress is shown of what takes longer */
@@ -51,14 +50,13 @@ static void on_interrupt(int sig)
 
 static int wrong(pid_t pid, const char *what)
 {
-	complain("ctl: PID %d: %s", (int)pid, what);
-	return EXIT_WRONG;
+	return say(EXIT_WRONG, "ctl: PID %d: %s", (int)pid, what);
 }
 
 static int gone(pid_t pid)
 {
-	complain("ctl: no managed process with PID %d (tierstat lists them)", (int)pid);
-	return EXIT_NO_PROCESS;
+	return say(EXIT_NO_PROCESS, "ctl: no managed process with PID %d (tierstat lists them)",
+		   (int)pid);
 }
 
 static bool parse_pid(const char *text, pid_t *out)
@@ -95,12 +93,10 @@ static int look(struct target *t)
 		rc = segment_read(t->dir, t->pid, &t->stats);
 	}
 	if (rc == -ESRCH)
-		return EXIT_NO_PROCESS;
-	if (rc) {
-		complain("ctl: PID %d: %s", (int)t->pid,
-			 rc == -EPROTO ? "runs with another version of emfatier" : strerror(-rc));
-		return EXIT_WRONG;
-	}
+		return gone(t->pid);
+	if (rc)
+		return wrong(t->pid, rc == -EPROTO ? "runs with another version of emfatier"
+						   : strerror(-rc));
 	return 0;
 }
 
@@ -116,10 +112,8 @@ static int open_mailbox(struct target *t)
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0 && errno == ENOENT)
 		return gone(t->pid);
-	if (fd < 0 || fstat(fd, &st)) {
-		complain("ctl: %s: %s", path, strerror(errno));
-		return EXIT_WRONG;
-	}
+	if (fd < 0 || fstat(fd, &st))
+		return say(EXIT_WRONG, "ctl: %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)size)
 		return wrong(t->pid, "it runs with another version of emfatier");
 	/* One at a time; the lock ends with us. */
@@ -129,10 +123,8 @@ static int open_mailbox(struct target *t)
 		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
 	}
 	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED) {
-		complain("ctl: %s: %s", path, strerror(errno));
-		return EXIT_WRONG;
-	}
+	if (map == MAP_FAILED)
+		return say(EXIT_WRONG, "ctl: %s: %s", path, strerror(errno));
 	t->mailbox = (struct mailbox *)(map + MAILBOX_OFFSET);
 	if (atomic_load(&t->mailbox->magic) != MAILBOX_MAGIC)
 		return wrong(t->pid, "it runs with another version of emfatier");
@@ -177,7 +169,7 @@ static int ask(struct target *t, const char *text, int limit_ms)
 		k_futex_wait_shared(&m->answered, atomic_load(&m->answered), 50);
 		rc = look(t);
 		if (rc)
-			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+			return rc;
 	}
 	copy_reply(s, reply);
 	t->store = atomic_load(&s->store);
@@ -186,8 +178,7 @@ static int ask(struct target *t, const char *text, int limit_ms)
 			printf("%s\n", reply);
 		return 0;
 	}
-	complain("ctl: PID %d: %s", (int)t->pid, reply);
-	return EXIT_USAGE;
+	return say(EXIT_USAGE, "ctl: PID %d: %s", (int)t->pid, reply);
 }
 
 static uint64_t now_ms(void)
@@ -211,7 +202,7 @@ static int wait_fit(struct target *t)
 		int rc = look(t);
 
 		if (rc)
-			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+			return rc;
 		if (t->stats.mode == EMF_MODE_UNMANAGED)
 			return wrong(t->pid, "it could not start to move memory; its log says why");
 		local = t->stats.local_bytes;
@@ -250,7 +241,7 @@ static int wait_moved(struct target *t, bool drain)
 		int rc = look(t);
 
 		if (rc)
-			return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+			return rc;
 		if (s->state == EMF_STORE_DRAINED && drain)
 			return 0;
 		if (s->state != moving && s->state != EMF_STORE_DOWN && !s->rebuild_bytes) {
@@ -271,8 +262,9 @@ static int wait_moved(struct target *t, bool drain)
 		if (interrupted)
 			return not_waiting();
 		if (now - progress > STUCK_MS)
-			return wrong(t->pid, "no progress: forked children share the store, or one does "
-					     "not answer; it goes on with it (tierstat stores PID)");
+			return wrong(t->pid,
+				     "no progress: forked children share the store, or one does "
+				     "not answer; it goes on with it (tierstat stores PID)");
 		nanosleep(&(struct timespec){ .tv_nsec = 50000000 }, NULL);
 	}
 }
@@ -283,21 +275,18 @@ static int find(struct target *t)
 	uid_t owner;
 	int rc = run_dir(t->dir, sizeof(t->dir), false);
 
-	if (is_foreign(t->pid, &owner)) {
-		complain(
+	if (is_foreign(t->pid, &owner))
+		return say(
+		    EXIT_WRONG,
 		    "ctl: PID %d belongs to another user (uid %u); run it as that user or as root",
 		    (int)t->pid, (unsigned)owner);
-		return EXIT_WRONG;
-	}
 	if (rc == -ENOENT)
 		return gone(t->pid);
-	if (rc) {
-		complain("ctl: %s: refused: %s", t->dir, strerror(-rc));
-		return EXIT_WRONG;
-	}
+	if (rc)
+		return say(EXIT_WRONG, "ctl: %s: refused: %s", t->dir, strerror(-rc));
 	rc = look(t);
 	if (rc)
-		return rc == EXIT_NO_PROCESS ? gone(t->pid) : rc;
+		return rc;
 	if (t->stats.mode == EMF_MODE_UNMANAGED)
 		return wrong(t->pid, "it runs unmanaged; its log says why");
 	return open_mailbox(t);
@@ -309,12 +298,12 @@ static int set(struct target *t, int argc, char **argv)
 	int rc;
 
 	if (argc != 4)
-		return complain("ctl: set takes one SECTION.KEY=VALUE; " USAGE);
+		return say(EXIT_USAGE, "ctl: set takes one SECTION.KEY=VALUE; " USAGE);
 	if (!live_check(argv[3], why, sizeof(why)))
-		return complain("ctl: %s", why);
+		return say(EXIT_USAGE, "ctl: %s", why);
 	if (strlen(argv[3]) >= MAILBOX_TEXT)
-		return complain("ctl: the setting is too long; at most %d characters",
-				MAILBOX_TEXT - 1);
+		return say(EXIT_USAGE, "ctl: the setting is too long; at most %d characters",
+			   MAILBOX_TEXT - 1);
 	rc = find(t);
 	if (!rc)
 		rc = ask(t, argv[3], ANSWER_MS);
@@ -341,23 +330,25 @@ static int store(struct target *t, int argc, char **argv)
 	int rc;
 
 	if (argc != 5 || (strcmp(argv[3], "add") && strcmp(argv[3], "drain")))
-		return complain("ctl: store takes add URI, or drain URI; " USAGE);
+		return say(EXIT_USAGE, "ctl: store takes add URI, or drain URI; " USAGE);
 	if (snprintf(text, sizeof(text), "store %s %s", argv[3], argv[4]) >= (int)sizeof(text))
-		return complain("ctl: the URI is too long; at most %d characters",
-				MAILBOX_TEXT - 1 - (int)strlen("store drain "));
+		return say(EXIT_USAGE, "ctl: the URI is too long; at most %d characters",
+			   MAILBOX_TEXT - 1 - (int)strlen("store drain "));
 	if (!members_parse(text, &drain, &uri))
-		return complain("ctl: which store? " USAGE);
+		return say(EXIT_USAGE, "ctl: which store? " USAGE);
 	rc = find(t);
 	/* What manages little would take it up later, and has no store then either. */
 	if (!rc && t->stats.mode != EMF_MODE_THREAD)
-		return wrong(t->pid, "its memory fits, and no store is open yet; start it with the stores");
+		return wrong(t->pid,
+			     "its memory fits, and no store is open yet; start it with the stores");
 	if (!rc)
 		rc = ask(t, text, STORE_MS);
 	if (rc)
 		return rc;
 	if (t->later)
-		return wrong(t->pid, "a program with a malloc of its own takes up no change once memory "
-				     "moves; start it with the stores");
+		return wrong(t->pid,
+			     "a program with a malloc of its own takes up no change once memory "
+			     "moves; start it with the stores");
 	if (!t->store || t->store > EMF_STATS_STORES)
 		return wrong(t->pid, "it runs with another version of emfatier");
 	signal(SIGINT, on_interrupt);
@@ -369,13 +360,13 @@ int ctl_main(int argc, char **argv)
 	static struct target t;
 
 	if (argc < 2)
-		return complain("ctl: which PID? " USAGE);
+		return say(EXIT_USAGE, "ctl: which PID? " USAGE);
 	if (!parse_pid(argv[1], &t.pid))
-		return complain("ctl: %s is no PID; " USAGE, argv[1]);
+		return say(EXIT_USAGE, "ctl: %s is no PID; " USAGE, argv[1]);
 	if (argc > 2 && !strcmp(argv[2], "set"))
 		return set(&t, argc, argv);
 	if (argc > 2 && !strcmp(argv[2], "store"))
 		return store(&t, argc, argv);
-	return complain("ctl: %s; " USAGE,
-			argc < 3 ? "what is to be done?" : "the commands are set and store");
+	return say(EXIT_USAGE, "ctl: %s " USAGE,
+		   argc < 3 ? "what is to be done?" : "the commands are set and store;");
 }

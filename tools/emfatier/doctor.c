@@ -20,7 +20,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "complain.h"
+#include "../common/say.h"
 #include "config.h"
 #include "config_memory.h"
 #include "emfatier-provider.h"
@@ -148,6 +148,8 @@ static bool userfaultfd(uint64_t *features)
 		      strerror(-rc));
 }
 
+#define UNSEEN "what a program does to its memory past libc is not seen"
+
 static const struct feature {
 	const char *name;
 	uint64_t bit;
@@ -158,11 +160,9 @@ static const struct feature {
 	{ "  write protection", UFFD_FEATURE_PAGEFAULT_FLAG_WP, NULL, "5.7" },
 	{ "  MOVE", 1u << 16, "pages are copied: slower", "6.8" },
 	{ "  POISON", 1u << 14, "lost memory can't be marked page by page", "6.6" },
-	{ "  WP_UNPOPULATED", 1u << 13, "this version does not need it", "6.4" },
-	{ "  EVENT_FORK", UFFD_FEATURE_EVENT_FORK, "this version does not need it", "4.11" },
-	{ "  EVENT_REMAP", UFFD_FEATURE_EVENT_REMAP, "this version does not need it", "4.11" },
-	{ "  EVENT_REMOVE", UFFD_FEATURE_EVENT_REMOVE, "this version does not need it", "4.11" },
-	{ "  EVENT_UNMAP", UFFD_FEATURE_EVENT_UNMAP, "this version does not need it", "4.11" },
+	{ "  EVENT_REMAP", UFFD_FEATURE_EVENT_REMAP, UNSEEN, "4.11" },
+	{ "  EVENT_REMOVE", UFFD_FEATURE_EVENT_REMOVE, UNSEEN, "4.11" },
+	{ "  EVENT_UNMAP", UFFD_FEATURE_EVENT_UNMAP, UNSEEN, "4.11" },
 };
 
 static bool features_of(uint64_t features)
@@ -382,7 +382,7 @@ int doctor_main(int argc, char **argv)
 	bool can;
 
 	if (argc > 1)
-		return complain("doctor: takes no argument, so not %s", argv[1]);
+		return say(EXIT_USAGE, "doctor: takes no argument, so not %s", argv[1]);
 	kernel_version();
 	can = userfaultfd(&features);
 	if (can)

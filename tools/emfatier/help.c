@@ -12,7 +12,9 @@ static const char usage[] =
     "       emfatier ctl PID store add|drain URI             a store joins it, or leaves\n"
     "       emfatier doctor                                  what works on this machine\n"
     "       emfatier topo [--json] [--measure]               the memory tiers of this host\n"
-    "       emfatier --help | --version\n"
+    "       emfatier --help | --version\n";
+
+static const char options[] =
     "\n"
     "Options of run:\n"
     "  --local SIZE             local memory of the command, as 2G or 50%: local.limit\n"
@@ -43,10 +45,16 @@ static void describe(const char *section, const char *key, const char *type, con
 		dflt, "", help);
 }
 
+void help_usage(FILE *out)
+{
+	fputs(usage, out);
+}
+
 void help_print(FILE *out)
 {
 	stream = out;
 	fputs(usage, out);
+	fputs(options, out);
 	config_describe(describe);
 	fputs(trailer, out);
 }

@@ -6,5 +6,7 @@
 #include <stdio.h>
 
 void help_print(FILE *out);
+/* The commands alone. */
+void help_usage(FILE *out);
 
 #endif

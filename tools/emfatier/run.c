@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "complain.h"
+#include "../common/say.h"
+#include "budget.h"
 #include "config.h"
 #include "help.h"
 #include "kernel.h"
@@ -47,10 +48,8 @@ static const struct option {
 
 static void *must(void *p)
 {
-	if (!p) {
-		complain("out of memory");
-		exit(EXIT_USAGE);
-	}
+	if (!p)
+		exit(say(EXIT_USAGE, "out of memory"));
 	return p;
 }
 
@@ -122,26 +121,30 @@ static int parse(int argc, char **argv, struct command_line *line)
 		}
 		opt = option_find(argv[i], &value);
 		if (!opt)
-			return complain(
+			return say(
+			    EXIT_USAGE,
 			    "run: unknown option %s; known are --local, --store, --policy, "
 			    "--set, --summary; a command that starts with '-' goes behind --",
 			    argv[i]);
 		if (!value && (i + 1 == argc || !strcmp(argv[i + 1], "--")))
-			return complain("run: %s needs %s", opt->name, opt->what);
+			return say(EXIT_USAGE, "run: %s needs %s", opt->name, opt->what);
 		if (!value)
 			value = argv[++i];
 		if (!*value)
-			return complain("run: %s is empty; it needs %s", opt->name, opt->what);
+			return say(EXIT_USAGE, "run: %s is empty; it needs %s", opt->name,
+				   opt->what);
 		if (opt->prefix && strchr(value, ';'))
-			return complain("run: %s %s: a value can't hold ';'; in a URI write %%3B",
-					opt->name, value);
+			return say(EXIT_USAGE,
+				   "run: %s %s: a value can't hold ';'; in a URI write %%3B",
+				   opt->name, value);
 		if (opt->prefix)
 			add_setting(line, opt, value);
 		else
 			line->policy = value;
 	}
 	if (i == argc)
-		return complain(
+		return say(
+		    EXIT_USAGE,
 		    "run: no command; usage: emfatier run [OPTION]... [--] COMMAND [ARG]...");
 	line->command = argv + i;
 	return 0;
@@ -159,21 +162,25 @@ static int configure(const struct command_line *line, struct emf_config *cfg, ch
 	if (name && *name) {
 		if (config_find_policy(name, found, err, sizeof(err)) ||
 		    config_read_file(cfg, found, err, sizeof(err)))
-			return complain("%s%s", line->policy ? "" : "EMFATIER_POLICY: ", err);
+			return say(EXIT_USAGE, "%s%s",
+				   line->policy ? "" : "EMFATIER_POLICY: ", err);
 		/* absolute: the command's children may have moved to another directory */
 		if (!realpath(found, policy))
-			return complain("%s: %s", found, strerror(errno));
+			return say(EXIT_USAGE, "%s: %s", found, strerror(errno));
 	}
 	if (conf && config_read_inline(cfg, conf, "EMFATIER_CONF", err, sizeof(err)))
-		return complain("%s", err);
+		return say(EXIT_USAGE, "%s", err);
 	for (unsigned i = 0; i < line->count; i++) {
 		const struct setting *s = &line->setting[i];
 
 		if (s->text && !config_set_text(cfg, s->text, err, sizeof(err)))
-			return complain("%s %s: %s", s->option, s->given, err);
+			return say(EXIT_USAGE, "%s %s: %s", s->option, s->given, err);
 	}
+	if (!cfg->limit.percent && cfg->limit.bytes < budget_least())
+		say(0, "local.limit: %llu bytes are too few to work with; it is %lluM",
+		    (unsigned long long)cfg->limit.bytes, (unsigned long long)budget_least() >> 20);
 	if (config_validate(cfg, err, sizeof(err)) || config_validate_stores(cfg, err, sizeof(err)))
-		return complain("%s", err);
+		return say(EXIT_USAGE, "%s", err);
 	return 0;
 }
 
@@ -188,20 +195,23 @@ static int check_userfaultfd(void)
 		uffd_close(&u);
 		return 0;
 	case -ENOSYS:
-		return complain("this kernel has no userfaultfd; use one with CONFIG_USERFAULTFD "
-				"(in a container the runtime may hide it; see emfatier doctor)");
+		return say(EXIT_USAGE,
+			   "this kernel has no userfaultfd; use one with CONFIG_USERFAULTFD "
+			   "(in a container the runtime may hide it; see emfatier doctor)");
 	case -ENOTSUP:
-		return complain("userfaultfd can't write-protect here; use Linux 5.7 or newer");
+		return say(EXIT_USAGE,
+			   "userfaultfd can't write-protect here; use Linux 5.7 or newer");
 	case -EPERM:
-		return complain("no permission for userfaultfd%s; run as root, or as root do: "
-				"sysctl vm.unprivileged_userfaultfd=1 (see emfatier doctor)",
-				uffd_user_mode_only() ? " but for faults in user mode" : "");
+		return say(EXIT_USAGE,
+			   "no permission for userfaultfd%s; run as root, or as root do: "
+			   "sysctl vm.unprivileged_userfaultfd=1 (see emfatier doctor)",
+			   uffd_user_mode_only() ? " but for faults in user mode" : "");
 	case -EACCES:
 	case -ENOENT:
-		return complain("/proc/self/pagemap: %s; mount /proc (see emfatier doctor)",
-				strerror(-rc));
+		return say(EXIT_USAGE, "/proc/self/pagemap: %s; mount /proc (see emfatier doctor)",
+			   strerror(-rc));
 	default:
-		return complain("userfaultfd: %s (see emfatier doctor)", strerror(-rc));
+		return say(EXIT_USAGE, "userfaultfd: %s (see emfatier doctor)", strerror(-rc));
 	}
 }
 
@@ -226,7 +236,7 @@ static int check_store(const struct emf_config *cfg)
 		opt.run_dir = dir;
 	rc = store_open(&st, &opt, err, sizeof(err));
 	if (rc)
-		return complain("%s", err[0] ? err : strerror(-rc));
+		return say(EXIT_USAGE, "%s", err[0] ? err : strerror(-rc));
 	store_close(&st);
 	return 0;
 }
@@ -237,17 +247,15 @@ static int check_command(const char *command, char *path)
 	const char *why;
 
 	if (rc == -ENOENT)
-		return complain("%s: command not found", command);
+		return say(EXIT_USAGE, "%s: command not found", command);
 	if (rc)
-		return complain("%s: can't be executed: %s", command, strerror(-rc));
+		return say(EXIT_USAGE, "%s: can't be executed: %s", command, strerror(-rc));
 	why = program_unmanaged(path);
-	if (why) {
-		complain("%s: %s; it runs unmanaged", path, why);
-		return 0;
-	}
+	if (why)
+		return say(0, "%s: %s; it runs unmanaged", path, why);
 	why = program_allocator(path);
 	if (why)
-		complain(
+		say(0,
 		    "%s: brings %s with it: only what that takes by mmap, without reserving it "
 		    "before, is managed",
 		    path, why);
@@ -268,11 +276,13 @@ static int set_preload(void)
 	size_t n;
 
 	if (!self_find("libemfatier.so", library, sizeof(library)))
-		return complain("%s: not found; build or install it with this tool", library);
+		return say(EXIT_USAGE, "%s: not found; build or install it with this tool",
+			   library);
 	if (strpbrk(library, " :"))
-		return complain("%s: a path with a blank or a colon can't be preloaded; "
-				"install elsewhere",
-				library);
+		return say(EXIT_USAGE,
+			   "%s: a path with a blank or a colon can't be preloaded; "
+			   "install elsewhere",
+			   library);
 	n = strlen(library);
 	if (before && !strncmp(before, library, n) && strchr(": ", before[n]))
 		return 0; /* emfatier run within emfatier run */
@@ -320,10 +330,10 @@ int run_main(int argc, char **argv)
 
 		rc = run_dir(dir, sizeof(dir), true);
 		if (rc)
-			return complain("--summary: %s: %s", dir, strerror(-rc));
+			return say(EXIT_USAGE, "--summary: %s: %s", dir, strerror(-rc));
 		return summary_run(path, line.command, dir);
 	}
 	/* not execv: a script without "#!" is the shell's */
 	execvp(path, line.command);
-	return complain("%s: %s", path, strerror(errno));
+	return say(EXIT_USAGE, "%s: %s", path, strerror(errno));
 }

@@ -18,7 +18,7 @@
 
 #include "../tierstat/show.h"
 #include "../tierstat/text.h"
-#include "complain.h"
+#include "../common/say.h"
 
 #define SEGMENTS 64
 #define SHOWN 4
@@ -238,8 +238,8 @@ int summary_run(const char *path, char *const *command, const char *run_dir)
 		events = -1;
 	}
 	if (events < 0)
-		complain("--summary: %s can't be watched (%s): it will know nothing", run_dir,
-			 strerror(errno));
+		say(0, "--summary: %s can't be watched (%s): it will know nothing", run_dir,
+		    strerror(errno));
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGCHLD);
 	for (size_t i = 0; i < sizeof(passed_on) / sizeof(passed_on[0]); i++)
@@ -249,13 +249,12 @@ int summary_run(const char *path, char *const *command, const char *run_dir)
 	w.child = signals < 0 ? -1 : fork();
 	if (w.child < 0) {
 		sigprocmask(SIG_SETMASK, &old, NULL);
-		return complain("cannot start the command: %s", strerror(errno));
+		return say(EXIT_USAGE, "cannot start the command: %s", strerror(errno));
 	}
 	if (!w.child) {
 		sigprocmask(SIG_SETMASK, &old, NULL);
 		execvp(path, command);
-		complain("%s: %s", path, strerror(errno));
-		_exit(EXIT_USAGE);
+		_exit(say(EXIT_USAGE, "%s: %s", path, strerror(errno)));
 	}
 	status = wait_for(&w, events, signals);
 	print(&w, now() - begin, status);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "complain.h"
+#include "../common/say.h"
 #include "measure.h"
 
 #define NAME 32
@@ -396,7 +396,7 @@ static void measure(struct topo *t)
 			continue;
 		int rc = measure_node(n->id, bytes, &n->speed);
 		if (rc)
-			complain("topo: node %u can't be measured: %s", n->id, strerror(-rc));
+			say(0, "topo: node %u can't be measured: %s", n->id, strerror(-rc));
 		else
 			n->source = "measured";
 	}
@@ -416,21 +416,20 @@ int topo_main(int argc, char **argv)
 			 strlen(argv[i + 1]) < PATH_MAX / 2)
 			t.sysfs = argv[++i];
 		else
-			return complain(
-			    "topo: %s is unknown; usage: emfatier topo [--json] [--measure]",
-			    argv[i]);
+			return say(EXIT_USAGE,
+				   "topo: %s is unknown; usage: emfatier topo [--json] [--measure]",
+				   argv[i]);
 	}
 	if (measured && strcmp(t.sysfs, "/sys"))
-		return complain("topo: --measure works on this host only, not with --sysfs");
+		return say(EXIT_USAGE, "topo: --measure works on this host only, not with --sysfs");
 	read_nodes(&t);
 	read_cxl(&t);
 	read_dax(&t);
 	read_rdma(&t);
-	if (!t.nnodes) {
-		complain("topo: no NUMA nodes in %s/devices/system/node; is sysfs mounted?",
-			 t.sysfs);
-		return EXIT_WRONG;
-	}
+	if (!t.nnodes)
+		return say(EXIT_WRONG,
+			   "topo: no NUMA nodes in %s/devices/system/node; is sysfs mounted?",
+			   t.sysfs);
 	if (measured)
 		measure(&t);
 	(json ? print_json : print_text)(&t);

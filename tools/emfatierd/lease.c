@@ -104,6 +104,14 @@ int leases_join(struct leases *ls, struct tenant *t, const uint8_t key[WIRE_KEY]
 	return 0;
 }
 
+bool leases_are_ready(const struct leases *ls, const struct lease *l)
+{
+	for (uint32_t i = 0; i < l->nslabs; i++)
+		if (!pool_is_ready(ls->pool, l->slab[i]))
+			return false;
+	return true;
+}
+
 static void forget(struct leases *ls, struct lease *l)
 {
 	struct lease **at = &ls->first;
@@ -112,7 +120,7 @@ static void forget(struct leases *ls, struct lease *l)
 		at = &(*at)->next;
 	*at = l->next;
 	for (uint32_t i = 0; i < l->nslabs; i++)
-		pool_give(ls->pool, l->slab[i]);
+		pool_give(ls->pool, l->slab[i], l->used);
 	l->tenant->used -= l->nslabs * ls->pool->slab_bytes;
 	l->tenant->leases--;
 	ls->count--;

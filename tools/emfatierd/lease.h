@@ -3,7 +3,8 @@
  * Who has which slabs. A lease belongs to a tenant, is named by the key that its client made up,
  * and is held by connections. When the last of them is gone it waits for another one, for as long
  * as leases last, and then ends; it ends at once when its client says so. The slabs of one that
- * has ended go back to the pool when no connection is left whose card could still reach them.
+ * has ended go back to the pool when no connection is left whose card could still reach them. A new
+ * one may have to wait until its slabs are overwritten: nobody may have any of them before.
  *
  * No thread but the caller's, no clock but the one that it passes (ns, monotonic).
  */
@@ -29,6 +30,7 @@ struct lease {
 	struct tenant *tenant;
 	uint8_t key[WIRE_KEY];
 	bool ended;
+	bool used; /* somebody was told where its slabs are */
 	uint32_t connections;
 	uint64_t until; /* without connections */
 	uint32_t nslabs;
@@ -60,6 +62,8 @@ uint64_t leases_available(const struct leases *ls, const struct tenant *t);
  */
 int leases_join(struct leases *ls, struct tenant *t, const uint8_t key[WIRE_KEY], uint64_t bytes,
 		struct lease **out, bool *fresh);
+/* May its clients have its slabs? Else pool_work brings that nearer. */
+bool leases_are_ready(const struct leases *ls, const struct lease *l);
 /* A connection is gone. */
 void leases_leave(struct leases *ls, struct lease *l, uint64_t now);
 /* It ends now: the caller gets its connections to leave. */

@@ -6,7 +6,7 @@
 #include "notify.h"
 #include "options.h"
 #include "sandbox.h"
-#include "say.h"
+#include "../common/say.h"
 #include "server.h"
 
 #define MOST_LEASES 1024u
@@ -67,8 +67,6 @@ int main(int argc, char **argv)
 	};
 	rc = serve();
 	leases_close(&desk.leases);
-	while (pool_work(&pool)) /* what a device keeps is nobody's to read */
-		;
 	pool_close(&pool);
 	return rc;
 }

@@ -46,7 +46,7 @@ void metrics_print(const struct desk *d, FILE *f)
 	    p->nslabs * p->slab_bytes);
 	one(f, "clean_bytes", "gauge", "Memory that is free and zero.", p->clean * p->slab_bytes);
 	one(f, "dirty_bytes", "gauge", "Memory that was given back and is to be zeroed.",
-	    p->dirty * p->slab_bytes);
+	    (p->dirty + p->owed) * p->slab_bytes);
 	one(f, "huge_pages", "gauge", "1: the memory is of reserved huge pages.", p->huge);
 	one(f, "draining", "gauge", "1: the server is about to end.", ls->draining);
 	one(f, "clients", "gauge", "Connections that have proved who they are.", d->clients);

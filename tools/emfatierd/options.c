@@ -7,12 +7,9 @@
 #include <string.h>
 
 #include "../common/address.h"
+#include "../common/say.h"
 #include "parse.h"
-#include "say.h"
-
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
+#include "sandbox.h"
 
 #define TEXT(x) #x
 #define NUMBER(x) TEXT(x)
@@ -164,6 +161,8 @@ static int check(struct options *o, const struct secret *shared)
 		return say(EXIT_USAGE, "say how much memory to lend: --size SIZE, or --dax DEVICE");
 	if (o->pool.dax && o->pool.node >= 0)
 		return say(EXIT_USAGE, "--node or --dax, not both");
+	if (sandbox_refuses(o->user))
+		return wrong("--user", o->user, sandbox_refuses(o->user));
 	if (!o->nlisten && add_listen(o, "127.0.0.1:" PORT) >= 0)
 		return EXIT_USAGE;
 	if (!o->ntenants)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -149,6 +150,14 @@ static int open_device(const char *path, uint64_t *size, char *err, size_t errle
 		snprintf(err, errlen, "--dax %s: %s", path, strerror(errno));
 		return -errno;
 	}
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		int rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
+
+		close(fd);
+		snprintf(err, errlen, "--dax %s: %s", path,
+			 rc == -EBUSY ? "in use by another process" : strerror(-rc));
+		return rc;
+	}
 	*size = !fstat(fd, &st) && S_ISCHR(st.st_mode) ? dax_device_size(&st) : 0;
 	if (!*size) {
 		close(fd);
@@ -186,8 +195,10 @@ static int open_all(struct pool *p, const struct pool_options *opt, char *err, s
 		rc = refuse(err, errlen, -EINVAL, "--size: at least 2M");
 	else
 		rc = opt->dax ? map_device(p, fd, err, errlen) : open_memory(p, opt, err, errlen);
-	if (fd >= 0)
+	if (fd >= 0 && rc)
 		close(fd);
+	p->device = fd >= 0 && !rc;
+	p->fd = fd;
 	return rc;
 }
 
@@ -215,16 +226,20 @@ int pool_open(struct pool *p, const struct pool_options *opt, char *err, size_t 
 
 void pool_close(struct pool *p)
 {
+	while (p->device && pool_work(p))
+		;
+	if (p->device)
+		close(p->fd);
 	if (p->base)
 		munmap(p->base, (size_t)p->mapped);
 	free(p->state);
 	*p = (struct pool){ 0 };
 }
 
-static bool find_dirty(struct pool *p)
+static bool find_one(struct pool *p, enum slab_state state)
 {
-	for (uint32_t i = 0; p->dirty && i < p->nslabs; i++) {
-		if (p->state[i] != SLAB_DIRTY)
+	for (uint32_t i = 0; i < p->nslabs; i++) {
+		if (p->state[i] != state)
 			continue;
 		p->cleaning = i;
 		p->cleaned = 0;
@@ -237,8 +252,9 @@ bool pool_work(struct pool *p)
 {
 	uint64_t left;
 
-	/* One that is half done goes on where it was: nobody else can have changed its state. */
-	if (!p->dirty || (!p->cleaned && !find_dirty(p)))
+	/* One that is half done goes on where it was: it is dirty or owed until it is done. */
+	if (!p->cleaned && !(p->owed && find_one(p, SLAB_OWED)) &&
+	    !(p->dirty && find_one(p, SLAB_DIRTY)))
 		return false;
 	left = p->slab_bytes - p->cleaned;
 	left = left < STEP ? left : STEP;
@@ -246,31 +262,48 @@ bool pool_work(struct pool *p)
 	p->cleaned += left;
 	if (p->cleaned == p->slab_bytes) {
 		p->cleaned = 0;
-		p->state[p->cleaning] = SLAB_CLEAN;
-		p->clean++;
-		p->dirty--;
+		if (p->state[p->cleaning] == SLAB_OWED) {
+			p->state[p->cleaning] = SLAB_TAKEN;
+			p->owed--;
+		} else {
+			p->state[p->cleaning] = SLAB_CLEAN;
+			p->clean++;
+			p->dirty--;
+		}
 	}
-	return p->dirty;
+	return p->dirty || p->owed;
 }
 
 int pool_take(struct pool *p, uint32_t n, uint32_t *slab)
 {
+	uint32_t at = 0;
+
 	if (n > p->clean + p->dirty)
 		return -ENOSPC;
-	while (p->clean < n)
-		pool_work(p);
-	for (uint32_t i = 0, at = 0; at < n; i++) {
+	for (uint32_t i = 0; at < n && p->clean; i++) {
 		if (p->state[i] != SLAB_CLEAN)
 			continue;
 		p->state[i] = SLAB_TAKEN;
+		p->clean--;
 		slab[at++] = i;
 	}
-	p->clean -= n;
+	for (uint32_t i = 0; at < n; i++) {
+		if (p->state[i] != SLAB_DIRTY)
+			continue;
+		p->state[i] = SLAB_OWED;
+		p->dirty--;
+		p->owed++;
+		slab[at++] = i;
+	}
 	return 0;
 }
 
-void pool_give(struct pool *p, uint32_t slab)
+void pool_give(struct pool *p, uint32_t slab, bool used)
 {
-	p->state[slab] = SLAB_DIRTY;
-	p->dirty++;
+	bool dirty = used || p->state[slab] == SLAB_OWED;
+
+	p->owed -= p->state[slab] == SLAB_OWED;
+	p->state[slab] = dirty ? SLAB_DIRTY : SLAB_CLEAN;
+	p->dirty += dirty;
+	p->clean += !dirty;
 }

@@ -38,16 +38,23 @@ void sandbox_limits(void)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 }
 
+const char *sandbox_refuses(const char *user)
+{
+	const struct passwd *pw = geteuid() ? NULL : getpwnam(user);
+
+	return geteuid()     ? NULL
+	       : !pw	     ? "there is no such user"
+	       : !pw->pw_uid ? "must not be root"
+			     : NULL;
+}
+
 int sandbox_drop(const char *user, char *err, size_t errlen)
 {
 	if (!geteuid()) {
 		const struct passwd *pw = getpwnam(user);
 
-		if (!pw || !pw->pw_uid) {
-			snprintf(err, errlen, "--user %s: %s", user,
-				 pw ? "must not be root" : "there is no such user");
-			return -EINVAL;
-		}
+		if (!pw || !pw->pw_uid)
+			return refuse(err, errlen, "--user", -EINVAL);
 		for (int cap = 0; cap <= CAP_LAST_CAP; cap++)
 			(void)prctl(PR_CAPBSET_DROP, cap);
 		/* From root to another user the kernel clears the rest of the capabilities. */

@@ -12,8 +12,10 @@
 
 #include <stddef.h>
 
+/* Why this user won't do, or NULL. Only root becomes another one. */
+const char *sandbox_refuses(const char *user);
 void sandbox_limits(void);
-/* user: only for root. 0 or -errno (-EINVAL: no such user) and err: one line. */
+/* user: only for root, and one that is not refused. 0 or -errno and err: one line. */
 int sandbox_drop(const char *user, char *err, size_t errlen);
 int sandbox_seal(char *err, size_t errlen);
 

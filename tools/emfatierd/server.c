@@ -19,7 +19,7 @@
 #include "../common/http.h"
 #include "metrics.h"
 #include "notify.h"
-#include "say.h"
+#include "../common/say.h"
 
 #define NS_PER_MS 1000000ull
 #define MOST_PENDING 32u /* connections that have yet to prove who they are */
@@ -29,8 +29,10 @@
 #define LAST_NS (1000 * NS_PER_MS) /* for the last answer to get through */
 #define MOST_KEEPALIVE_NS (2000 * NS_PER_MS)
 #define BACKLOG 64
+#define MOST_EVENTS 64u /* in one turn: others have theirs, whatever comes */
 #define RECEIVES 4u
 #define SENDS 4u
+#define COMPLETIONS (RECEIVES + SENDS + 1) /* at once: of these, and of being alive */
 /*
  * 4.096 us x 2^16, 0.27 s, and six times more before the other side counts as gone. (Seven is for
  * ever to some cards, so there is a limit of ours, too.)
@@ -54,8 +56,10 @@ struct connection {
 	struct ibv_mr **slab_mr; /* of the lease's slabs, NULL: not mapped */
 	uint32_t nslabs;
 	unsigned next_send, sending;
+	unsigned later;		     /* the receive of the message that is answered later, and 1 */
 	bool established, keepalive; /* one is on its way */
 	bool gone, last;	     /* to be closed: now; when all is sent */
+	bool more;		     /* completions that nothing will tell of */
 	uint64_t deadline;	     /* 0: none */
 	uint64_t keepalive_at, keepalive_since;
 };
@@ -209,7 +213,7 @@ static int make_queue_pair(struct connection *c)
 	c->channel = ibv_create_comp_channel(c->id->verbs);
 	if (!c->pd || !c->channel || fcntl(c->channel->fd, F_SETFL, O_NONBLOCK))
 		return -errno;
-	c->cq = ibv_create_cq(c->id->verbs, RECEIVES + SENDS + 1, NULL, c->channel, 0);
+	c->cq = ibv_create_cq(c->id->verbs, COMPLETIONS, NULL, c->channel, 0);
 	if (!c->cq)
 		return -errno;
 	attr.send_cq = attr.recv_cq = c->cq;
@@ -235,48 +239,30 @@ static int accept_connection(struct connection *c, const struct rdma_conn_param 
 		rc = post_receive(c, i);
 	if (rc)
 		return rc;
-	/* As many reads at once as it likes, and the card can. */
+	/* As many reads at once as it likes, and the card can. (What it initiates is told as what
+	 * this side is to respond to.) */
 	if (!ibv_query_device(c->id->verbs, &attr))
-		param.responder_resources = asked->initiator_depth < attr.max_qp_rd_atom
-						? asked->initiator_depth
+		param.responder_resources = asked->responder_resources < attr.max_qp_rd_atom
+						? asked->responder_resources
 						: (uint8_t)attr.max_qp_rd_atom;
 	(void)rdma_set_option(c->id, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
 			      sizeof(timeout));
 	return rdma_accept(c->id, &param) ? -errno : 0;
 }
 
-static unsigned pending(void)
+/* Where many come and say nothing, the oldest goes: who knows what to say is done by then. */
+static void make_room(void)
 {
+	struct connection *oldest = NULL;
 	unsigned n = 0;
 
-	for (const struct connection *c = server.first; c; c = c->next)
-		n += session_is_pending(&c->session);
-	return n;
-}
-
-static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *asked)
-{
-	struct connection *c = NULL;
-
-	if (server.count < MOST_CONNECTIONS && pending() < MOST_PENDING)
-		c = calloc(1, sizeof(*c));
-	if (!c) {
-		rdma_reject(id, NULL, 0);
-		rdma_destroy_id(id);
-		return;
-	}
-	c->id = id;
-	id->context = c;
-	session_open(&c->session, server.desk, map_slab);
-	c->deadline = now_ns() + PENDING_NS;
-	if (accept_connection(c, asked)) {
-		rdma_reject(id, NULL, 0);
-		free_connection(c);
-		return;
-	}
-	c->next = server.first;
-	server.first = c;
-	server.count++;
+	for (struct connection *c = server.first; c; c = c->next)
+		if (session_is_pending(&c->session) && !c->gone) {
+			oldest = c;
+			n++;
+		}
+	if (n >= MOST_PENDING)
+		oldest->gone = true;
 }
 
 /* Closes those that are to be closed: nobody is in the middle of one here. */
@@ -295,6 +281,33 @@ static void sweep(void)
 		server.count--;
 		free_connection(c);
 	}
+}
+
+static void on_request(struct rdma_cm_id *id, const struct rdma_conn_param *asked)
+{
+	struct connection *c = NULL;
+
+	make_room();
+	sweep();
+	if (server.count < MOST_CONNECTIONS)
+		c = calloc(1, sizeof(*c));
+	if (!c) {
+		rdma_reject(id, NULL, 0);
+		rdma_destroy_id(id);
+		return;
+	}
+	c->id = id;
+	id->context = c;
+	session_open(&c->session, server.desk, map_slab);
+	c->deadline = now_ns() + PENDING_NS;
+	if (accept_connection(c, asked)) {
+		rdma_reject(id, NULL, 0);
+		free_connection(c);
+		return;
+	}
+	c->next = server.first;
+	server.first = c;
+	server.count++;
 }
 
 /* --- what happens --- */
@@ -317,24 +330,51 @@ static void tell_denied(struct connection *c, uint64_t now)
 	say(0, "denied: wrong secret or tenant, from %s", text);
 }
 
+/* And the receive is free for the next. */
+static void answer(struct connection *c, unsigned i, const struct wire_message *m)
+{
+	if (post_send(c, m) || post_receive(c, i))
+		c->gone = true;
+}
+
 static void on_message(struct connection *c, unsigned i, uint32_t length)
 {
 	uint64_t now = now_ns(), denied = server.desk->denied;
-	struct wire_message answer;
+	struct wire_message out;
 	enum session_verdict verdict;
 
-	verdict = session_input(&c->session, c->message + i * WIRE_BYTES, length, &answer);
+	verdict = session_input(&c->session, c->message + i * WIRE_BYTES, length, &out);
 	if (server.desk->denied != denied)
 		tell_denied(c, now);
 	if (!session_is_pending(&c->session) && !c->last)
 		c->deadline = 0;
-	if (verdict == SESSION_CLOSE || post_send(c, &answer)) {
-		c->gone = true;
-	} else if (verdict == SESSION_LAST) {
+	switch (verdict) {
+	case SESSION_ANSWER:
+		answer(c, i, &out);
+		break;
+	case SESSION_LAST:
 		c->last = true;
 		c->deadline = now + LAST_NS;
-	} else if (post_receive(c, i)) {
+		c->gone = post_send(c, &out) != 0;
+		break;
+	case SESSION_LATER:
+		c->later = i + 1;
+		break;
+	case SESSION_CLOSE:
 		c->gone = true;
+	}
+}
+
+/* Memory is clean that somebody waits for. */
+static void answer_later(void)
+{
+	struct wire_message out;
+
+	for (struct connection *c = server.first; c; c = c->next) {
+		if (!c->later || c->gone || !session_later(&c->session, &out))
+			continue;
+		answer(c, c->later - 1, &out);
+		c->later = 0;
 	}
 }
 
@@ -363,13 +403,16 @@ static void read_completions(struct connection *c)
 	struct ibv_cq *cq;
 	void *context;
 	struct ibv_wc wc;
+	unsigned n = 0;
 
 	while (!ibv_get_cq_event(c->channel, &cq, &context))
 		ibv_ack_cq_events(cq, 1);
 	if (ibv_req_notify_cq(c->cq, 0))
 		c->gone = true;
-	while (!c->gone && ibv_poll_cq(c->cq, 1, &wc) > 0)
+	/* No more than there can have been: a client that asks without end is not all there is. */
+	for (; !c->gone && n < COMPLETIONS && ibv_poll_cq(c->cq, 1, &wc) > 0; n++)
 		on_completion(c, &wc);
+	c->more = n == COMPLETIONS;
 }
 
 static void on_event(enum rdma_cm_event_type type, struct rdma_cm_id *id,
@@ -407,7 +450,7 @@ static void read_events(void)
 {
 	struct rdma_cm_event *e;
 
-	while (!rdma_get_cm_event(server.events, &e)) {
+	for (unsigned n = 0; n < MOST_EVENTS && !rdma_get_cm_event(server.events, &e); n++) {
 		enum rdma_cm_event_type type = e->event;
 		struct rdma_conn_param param = e->param.conn;
 		struct rdma_cm_id *id = e->id;
@@ -490,8 +533,10 @@ static void wait_for_something(struct pollfd *fds, uint64_t next, bool busy)
 	fds[0] = (struct pollfd){ .fd = server.signals, .events = POLLIN };
 	fds[1] = (struct pollfd){ .fd = server.events->fd, .events = POLLIN };
 	fds[2] = (struct pollfd){ .fd = server.metrics ? http_fd() : -1, .events = POLLIN };
-	for (const struct connection *c = server.first; c; c = c->next)
+	for (const struct connection *c = server.first; c; c = c->next) {
 		fds[n++] = (struct pollfd){ .fd = c->channel->fd, .events = POLLIN };
+		busy |= c->more;
+	}
 	if (busy)
 		ts = (struct timespec){ 0 };
 	if (ppoll(fds, n, next == UINT64_MAX && !busy ? NULL : &ts, NULL) < 0)
@@ -499,34 +544,41 @@ static void wait_for_something(struct pollfd *fds, uint64_t next, bool busy)
 			fds[i].revents = 0;
 }
 
-int server_run(void)
+/* What is due by time, then what has come. True: there is more to do at once. */
+static bool one_turn(bool busy)
 {
 	static struct pollfd fds[3 + MOST_CONNECTIONS];
 	struct leases *ls = &server.desk->leases;
-	uint64_t now = now_ns(), next;
+	uint64_t now = now_ns(), next = watch_time(now);
+	nfds_t n = 3;
+
+	sweep();
+	next = sooner(next, leases_work(ls, now));
+	next = sooner(next, metrics_due(now));
+	if (server.drain_until)
+		next = sooner(next, server.drain_until);
+	wait_for_something(fds, next, busy);
+	if (fds[0].revents)
+		read_signals(now_ns());
+	for (struct connection *c = server.first; c; c = c->next)
+		if (fds[n++].revents || c->more)
+			read_completions(c);
+	sweep();
+	if (fds[1].revents)
+		read_events();
+	if (server.metrics) /* its time-outs, too */
+		http_work();
+	busy = pool_work(ls->pool);
+	answer_later();
+	return busy;
+}
+
+int server_run(void)
+{
 	bool busy = false;
 
-	for (; !is_drained(now) && !server.failed; now = now_ns()) {
-		next = watch_time(now);
-		sweep();
-		next = sooner(next, leases_work(ls, now));
-		next = sooner(next, metrics_due(now));
-		if (server.drain_until)
-			next = sooner(next, server.drain_until);
-		wait_for_something(fds, next, busy);
-		if (fds[0].revents)
-			read_signals(now_ns());
-		nfds_t n = 3;
-		for (struct connection *c = server.first; c; c = c->next)
-			if (fds[n++].revents)
-				read_completions(c);
-		sweep();
-		if (fds[1].revents)
-			read_events();
-		if (server.metrics) /* its time-outs, too */
-			http_work();
-		busy = pool_work(ls->pool);
-	}
+	while (!is_drained(now_ns()) && !server.failed)
+		busy = one_turn(busy);
 	if (server.failed)
 		return say(-EIO, "the RDMA device is gone");
 	return 0;

@@ -119,19 +119,31 @@ static enum session_verdict on_lease(struct session *s, const struct wire_messag
 				     struct wire_message *out)
 {
 	struct leases *ls = &s->desk->leases;
-	bool fresh = false;
-	int rc = leases_join(ls, s->tenant, m->lease.key, m->lease.bytes, &s->lease, &fresh);
+	int rc = leases_join(ls, s->tenant, m->lease.key, m->lease.bytes, &s->lease, &s->fresh);
 
 	*out = (struct wire_message){ .type = WIRE_LEASED, .status = status_of(rc) };
 	if (rc)
 		return SESSION_ANSWER;
-	s->state = SESSION_LEASED;
+	s->state = SESSION_CLEANING;
 	s->holds = m->lease.hold;
-	out->lease.bytes = s->lease->nslabs * ls->pool->slab_bytes;
-	out->lease.slab_bytes = ls->pool->slab_bytes;
-	out->lease.fresh = fresh;
-	out->lease.lasts_ms = (uint32_t)(ls->lasts / 1000000);
-	return SESSION_ANSWER;
+	return session_later(s, out) ? SESSION_ANSWER : SESSION_LATER;
+}
+
+bool session_later(struct session *s, struct wire_message *out)
+{
+	const struct leases *ls = &s->desk->leases;
+
+	if (s->state != SESSION_CLEANING || !leases_are_ready(ls, s->lease))
+		return false;
+	s->state = SESSION_LEASED;
+	*out = (struct wire_message){
+		.type = WIRE_LEASED,
+		.lease = { .bytes = s->lease->nslabs * ls->pool->slab_bytes,
+			   .slab_bytes = ls->pool->slab_bytes,
+			   .fresh = s->fresh,
+			   .lasts_ms = (uint32_t)(ls->lasts / 1000000) },
+	};
+	return true;
 }
 
 static enum session_verdict on_map(struct session *s, const struct wire_message *m,
@@ -142,6 +154,7 @@ static enum session_verdict on_map(struct session *s, const struct wire_message 
 
 	*out = (struct wire_message){ .type = WIRE_MAPPED };
 	out->map.first = first;
+	s->lease->used = true;
 	for (; !rc && n < WIRE_SLABS && first + n < s->lease->nslabs; n += !rc)
 		rc = s->map(s, first + n, &out->map.slab[n]);
 	out->map.count = n;
@@ -168,7 +181,7 @@ enum session_verdict session_input(struct session *s, const void *data, size_t l
 				   struct wire_message *out)
 {
 	struct wire_message m;
-	bool known = s->state >= SESSION_LEASE;
+	bool known = s->state >= SESSION_LEASE && s->state != SESSION_CLEANING;
 
 	if (!wire_decode(data, length, &m)) {
 		if (m.type == WIRE_HELLO && s->state == SESSION_HELLO)

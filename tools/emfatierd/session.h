@@ -3,6 +3,8 @@
  * One client's conversation with the server (wire.h), without the wire: messages in, answers out.
  *
  *   HELLO    --HELLO-->  PROVE     --PROVE, right-->  LEASE --LEASE, granted-->  LEASED
+ *                                                           |                       |
+ *                                                           +-> CLEANING --ready----+
  *     any other, or a malformed message, or too slow: the connection is closed
  *
  * Nothing but the nonce, the tenant's name and the MAC is looked at before the last is right. What
@@ -15,7 +17,13 @@
 
 #include "lease.h"
 
-enum session_state { SESSION_HELLO, SESSION_PROVE, SESSION_LEASE, SESSION_LEASED };
+enum session_state {
+	SESSION_HELLO,
+	SESSION_PROVE,
+	SESSION_LEASE,
+	SESSION_CLEANING,
+	SESSION_LEASED
+};
 
 /* What all sessions of a server share. */
 struct desk {
@@ -32,6 +40,7 @@ struct session {
 	struct tenant *tenant;
 	struct lease *lease;
 	bool holds; /* the lease: it ends when the client ends this connection */
+	bool fresh; /* it was made for this one */
 	/*
 	 * Lets the client reach a slab of its lease: 0 and where, or -errno. Of the owner of the
 	 * connection, on which alone it counts.
@@ -42,6 +51,7 @@ struct session {
 enum session_verdict {
 	SESSION_ANSWER, /* *out is to be sent */
 	SESSION_LAST,	/* the same, and then the connection closed */
+	SESSION_LATER,	/* there is an answer later: session_later */
 	SESSION_CLOSE,	/* no answer: closed */
 };
 
@@ -52,6 +62,8 @@ bool session_is_pending(const struct session *s);
 /* A message came. */
 enum session_verdict session_input(struct session *s, const void *data, size_t length,
 				   struct wire_message *out);
+/* Is the answer due that was LATER? Then *out is to be sent. */
+bool session_later(struct session *s, struct wire_message *out);
 /*
  * The client has ended the connection, or its kernel has, as it does when a process ends. Not so
  * when nothing is heard of it any more.

@@ -36,7 +36,11 @@ struct client {
 	uint64_t size, slab_bytes;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/*
+ * Mutexes are not fair: who gives one back and takes it again, as the worker does, keeps others
+ * out. So there is a gate before it, which is held while waiting.
+ */
+static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t over = PTHREAD_COND_INITIALIZER;
 static bool ending, working;
 static pthread_t worker;
@@ -53,6 +57,18 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void enter(void)
+{
+	pthread_mutex_lock(&gate);
+	pthread_mutex_lock(&lock);
+	pthread_mutex_unlock(&gate);
+}
+
+static void leave(void)
+{
+	pthread_mutex_unlock(&lock);
 }
 
 /* --- settings --- */
@@ -128,6 +144,20 @@ static int emf_config_complete(void)
 		nbdkit_error("say how much memory to lend: size=SIZE, or dax=DEVICE");
 		return -1;
 	}
+	if (pool_options.dax && pool_options.node >= 0) {
+		nbdkit_error("node= or dax=, not both");
+		return -1;
+	}
+	if (pool_options.size && leases.usual > pool_options.size) {
+		nbdkit_error("lease= is more than size=");
+		return -1;
+	}
+	for (uint32_t i = 0; i < leases.ntenants; i++) {
+		if (tenant[i].quota >= leases.usual)
+			continue;
+		nbdkit_error("quota=%s is less than lease=", tenant[i].name);
+		return -1;
+	}
 	if (!leases.ntenants)
 		tenant[leases.ntenants++] =
 		    (struct tenant){ .name = "default", .quota = UINT64_MAX };
@@ -140,25 +170,23 @@ static int emf_config_complete(void)
 static void *work(void *unused)
 {
 	(void)unused;
-	pthread_mutex_lock(&lock);
+	enter();
 	while (!ending) {
-		bool more;
+		struct timespec until;
 
 		leases_work(&leases, now_ns());
-		more = pool_work(&pool);
-		if (more) {
-			pthread_mutex_unlock(&lock);
-			pthread_mutex_lock(&lock);
+		if (pool_work(&pool)) {
+			leave();
+			enter();
 			continue;
 		}
-		struct timespec until;
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_nsec += (long)WAKE_NS;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&over, &lock, &until);
 	}
-	pthread_mutex_unlock(&lock);
+	leave();
 	return NULL;
 }
 
@@ -180,15 +208,13 @@ static int emf_after_fork(void)
 static void emf_unload(void)
 {
 	if (working) {
-		pthread_mutex_lock(&lock);
+		enter();
 		ending = true;
 		pthread_cond_signal(&over);
-		pthread_mutex_unlock(&lock);
+		leave();
 		pthread_join(worker, NULL);
 	}
 	leases_close(&leases);
-	while (pool.base && pool_work(&pool)) /* what a device keeps is nobody's to read */
-		;
 	pool_close(&pool);
 }
 
@@ -234,9 +260,16 @@ static void *emf_open(int readonly)
 		free(c);
 		return NULL;
 	}
-	pthread_mutex_lock(&lock);
+	enter();
 	rc = leases_join(&leases, t, key, 0, &c->lease, &fresh);
-	pthread_mutex_unlock(&lock);
+	while (!rc && !leases_are_ready(&leases, c->lease)) { /* others come in between */
+		pool_work(&pool);
+		leave();
+		enter();
+	}
+	if (!rc)
+		c->lease->used = true;
+	leave();
 	if (rc) {
 		nbdkit_error("%s of %s: no space: %s", name, t->name, strerror(-rc));
 		free(c);
@@ -251,9 +284,9 @@ static void emf_close(void *handle)
 {
 	struct client *c = handle;
 
-	pthread_mutex_lock(&lock);
+	enter();
 	leases_leave(&leases, c->lease, now_ns());
-	pthread_mutex_unlock(&lock);
+	leave();
 	free(c);
 }
 

@@ -78,10 +78,10 @@ static bool load_cairo(struct cairo *c)
 static bool open_png(struct canvas *c, double width, double height)
 {
 	if (!load_cairo(&c->lib)) {
-		tool_fail(EXIT_WRONG,
-			  "%s: a PNG needs libcairo.so.2 (Debian: libcairo2); "
-			  "an .svg needs nothing",
-			  c->file);
+		say(EXIT_WRONG,
+		    "%s: a PNG needs libcairo.so.2 (Debian: libcairo2); "
+		    "an .svg needs nothing",
+		    c->file);
 		return false;
 	}
 	c->surface = c->lib.surface(1 /* RGB24 */, (int)width, (int)height);
@@ -94,7 +94,7 @@ static bool open_svg(struct canvas *c, double width, double height)
 {
 	c->svg = fopen(c->file, "we");
 	if (!c->svg) {
-		tool_fail(EXIT_WRONG, "%s: %s", c->file, strerror(errno));
+		say(EXIT_WRONG, "%s: %s", c->file, strerror(errno));
 		return false;
 	}
 	fprintf(c->svg,
@@ -110,11 +110,11 @@ int canvas_open(const char *file, double width, double height, struct canvas **o
 	struct canvas *c;
 
 	if (!svg && !ends_with(file, ".png"))
-		return tool_fail(EXIT_USAGE, "%s: its name must end in .svg or .png", file);
+		return say(EXIT_USAGE, "%s: its name must end in .svg or .png", file);
 	c = calloc(1, sizeof(*c));
 	if (!c || !(c->file = strdup(file))) {
 		free(c);
-		return tool_fail(EXIT_WRONG, "out of memory");
+		return say(EXIT_WRONG, "out of memory");
 	}
 	if (!(svg ? open_svg : open_png)(c, width, height)) {
 		free(c->file);
@@ -224,12 +224,12 @@ int canvas_close(struct canvas *c)
 	if (c->svg) {
 		fputs("</svg>\n", c->svg);
 		if (ferror(c->svg) | fclose(c->svg))
-			status = tool_fail(EXIT_WRONG, "%s: %s", c->file, strerror(errno));
+			status = say(EXIT_WRONG, "%s: %s", c->file, strerror(errno));
 	} else {
 		int rc = c->lib.write_png(c->surface, c->file);
 
 		if (rc)
-			status = tool_fail(EXIT_WRONG, "%s: %s", c->file, c->lib.error(rc));
+			status = say(EXIT_WRONG, "%s: %s", c->file, c->lib.error(rc));
 	}
 	free(c->file);
 	free(c);

@@ -224,8 +224,8 @@ int cmd_heatmap(const struct options *opt)
 	int rc;
 
 	if (!opt->out)
-		return tool_fail(EXIT_USAGE, "heatmap needs a file: tierstat heatmap %d -o map.svg",
-				 (int)opt->pid);
+		return say(EXIT_USAGE, "heatmap needs a file: tierstat heatmap %d -o map.svg",
+			   (int)opt->pid);
 	rc = tool_read(opt, &s);
 	if (!rc)
 		rc = tool_map(opt, &s, &map);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The list of processes, the rates of one, and both as JSON. */
-#include <errno.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -11,37 +10,44 @@
 #include "text.h"
 #include "tool.h"
 
-struct list {
-	const struct options *opt;
-	const int *columns;
-};
+static const int *columns; /* those of -o; NULL: the usual ones */
 
 static void list_line(const struct emf_stats *s, unsigned index, void *arg)
 {
-	const struct list *l = arg;
+	const struct options *const *opt = arg;
 
 	(void)index;
-	fputs(tool_clock(l->opt), stdout);
-	columns_line(l->columns, s, NULL, 0);
+	fputs(tool_clock(*opt), stdout);
+	columns_line(columns, s, NULL, 0);
 }
 
-static void header(const struct options *opt, const int *columns)
+static void header(const struct options *opt)
 {
 	if (opt->times)
 		printf("%-9s", "TIME");
 	columns_header(columns);
 }
 
-static int list(const struct options *opt, const int *columns)
+/* "tierstat 4711", by who means the process. */
+static void doubt_delay(const struct options *opt)
 {
-	struct list l = { opt, columns };
+	static struct emf_stats s;
+
+	if (opt->delay >= 100 && !segment_read(opt->dir, (pid_t)opt->delay, &s))
+		say(0, "every %.0f seconds; the process is shown by tierstat -p %.0f", opt->delay,
+		    opt->delay);
+}
+
+static int list(const struct options *opt)
+{
 	double due = tool_now();
 	unsigned shown;
 	int status;
 
+	doubt_delay(opt);
 	for (unsigned long i = 1;; i++) {
-		header(opt, columns);
-		status = tool_for_all(opt, list_line, &l, &shown);
+		header(opt);
+		status = tool_for_all(opt, list_line, &opt, &shown);
 		if (!(opt->delay > 0) || (opt->count && i >= opt->count))
 			break;
 		if (fflush(stdout))
@@ -51,9 +57,8 @@ static int list(const struct options *opt, const int *columns)
 		putchar('\n');
 	}
 	if (!shown && !status)
-		return tool_fail(0, "no managed process%s%s in %s",
-				 opt->command ? " with the name " : "",
-				 opt->command ? opt->command : "", opt->dir);
+		return say(0, "no managed process%s%s in %s", opt->command ? " with the name " : "",
+			   opt->command ? opt->command : "", opt->dir);
 	return status;
 }
 
@@ -97,17 +102,13 @@ static unsigned lines_of_screen(void)
 	return w.ws_row - 3u;
 }
 
-static void rates_header(const struct options *opt, const int *columns)
+static void rates(const struct options *opt, const struct emf_stats *s,
+		  const struct emf_stats *before, double interval, unsigned long n)
 {
-	if (columns)
-		header(opt, columns);
-	else
+	if (n % lines_of_screen() == 0 && columns)
+		header(opt);
+	else if (n % lines_of_screen() == 0)
 		show_rates_header(opt->times ? "TIME" : NULL);
-}
-
-static void rates_line(const struct options *opt, const int *columns, const struct emf_stats *s,
-		       const struct emf_stats *before, double interval)
-{
 	fputs(tool_clock(opt), stdout);
 	if (columns)
 		columns_line(columns, s, before, interval);
@@ -115,57 +116,26 @@ static void rates_line(const struct options *opt, const int *columns, const stru
 		show_rates_line(s, before, interval);
 }
 
-static int watch(const struct options *opt, const int *columns)
-{
-	static struct emf_stats s, before;
-	double due = tool_now(), read_at;
-	int rc = tool_read(opt, &s);
-
-	if (rc)
-		return rc;
-	read_at = tool_now();
-	rates_header(opt, columns);
-	rates_line(opt, columns, &s, &before, segment_uptime(&s));
-	for (unsigned long line = 1; opt->delay > 0 && (!opt->count || line < opt->count); line++) {
-		double previous = read_at;
-
-		if (fflush(stdout))
-			break;
-		due += opt->delay;
-		tool_sleep_until(due);
-		before = s;
-		rc = segment_read(opt->dir, opt->pid, &s);
-		if (rc == -ESRCH)
-			return tool_health(&before); /* it ended */
-		if (rc)
-			return tool_unreadable(opt->pid, rc);
-		read_at = tool_now();
-		if (line % lines_of_screen() == 0)
-			rates_header(opt, columns);
-		rates_line(opt, columns, &s, &before, read_at - previous);
-	}
-	return tool_health(&s);
-}
-
 int cmd_list(const struct options *opt)
 {
-	int choice[COLUMNS_MAX];
-	const int *columns = NULL;
+	static int choice[COLUMNS_MAX];
 	char wrong[64];
 
 	if (opt->json && opt->delay > 0)
-		return tool_fail(EXIT_USAGE, "--json takes no DELAY");
+		return say(EXIT_USAGE, "--json takes no DELAY");
 	if (opt->json && opt->out)
-		return tool_fail(EXIT_USAGE, "--json takes no -o: it has all there is");
+		return say(EXIT_USAGE, "--json takes no -o: it has all there is");
 	if (opt->out) {
 		if (!columns_parse(opt->out, choice, wrong, sizeof(wrong)))
-			return tool_fail(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
+			return say(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
 		columns = choice;
 	}
 	text_exact = opt->bytes;
 	if (opt->json)
 		return opt->pid ? json_one(opt) : json_all(opt);
 	if (opt->pid)
-		return watch(opt, columns);
-	return list(opt, columns ? columns : columns_default);
+		return tool_watch(opt, rates);
+	if (!columns)
+		columns = columns_default;
+	return list(opt);
 }

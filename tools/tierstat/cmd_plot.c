@@ -106,9 +106,9 @@ static int from_record(struct series *to, const char *file, struct emf_stats *na
 	int rc = record_open(file, &record);
 
 	if (rc == -EPROTO)
-		return tool_fail(EXIT_WRONG, "%s: is no record of this version of tierstat", file);
+		return say(EXIT_WRONG, "%s: is no record of this version of tierstat", file);
 	if (rc)
-		return tool_fail(EXIT_WRONG, "%s: %s", file, strerror(-rc));
+		return say(EXIT_WRONG, "%s: %s", file, strerror(-rc));
 	while ((rc = record_next(record, &time_ns, &s)) == 1) {
 		struct emf_sample sample = {
 			.time_ns = time_ns,
@@ -130,7 +130,7 @@ static int from_record(struct series *to, const char *file, struct emf_stats *na
 			break;
 	}
 	record_close(record);
-	return rc < 0 ? tool_fail(EXIT_WRONG, "%s: is damaged", file) : 0;
+	return rc < 0 ? say(EXIT_WRONG, "%s: is damaged", file) : 0;
 }
 
 /* 1, 2 or 5 times a power of ten, at least v. */
@@ -214,7 +214,7 @@ static int draw(const struct options *opt, const struct series *s, const struct 
 		return rc;
 	points = malloc(2 * s->n * sizeof(*points));
 	if (!points)
-		return tool_fail(EXIT_WRONG, "out of memory");
+		return say(EXIT_WRONG, "out of memory");
 	snprintf(title, sizeof(title), "%s (PID %u)",
 		 text_printable(named->command, command, sizeof(command)), named->pid);
 	canvas_text(c, LEFT, 24, 16, CANVAS_LEFT, 0, title);
@@ -232,8 +232,8 @@ int cmd_plot(const struct options *opt)
 	int rc;
 
 	if (!opt->out)
-		return tool_fail(EXIT_USAGE, "plot needs a file: tierstat plot %s -o plot.svg",
-				 opt->file ? opt->file : "PID");
+		return say(EXIT_USAGE, "plot needs a file: tierstat plot %s -o plot.svg",
+			   opt->file ? opt->file : "PID");
 	if (opt->file) {
 		s.pid = (uint32_t)opt->pid;
 		rc = from_record(&series, opt->file, &s);
@@ -243,11 +243,10 @@ int cmd_plot(const struct options *opt)
 			from_history(&series, &s);
 	}
 	if (!rc && series.n < 2)
-		rc = tool_fail(EXIT_WRONG, "%s",
-			       opt->file ? "the record has too few readings to plot"
-			       : s.mode == EMF_MODE_IDLE
-				   ? "nothing to plot: all of it fits (mode idle)"
-				   : "nothing to plot yet: wait three seconds");
+		rc = say(EXIT_WRONG, "%s",
+			 opt->file		   ? "the record has too few readings to plot"
+			 : s.mode == EMF_MODE_IDLE ? "nothing to plot: all of it fits (mode idle)"
+						   : "nothing to plot yet: wait three seconds");
 	if (!rc)
 		rc = draw(opt, &series, &s);
 	free(series.point);

@@ -24,27 +24,32 @@ static void page(void *arg, FILE *f)
 
 static int serve(const struct options *opt)
 {
+	char host[NI_MAXHOST] = "", port[NI_MAXSERV] = "";
 	struct addrinfo *at;
 	const char *why;
 	sigset_t signals;
 	int sig, rc;
 
 	if (!http_load(&why))
-		return tool_fail(EXIT_WRONG, "--listen %s; --textfile needs nothing", why);
+		return say(EXIT_WRONG, "--listen %s; --textfile needs nothing", why);
 	at = address_find(opt->listen, PORT, 0, &why);
 	if (!at)
-		return tool_fail(EXIT_USAGE, "--listen %s: %s; write ADDRESS:PORT, as 127.0.0.1:%s",
-				 opt->listen, why, PORT);
+		return say(EXIT_USAGE, "--listen %s: %s; write ADDRESS:PORT, as 127.0.0.1:%s",
+			   opt->listen, why, PORT);
 	/* before the server's thread is made, which inherits it */
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGINT);
 	sigaddset(&signals, SIGTERM);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	rc = http_open(at->ai_addr, "tierstat prom", page, (void *)(uintptr_t)opt, true);
+	getnameinfo(at->ai_addr, at->ai_addrlen, host, sizeof(host), port, sizeof(port),
+		    NI_NUMERICHOST | NI_NUMERICSERV);
 	freeaddrinfo(at);
 	if (rc)
-		return tool_fail(EXIT_WRONG, "--listen %s: %s", opt->listen, strerror(-rc));
-	fprintf(stderr, "tierstat: serving /metrics on %s\n", opt->listen);
+		return say(EXIT_WRONG, "--listen %s: %s", opt->listen, strerror(-rc));
+	say(0,
+	    strchr(host, ':') ? "serving http://[%s]:%s/metrics" : "serving http://%s:%s/metrics",
+	    host, port);
 	sigwait(&signals, &sig);
 	http_close();
 	return 0;
@@ -58,15 +63,15 @@ static int textfile(const struct options *opt)
 	FILE *f;
 
 	if (snprintf(tmp, sizeof(tmp), "%s.XXXXXX", opt->textfile) >= (int)sizeof(tmp))
-		return tool_fail(EXIT_USAGE, "--textfile: the name is too long");
+		return say(EXIT_USAGE, "--textfile: the name is too long");
 	fd = mkstemp(tmp);
 	f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f)
-		return tool_fail(EXIT_WRONG, "%s: %s", opt->textfile, strerror(errno));
+		return say(EXIT_WRONG, "%s: %s", opt->textfile, strerror(errno));
 	fchmod(fd, 0644);
 	status = metrics_write(opt, f);
 	if (ferror(f) | fclose(f) || rename(tmp, opt->textfile)) {
-		status = tool_fail(EXIT_WRONG, "%s: %s", opt->textfile, strerror(errno));
+		status = say(EXIT_WRONG, "%s: %s", opt->textfile, strerror(errno));
 		unlink(tmp);
 	}
 	return status;
@@ -75,7 +80,7 @@ static int textfile(const struct options *opt)
 int cmd_prom(const struct options *opt)
 {
 	if (opt->listen && opt->textfile)
-		return tool_fail(EXIT_USAGE, "--listen or --textfile, not both");
+		return say(EXIT_USAGE, "--listen or --textfile, not both");
 	if (opt->listen)
 		return serve(opt);
 	return opt->textfile ? textfile(opt) : metrics_write(opt, stdout);

@@ -86,7 +86,7 @@ int cmd_record(const struct options *opt)
 	int rc;
 
 	if (!opt->out)
-		return tool_fail(EXIT_USAGE, "record needs a file: tierstat record -o FILE");
+		return say(EXIT_USAGE, "record needs a file: tierstat record -o FILE");
 	if (opt->pid) {
 		rc = tool_read(opt, &s);
 		if (rc)
@@ -94,13 +94,13 @@ int cmd_record(const struct options *opt)
 	}
 	rc = record_create(opt->out, &w.record);
 	if (rc)
-		return tool_fail(EXIT_WRONG, "%s: %s", opt->out, strerror(-rc));
+		return say(EXIT_WRONG, "%s: %s", opt->out, strerror(-rc));
 	sigaction(SIGINT, &sa, NULL);
 	sigaction(SIGTERM, &sa, NULL);
 	readings(opt, &w);
 	rc = record_close(w.record);
 	if (w.err || rc)
-		return tool_fail(EXIT_WRONG, "%s: %s", opt->out, strerror(w.err ? -w.err : -rc));
+		return say(EXIT_WRONG, "%s: %s", opt->out, strerror(w.err ? -w.err : -rc));
 	return w.status;
 }
 
@@ -164,15 +164,14 @@ int cmd_replay(const struct options *opt)
 	text_exact = opt->bytes;
 	if (opt->out) {
 		if (!columns_parse(opt->out, choice, wrong, sizeof(wrong)))
-			return tool_fail(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
+			return say(EXIT_USAGE, "-o: no column '%s' (tierstat --help)", wrong);
 		r.columns = choice;
 	}
 	rc = record_open(opt->file, &record);
 	if (rc == -EPROTO)
-		return tool_fail(EXIT_WRONG, "%s: is no record of this version of tierstat",
-				 opt->file);
+		return say(EXIT_WRONG, "%s: is no record of this version of tierstat", opt->file);
 	if (rc)
-		return tool_fail(EXIT_WRONG, "%s: %s", opt->file, strerror(-rc));
+		return say(EXIT_WRONG, "%s: %s", opt->file, strerror(-rc));
 	while ((rc = record_next(record, &time_ns, &s)) == 1) {
 		if (opt->command && fnmatch(opt->command, s.command, 0))
 			continue;
@@ -185,12 +184,11 @@ int cmd_replay(const struct options *opt)
 	}
 	record_close(record);
 	if (rc < 0)
-		return tool_fail(EXIT_WRONG, "%s: is damaged", opt->file);
+		return say(EXIT_WRONG, "%s: is damaged", opt->file);
 	if (others && !opt->pid)
-		tool_fail(0, "%s has more than PID %d, which is shown: choose by -p", opt->file,
-			  (int)pid);
+		say(0, "%s has more than PID %d, which is shown: choose by -p", opt->file,
+		    (int)pid);
 	if (!r.begun)
-		return tool_fail(EXIT_NO_PROCESS, "%s: nothing in it of PID %d", opt->file,
-				 (int)pid);
+		return say(EXIT_NO_PROCESS, "%s: nothing in it of PID %d", opt->file, (int)pid);
 	return tool_health(&r.before);
 }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tierstat stores and tierstat hist: how fast the far tiers answer, and what threads feel. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,40 +9,6 @@
 #include "tool.h"
 
 #define BAR 40
-
-/* Shows what happened between two readings; returns when there is no more to see. */
-static int repeat(const struct options *opt,
-		  void (*show)(const struct options *opt, const struct emf_stats *s,
-			       const struct emf_stats *before, double interval))
-{
-	static struct emf_stats s, before;
-	double due = tool_now(), read_at;
-	int rc = tool_read(opt, &s);
-
-	if (rc)
-		return rc;
-	text_exact = opt->bytes;
-	read_at = tool_now();
-	show(opt, &s, &before, segment_uptime(&s));
-	for (unsigned long i = 1; opt->delay > 0 && (!opt->count || i < opt->count); i++) {
-		double previous = read_at;
-
-		if (fflush(stdout))
-			break;
-		due += opt->delay;
-		tool_sleep_until(due);
-		before = s;
-		rc = segment_read(opt->dir, opt->pid, &s);
-		if (rc == -ESRCH)
-			return tool_health(&before);
-		if (rc)
-			return tool_unreadable(opt->pid, rc);
-		read_at = tool_now();
-		putchar('\n');
-		show(opt, &s, &before, read_at - previous);
-	}
-	return tool_health(&s);
-}
 
 static uint64_t since(uint64_t now, uint64_t before)
 {
@@ -60,7 +25,8 @@ static double busy_share(const struct emf_store_stats *s, const struct emf_store
 }
 
 /* Where store.uri has tiers: how much of what was read each served. */
-static void tiers(const struct options *opt, const struct emf_stats *s, const struct emf_stats *before)
+static void tiers(const struct options *opt, const struct emf_stats *s,
+		  const struct emf_stats *before)
 {
 	uint64_t all = 0, used = 0;
 
@@ -86,8 +52,10 @@ static void tiers(const struct options *opt, const struct emf_stats *s, const st
 }
 
 static void stores(const struct options *opt, const struct emf_stats *s,
-		   const struct emf_stats *before, double interval)
+		   const struct emf_stats *before, double interval, unsigned long n)
 {
+	if (n)
+		putchar('\n');
 	printf("%s%-10s %6s %9s %9s %7s %7s %6s %6s %8s %8s %s\n", tool_clock(opt), "STATE", "USED",
 	       "READ", "WRITTEN", "READ/s", "WRITE/s", "BUSY%", "ERRORS", "READ-P50", "READ-P99",
 	       "STORE");
@@ -114,7 +82,7 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 		if (st->rebuild_bytes)
 			printf("%*s%s of it %s\n", opt->times ? 9 : 0, "",
 			       text_size(st->rebuild_bytes, used),
-			       st->state == EMF_STORE_DEGRADED   ? "can't be made good now"
+			       st->state == EMF_STORE_DEGRADED	 ? "can't be made good now"
 			       : st->state == EMF_STORE_DRAINING ? "are still to be moved away"
 								 : "are still to be made good");
 	}
@@ -125,7 +93,8 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 
 int cmd_stores(const struct options *opt)
 {
-	return repeat(opt, stores);
+	text_exact = opt->bytes;
+	return tool_watch(opt, stores);
 }
 
 /* A bar of `share` (0..1) of BAR columns, in eighths where the terminal has them. */
@@ -197,11 +166,14 @@ static void one(const char *what, const struct emf_hist *now, const struct emf_h
 }
 
 static void histograms(const struct options *opt, const struct emf_stats *s,
-		       const struct emf_stats *before, double interval)
+		       const struct emf_stats *before, double interval, unsigned long n)
 {
 	(void)interval;
+	if (n)
+		putchar('\n');
 	fputs(tool_clock(opt), stdout);
 	one("faults, until the thread goes on", &s->fault_latency, &before->fault_latency);
+	one("of these, found in a frame", &s->standby_latency, &before->standby_latency);
 	for (unsigned i = 0; i < s->nstores; i++) {
 		char what[sizeof(s->store[i].uri) + 16], uri[sizeof(s->store[i].uri)];
 
@@ -213,5 +185,5 @@ static void histograms(const struct options *opt, const struct emf_stats *s,
 
 int cmd_hist(const struct options *opt)
 {
-	return repeat(opt, histograms);
+	return tool_watch(opt, histograms);
 }

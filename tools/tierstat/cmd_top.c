@@ -663,9 +663,9 @@ int cmd_top(const struct options *opt)
 	if (opt->bytes)
 		return batch(opt);
 	if (!isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO))
-		return tool_fail(EXIT_USAGE, "top needs a terminal; tierstat top -b writes text");
+		return say(EXIT_USAGE, "top needs a terminal; tierstat top -b writes text");
 	if (!getenv("TERM") || !*getenv("TERM"))
-		return tool_fail(EXIT_USAGE, "top needs TERM; tierstat top -b writes text");
+		return say(EXIT_USAGE, "top needs TERM; tierstat top -b writes text");
 	top.curses = true;
 	gather();
 	if (opt->pid && !top.n)

@@ -124,7 +124,7 @@ int cmd_why(const struct options *opt)
 	int rc;
 
 	if (opt->count)
-		return tool_fail(EXIT_USAGE, "too many arguments (tierstat --help)");
+		return say(EXIT_USAGE, "too many arguments (tierstat --help)");
 	rc = tool_read(opt, &before);
 	if (rc)
 		return rc;

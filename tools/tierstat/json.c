@@ -67,11 +67,20 @@ static void put_store(const struct emf_store_stats *st)
 	       ", \"written_bytes\": %" PRIu64
 	       ", \"read_latency_us\": {\"p50\": %.3f, \"p99\": %.3f}, \"errors\": %" PRIu64
 	       ", \"busy_seconds\": %.6f, \"rebuild_bytes\": %" PRIu64
-	       ", \"tier\": %u, \"hits\": %" PRIu64 ", \"promoted\": %" PRIu64 ", \"demoted\": %" PRIu64 "}",
+	       ", \"tier\": %u, \"hits\": %" PRIu64 ", \"promoted\": %" PRIu64
+	       ", \"demoted\": %" PRIu64 "}",
 	       text_store_state(st->state), st->used_bytes, st->read_bytes, st->written_bytes,
 	       us(hist_quantile(&st->read_latency, 0.5)),
 	       us(hist_quantile(&st->read_latency, 0.99)), st->errors, (double)st->busy_ns / 1e9,
 	       st->rebuild_bytes, st->tier, st->hits, st->promoted, st->demoted);
+}
+
+static void put_latency(int in, const char *name, const struct emf_hist *h)
+{
+	printf("%*s  \"%s\": {\"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"p999\": %.3f, "
+	       "\"max\": %.3f},\n",
+	       in, "", name, us(hist_quantile(h, 0.5)), us(hist_quantile(h, 0.9)),
+	       us(hist_quantile(h, 0.99)), us(hist_quantile(h, 0.999)), us(h->max));
 }
 
 void show_json(const struct emf_stats *s, unsigned indent)
@@ -105,7 +114,6 @@ void show_json(const struct emf_stats *s, unsigned indent)
 		{ "prefetch_useful", s->prefetch_useful },
 		{ "prefetch_wasted", s->prefetch_wasted },
 	};
-	const struct emf_hist *h = &s->fault_latency;
 	int in = (int)indent;
 
 	printf("{\n%*s  \"pid\": %u,\n%*s  \"command\": ", in, "", s->pid, in, "");
@@ -115,10 +123,8 @@ void show_json(const struct emf_stats *s, unsigned indent)
 	for (size_t i = 0; i < sizeof(counters) / sizeof(counters[0]); i++)
 		printf("%*s  \"%s\": %" PRIu64 ",\n", in, "", counters[i].name, counters[i].value);
 	printf("%*s  \"stall_seconds\": %.6f,\n", in, "", (double)s->stall_ns / 1e9);
-	printf("%*s  \"fault_latency_us\": {\"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, "
-	       "\"p999\": %.3f, \"max\": %.3f},\n",
-	       in, "", us(hist_quantile(h, 0.5)), us(hist_quantile(h, 0.9)),
-	       us(hist_quantile(h, 0.99)), us(hist_quantile(h, 0.999)), us(h->max));
+	put_latency(in, "fault_latency_us", &s->fault_latency);
+	put_latency(in, "standby_latency_us", &s->standby_latency);
 	printf("%*s  \"stores\": [", in, "");
 	for (unsigned i = 0; i < s->nstores; i++) {
 		printf("%s\n%*s    ", i ? "," : "", in, "");

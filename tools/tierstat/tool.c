@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fnmatch.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,29 +10,16 @@
 
 #include "segment.h"
 
-int tool_fail(int status, const char *format, ...)
-{
-	va_list ap;
-
-	fflush(stdout);
-	fputs("tierstat: ", stderr);
-	va_start(ap, format);
-	vfprintf(stderr, format, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	return status;
-}
-
 int tool_unreadable(pid_t pid, int rc)
 {
 	if (rc == -ESRCH || rc == -EAGAIN)
-		return tool_fail(EXIT_NO_PROCESS, "no managed process with PID %d", (int)pid);
+		return say(EXIT_NO_PROCESS, "no managed process with PID %d", (int)pid);
 	if (rc == -EPROTO)
-		return tool_fail(EXIT_WRONG,
-				 "PID %d runs with another version of emfatier; "
-				 "use the tierstat of that version",
-				 (int)pid);
-	return tool_fail(EXIT_WRONG, "PID %d: %s", (int)pid, strerror(-rc));
+		return say(EXIT_WRONG,
+			   "PID %d runs with another version of emfatier; "
+			   "use the tierstat of that version",
+			   (int)pid);
+	return say(EXIT_WRONG, "PID %d: %s", (int)pid, strerror(-rc));
 }
 
 int tool_read(const struct options *opt, struct emf_stats *s)
@@ -48,20 +34,19 @@ int tool_map(const struct options *opt, const struct emf_stats *s, struct emf_ma
 	int rc;
 
 	if (s->mode == EMF_MODE_IDLE)
-		return tool_fail(EXIT_WRONG,
-				 "PID %d: all of it fits (mode idle): nothing is moved, so there "
-				 "is no map yet",
-				 (int)opt->pid);
+		return say(EXIT_WRONG,
+			   "PID %d: all of it fits (mode idle): nothing is moved, so there "
+			   "is no map yet",
+			   (int)opt->pid);
 	if (s->mode == EMF_MODE_UNMANAGED)
-		return tool_fail(EXIT_WRONG, "PID %d runs unmanaged; its log says why",
-				 (int)opt->pid);
+		return say(EXIT_WRONG, "PID %d runs unmanaged; its log says why", (int)opt->pid);
 	/* an idle mover looks up once a second; a stopped process never */
 	rc = segment_map(opt->dir, opt->pid, 3, map);
 	if (rc == -ENODATA)
-		return tool_fail(EXIT_WRONG,
-				 "PID %d gives no map: it is stopped, or has no room for one in "
-				 "the run directory",
-				 (int)opt->pid);
+		return say(EXIT_WRONG,
+			   "PID %d gives no map: it is stopped, or has no room for one in "
+			   "the run directory",
+			   (int)opt->pid);
 	return rc ? tool_unreadable(opt->pid, rc) : 0;
 }
 
@@ -89,7 +74,7 @@ int tool_for_all(const struct options *opt,
 	} else {
 		n = segment_list(opt->dir, &pids);
 		if (n < 0 && n != -ENOENT)
-			return tool_fail(EXIT_WRONG, "%s: %s", opt->dir, strerror(-n));
+			return say(EXIT_WRONG, "%s: %s", opt->dir, strerror(-n));
 	}
 	for (int i = 0; i < n; i++) {
 		int rc = segment_read(opt->dir, pids[i], &s);
@@ -111,6 +96,35 @@ int tool_for_all(const struct options *opt,
 	if (!one)
 		free(pids);
 	return status;
+}
+
+int tool_watch(const struct options *opt, tool_show *show)
+{
+	static struct emf_stats s, before;
+	double due = tool_now(), read_at;
+	int rc = tool_read(opt, &s);
+
+	if (rc)
+		return rc;
+	read_at = tool_now();
+	show(opt, &s, &before, segment_uptime(&s), 0);
+	for (unsigned long n = 1; opt->delay > 0 && (!opt->count || n < opt->count); n++) {
+		double previous = read_at;
+
+		if (fflush(stdout))
+			break;
+		due += opt->delay;
+		tool_sleep_until(due);
+		before = s;
+		rc = segment_read(opt->dir, opt->pid, &s);
+		if (rc == -ESRCH)
+			return tool_health(&before);
+		if (rc)
+			return tool_unreadable(opt->pid, rc);
+		read_at = tool_now();
+		show(opt, &s, &before, read_at - previous, n);
+	}
+	return tool_health(&s);
 }
 
 uint64_t tool_now_ns(void)
@@ -150,6 +164,6 @@ const char *tool_clock(const struct options *opt)
 int tool_flush(int status)
 {
 	if (fflush(stdout) || ferror(stdout))
-		return tool_fail(EXIT_WRONG, "standard output: %s", strerror(errno));
+		return say(EXIT_WRONG, "standard output: %s", strerror(errno));
 	return status;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the commands of tierstat share: the options, how things are said that went wrong, how
- * processes are found and time passes. Every cmd_* returns the exit status.
+ * What the commands of tierstat share: the options, how processes are found and time passes.
+ * Every cmd_* returns the exit status.
  */
 #ifndef TIERSTAT_TOOL_H
 #define TIERSTAT_TOOL_H
@@ -10,16 +10,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "../common/say.h"
 #include "emfatier-stats.h"
-
-#ifndef EMFATIER_VERSION
-#define EMFATIER_VERSION "0.1.0"
-#endif
-
-#define EXIT_WRONG 1
-#define EXIT_USAGE 2
-#define EXIT_DEGRADED 3
-#define EXIT_NO_PROCESS 4
 
 struct options {
 	const char *dir; /* the run directory */
@@ -45,8 +37,6 @@ int cmd_replay(const struct options *opt);
 int cmd_top(const struct options *opt);
 int cmd_prom(const struct options *opt);
 
-/* "tierstat: ..." on standard error; returns status. */
-__attribute__((format(printf, 2, 3))) int tool_fail(int status, const char *format, ...);
 /* Says why a segment could not be read (-errno); returns the exit status. */
 int tool_unreadable(pid_t pid, int rc);
 /* Reads the segment of opt->pid. 0, or it was said: the exit status. */
@@ -63,6 +53,14 @@ int tool_health(const struct emf_stats *s);
 int tool_for_all(const struct options *opt,
 		 void (*show)(const struct emf_stats *s, unsigned index, void *arg), void *arg,
 		 unsigned *shown);
+
+/*
+ * Shows opt->pid as -p PID DELAY COUNT has it: from its start until now, then each interval. n
+ * counts from 0. Returns the exit status; a process that ends meanwhile is no error.
+ */
+typedef void tool_show(const struct options *opt, const struct emf_stats *s,
+		       const struct emf_stats *before, double interval, unsigned long n);
+int tool_watch(const struct options *opt, tool_show *show);
 
 /* The monotonic clock, in seconds and in nanoseconds. */
 double tool_now(void);

@@ -16,7 +16,7 @@
 #define PINNED_MUCH 0.25  /* of the budget */
 #define SLOWER 3.0	  /* times the median of the other stores */
 #define NEAR_LITTLE 0.6	  /* of the touches: those of a sweep are near one another */
-#define AHEAD_NONE 0.1	  /* of the fetched blocks */
+#define AHEAD_NONE 0.1	  /* of the fetched blocks: less are not fetched ahead at all */
 #define BLOCKS_FEW 32	  /* of a budget: less leaves no room to read ahead */
 #define WASTED_MUCH 0.3	  /* of what was fetched ahead */
 #define STARVED_MUCH 0.3  /* of the faults that wait */
@@ -249,6 +249,9 @@ static bool pinned(const struct why_input *in, struct why *w)
 		 "%s of the budget of %s cannot be moved: the kernel refuses (pinned for a "
 		 "device, or shared with a child)",
 		 size((double)in->now->stuck_bytes, stuck), size(budget, limit));
+	if (!in->now->move)
+		evidence(w, "without UFFDIO_MOVE nothing leaves while the program reads with "
+			    "O_DIRECT by AIO or io_uring");
 	if (in->kept_bytes)
 		evidence(w, "%s more are locked, secret or registered for DMA",
 			 size((double)in->kept_bytes, kept));
@@ -361,9 +364,9 @@ static bool random_access(const struct why_input *in, const struct numbers *n, s
 		 "%.0f far blocks a second are touched, only %.0f%% of them near one of the last "
 		 "four: nothing to foresee",
 		 n->touches / in->seconds, 100 * n->near / n->touches);
-	evidence(w,
-		 "each brings %s for the few bytes that are read; half of the faults take %s or more",
-		 size(n->fetched / n->demand, brought), text_time(hist_quantile(&h, 0.5), each));
+	evidence(
+	    w, "each brings %s for the few bytes that are read; half of the faults take %s or more",
+	    size(n->fetched / n->demand, brought), text_time(hist_quantile(&h, 0.5), each));
 	advise(w, "give the part that is walked at random local memory: raise local.limit, or a "
 		  "class for it with resident=100");
 	advise(w, "small objects (engine.heap=all): keep the index in memory, the values far");
@@ -462,7 +465,12 @@ static void rest(const struct why_input *in, const struct numbers *n, struct why
 		 n->demand / in->seconds, 100 * n->busy);
 	evidence(w, "%.0f blocks a second are fetched ahead, %.0f of them touched",
 		 n->issued / in->seconds, n->useful / in->seconds);
-	advise(w, "a deeper window for this memory: [class NAME] window=N in a policy file");
+	if (n->issued < AHEAD_NONE * n->blocks)
+		advise(w, "nothing is fetched ahead: prefetch=auto, if the policy's class has "
+			  "turned it off");
+	else
+		advise(w,
+		       "a deeper window for this memory: [class NAME] window=N in a policy file");
 	budget_advice(in, w);
 }
 

@@ -21,8 +21,9 @@ struct secret {
 enum auth_role { AUTH_CLIENT, AUTH_SERVER };
 
 /*
- * The first line of the file, which must be its owner's alone, and a plain file. 0; -errno with
- * one line for a person in err, that does not tell what is in it.
+ * The first line of the file, which must be its owner's alone (or a credential that systemd hands
+ * to this service), and a plain file. 0; -errno with one line for a person in err, that does not
+ * tell what is in it.
  */
 int auth_read(const char *path, struct secret *out, char *err, size_t errlen);
 /* No trace is left in memory. */

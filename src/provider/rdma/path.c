@@ -215,8 +215,9 @@ static void on_leased(struct path *p, const struct wire_message *in)
 		refused(p, in->status);
 		return;
 	}
-	if (p->terms->bytes && in->lease.bytes != p->terms->bytes &&
-	    p->terms->bytes % in->lease.slab_bytes == 0) {
+	/* Whole slabs, and not one more than it takes: transfers rely on all of them. */
+	if (p->terms->bytes && (in->lease.bytes < p->terms->bytes ||
+				in->lease.bytes - p->terms->bytes >= in->lease.slab_bytes)) {
 		broke(p, -ESTALE);
 		return;
 	}
@@ -325,8 +326,15 @@ static int begin_connect(struct path *p)
 					 .rnr_retry_count = RETRIES };
 	uint8_t timeout = ACK_TIMEOUT;
 	struct ibv_device_attr attr;
-	int rc = make_queue_pair(p);
+	int rc;
 
+	/*
+	 * There a write has ended when it has left, not when it has arrived, and who reads needs
+	 * memory that the other side may write to.
+	 */
+	if (p->id->verbs->device->transport_type == IBV_TRANSPORT_IWARP)
+		return -EPROTONOSUPPORT;
+	rc = make_queue_pair(p);
 	if (rc)
 		return rc;
 	if (ibv_query_device(p->id->verbs, &attr))
@@ -596,6 +604,8 @@ void path_why(const struct path *p, char *out, size_t length)
 		text = wire_status_text(p->refusal);
 	else if (p->error == -ENODEV)
 		text = "no RDMA device leads there";
+	else if (p->error == -EPROTONOSUPPORT)
+		text = "the device that leads there is iWARP; InfiniBand or RoCE is needed";
 	else if (p->error == -ENOMEM)
 		text =
 		    "the card's memory can't be had; a higher limit of locked memory (ulimit -l) "

@@ -88,6 +88,20 @@ static bool any_ready(const struct queue *r)
 	return false;
 }
 
+/* It is to be lost, or nobody gets back what it had. */
+static bool has_failed(const struct path *p)
+{
+	return p->state == PATH_BROKEN && (p->id || p->head != p->tail);
+}
+
+static bool any_has_failed(const struct queue *r)
+{
+	for (unsigned i = 0; i < r->npaths; i++)
+		if (has_failed(&r->path[i]))
+			return true;
+	return false;
+}
+
 /* How long one path may be without progress: where there are others, not as long as all. */
 static uint64_t patience(const struct queue *r)
 {
@@ -187,7 +201,9 @@ static void tend_path(struct queue *r, unsigned i, uint64_t now)
 {
 	struct path *p = &r->path[i];
 
-	if (p->state == PATH_BROKEN && now >= r->retry_at[i] && r->npaths > 1) {
+	if (has_failed(p)) {
+		lose_path(r, i, now);
+	} else if (p->state == PATH_BROKEN && now >= r->retry_at[i] && r->npaths > 1) {
 		path_start(p);
 		r->retry_at[i] = now + r->o.timeout;
 	}
@@ -204,7 +220,7 @@ static void tend_path(struct queue *r, unsigned i, uint64_t now)
 		if (p->head != p->tail && now - p->progress > patience(r))
 			p->state = PATH_BROKEN;
 	}
-	if (p->state == PATH_BROKEN && (p->id || p->head != p->tail))
+	if (has_failed(p))
 		lose_path(r, i, now);
 }
 
@@ -282,8 +298,8 @@ static int queue_poll(struct emf_queue *q)
 	begin = now = queue_now();
 	while (!r->broken && !(parts = poll_paths(r, now)) && spins && now - begin < SPIN_NS)
 		now = queue_now();
-	/* Where things go on there is nothing to look after. */
-	if (!parts) {
+	/* Where things go on there is nothing to look after, but a path that has failed. */
+	if (!parts || any_has_failed(r)) {
 		(void)!read(r->timer, &ticks, sizeof(ticks));
 		if (!r->broken)
 			tend(r, now);
@@ -305,7 +321,7 @@ static int queue_poll(struct emf_queue *q)
 static int queue_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 {
 	struct queue *r = (struct queue *)q;
-	bool now = r->ended.head || r->broken;
+	bool now = r->ended.head || r->broken || any_has_failed(r);
 
 	if (!q->inflight || max < 1)
 		return 0;
@@ -352,6 +368,7 @@ static void queue_close(struct emf_queue *q)
 		close(r->timer);
 	if (r->poll_fd >= 0)
 		close(r->poll_fd);
+	auth_forget(&r->terms.secret);
 	own_free(r, sizeof(*r));
 }
 
@@ -373,6 +390,9 @@ static int connect_paths(struct queue *r, unsigned connect_ms)
 			watch_path(r, &r->path[i]);
 			if (r->path[i].state == PATH_READY)
 				return 0;
+			/* Its events would keep us from sleeping until another is there. */
+			if (has_failed(&r->path[i]))
+				lose_path(r, i, now);
 			broken += r->path[i].state == PATH_BROKEN;
 		}
 		if (broken == r->npaths)
@@ -395,6 +415,7 @@ int queue_open(const struct queue_options *o, unsigned connect_ms, struct emf_qu
 
 	if (!r)
 		return -ENOMEM;
+	own_keep_secret(r, sizeof(*r)); /* of the terms */
 	r->q.ops = &ops;
 	r->o = *o;
 	r->o.depth = o->depth ? o->depth : 1;

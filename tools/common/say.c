@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "say.h"
 
+#include <err.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -8,10 +9,10 @@ int say(int status, const char *format, ...)
 {
 	va_list ap;
 
-	fputs("emfatierd: ", stderr);
+	/* what was written before stands before it where both go to the same place */
+	fflush(stdout);
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	vwarnx(format, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	return status;
 }

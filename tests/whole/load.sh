@@ -1,0 +1,33 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What is loaded with RTLD_DEEPBIND has the program's malloc all the same (preload/load.c).
+# shellcheck source-path=SCRIPTDIR source=lib.bash
+. "$(dirname "$0")/lib.bash"
+
+here=$(cd "$(dirname "$0")" && pwd)
+cc=${CC:-gcc}
+if ! have "$cc"; then
+	skipped load "needs $cc"
+	exit 0
+fi
+mkdir "$T/modules"
+if ! {
+	$cc -shared -fPIC "$here/load/module.c" -o "$T/modules/libmodule.so" &&
+		# shellcheck disable=SC2016
+		$cc -std=gnu11 -O2 -I"$here/../prog" "$here/load/load.c" -Wl,-rpath,'$ORIGIN/modules' \
+			-Wl,--enable-new-dtags -o "$T/load"
+} >"$T/cc.log" 2>&1; then
+	not_ok load "cannot build: $(gist "$T/cc.log" 10)"
+	finish
+fi
+
+plain "$T/load" >"$T/out" 2>"$T/err"
+result "plain" "$(went_wrong $? "$T/err")"
+for conf in local.limit=2G "local.limit=8M;engine.min_region=4K;engine.chaos=1000" \
+	"local.limit=8M;engine.min_region=4K;engine.heap=all"; do
+	managed "$conf" "$T/load" >"$T/out" 2>"$T/err"
+	result "deepbind $conf" "$(went_wrong $? "$T/err")"
+done
+EMFATIER_DISABLE=1 managed local.limit=2G "$T/load" >"$T/out" 2>"$T/err"
+result "deepbind disabled" "$(went_wrong $? "$T/err")"
+finish
