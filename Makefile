@@ -127,6 +127,7 @@ $(BUILD)/man/emfatier.conf.5: tools/man/emfatier.conf.5.in $(BUILD)/man/settings
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $< $(UNIT_EXTRA) $(BUILD)/librt_emf.a $(STATIC_LIBS) -lcmocka $(UNIT_LIBS) -pthread -ldl -lm
+$(BUILD)/tests/unit/test_store_redundant: UNIT_EXTRA = -Wl,--export-dynamic-symbol=gf_mul
 $(BUILD)/obj/tests/unit/test_lend.o: ALL_CFLAGS += -Itools
 LEND_TESTS = $(patsubst %,$(BUILD)/tests/unit/test_%,wire lend nbdkit)
 $(LEND_TESTS): UNIT_EXTRA = $(LEND_OBJ)

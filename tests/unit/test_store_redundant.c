@@ -13,6 +13,14 @@
 
 static const char *uri[MEMBERS];
 
+/* A program may have functions of the same names as what the codec uses: node has this one. */
+__attribute__((visibility("default"))) unsigned char gf_mul(unsigned char a, unsigned char b);
+unsigned char gf_mul(unsigned char a, unsigned char b)
+{
+	fail_msg("the codec calls the program's gf_mul(%u, %u)", a, b);
+	return 0;
+}
+
 /* s.opt and uri may be changed before scene_start. */
 static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned more)
 {
