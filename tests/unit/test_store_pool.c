@@ -15,6 +15,7 @@ static pthread_mutex_t held[64];
 static _Atomic bool unused[64], children;
 static uint64_t rate = 1ull << 40;
 static const char *run_dir;
+static _Atomic unsigned times_grown;
 
 static bool hold(uint64_t slot)
 {
@@ -53,6 +54,11 @@ static void still(bool on)
 		pthread_mutex_unlock(&standing);
 }
 
+static void grown(void)
+{
+	times_grown++;
+}
+
 static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 		       const char *inject)
 {
@@ -75,7 +81,9 @@ static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool
 		.release = release,
 		.alone = alone,
 		.still = still,
+		.grown = grown,
 	} };
+	times_grown = 0;
 	scene_start(s);
 	assert_non_null(s->st.pool);
 }
@@ -283,7 +291,10 @@ static void test_grows(void **state)
 	while (!put(&s, i, 1))
 		i++;
 	assert_int_equal(i, 32);
+	refused(&s, false, "mem:?size=4K", -ENOSPC, "too small");
+	assert_int_equal(times_grown, 0);
 	done(&s, false, two[1]);
+	assert_int_equal(times_grown, 1); /* before the answer */
 	wait_state(&s, 1, EMF_STORE_OK);
 	for (; i < 60; i++)
 		assert_int_equal(put(&s, i, 1), 0);
