@@ -90,6 +90,16 @@ if [ -d /sys/devices/system/node/node0 ]; then
 	call "$BUILD/emfatier" topo --measure
 	[ "$status" -eq 0 ] && grep -qE '^node0 .*[1-9][0-9]* ns +[1-9][0-9]* MB/s +[1-9][0-9]* MB/s \((HMAT|measured)\)' "$WORK/out"
 	verdict "topo: this host, measured"
+	none=$(compgen -G '/sys/bus/cxl/devices/mem*' >/dev/null || compgen -G '/sys/bus/dax/devices/dax*' >/dev/null ||
+		echo 'no CXL memory devices and no DAX devices here')
+	mkdir "$WORK/libraries"
+	for way in installed broken; do
+		call env LD_LIBRARY_PATH="$WORK/libraries" "$BUILD/emfatier" topo
+		[ "$status" -eq 0 ] && [ ! -s "$WORK/err" ] && { [ -z "$none" ] || grep -qx "$none" "$WORK/out"; }
+		verdict "topo: this host, libraries $way"
+		: >"$WORK/libraries/libcxl.so.1"
+		: >"$WORK/libraries/libdaxctl.so.1"
+	done
 else
 	echo "SKIPPED topo: this host: no NUMA in sysfs"
 fi

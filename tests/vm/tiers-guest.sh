@@ -9,6 +9,7 @@ export EMFATIER_RUN_DIR=/run/emfatier-vm
 mkdir -p "$EMFATIER_RUN_DIR"
 
 "$BUILD/emfatier" topo
+"$BUILD/emfatier" topo --json
 "$BUILD/emfatier" run --local "$budget" --store "$uri" --summary -- \
 	"$BUILD/tests/integrity" "$size" "$threads" 1 42 mmap "$together" 2>/run/summary
 status=$?

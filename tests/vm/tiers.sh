@@ -8,7 +8,8 @@ BUILD=$(cd "${1:?usage: tiers.sh BUILD}" && pwd)
 export BUILD
 bad=0
 
-# check NAME LAB-OPTION LISTED COMMAND...: a line that emfatier topo must print matches LISTED
+# check NAME LAB-OPTION LISTED COMMAND...: a line that emfatier topo, or topo --json, must print
+# matches LISTED
 check() {
 	local name=$1 lab=$2 listed=$3 out status
 	shift 3
@@ -28,6 +29,6 @@ check() {
 }
 
 check "vm numa integrity" --numa '^node1 +no .*HMAT' "$here/tiers-guest.sh" numa:1 24M 12M 2 16
-check "vm CXL node integrity" --cxl '^memdev +mem0 +256M' "$here/tiers-guest.sh" numa:1 10M 8M 1 512
-check "vm CXL dax integrity" --cxl=dax '^dax +dax0.0 +256M .* devdax' "$here/tiers-guest.sh" dax:/dev/dax0.0 10M 8M 1 512
+check "vm CXL node integrity" --cxl '^region +region0 +256M +- ram, 1 way, on mem0$' "$here/tiers-guest.sh" numa:1 10M 8M 1 512
+check "vm CXL dax integrity" --cxl=dax '"dax0.0", "bytes": 268435456, .* "devdax", "source": "libdaxctl"' "$here/tiers-guest.sh" dax:/dev/dax0.0 10M 8M 1 512
 exit $bad

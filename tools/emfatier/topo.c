@@ -1,260 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1 /* versionsort */
 #include "topo.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../common/say.h"
-#include "measure.h"
+#include "topo_int.h"
 
-#define NAME 32
-#define MAX_DEVICES 128
 #define MEASURE_BYTES (64ull << 20)
-
-struct node {
-	unsigned id;
-	bool cpus;
-	uint64_t total, free; /* bytes */
-	struct speed speed;   /* all 0: not known */
-	const char *source;   /* of the speed */
-};
-
-struct device {
-	enum kind { CXL_MEMDEV, CXL_REGION, CXL_DECODER, DAX, RDMA } kind;
-	char name[NAME];
-	uint64_t bytes;
-	int node;	   /* -1: none */
-	char detail[NAME]; /* mode, state or driver */
-};
 
 static const char *const kind_name[] = { "memdev", "region", "decoder", "dax", "rdma" };
 
-struct topo {
-	const char *sysfs;
-	unsigned nnodes, ndevices;
-	struct node node[MAX_DEVICES];
-	struct device device[MAX_DEVICES];
-};
+/* --- devices --- */
 
-/* --- sysfs --- */
-
-/* The file's first line, nothing in it that a terminal or JSON would trip over. False: none. */
-__attribute__((format(printf, 4, 5))) static bool text_of(const struct topo *t, char *out,
-							  size_t len, const char *format, ...)
+void topo_copy(char *out, size_t len, const char *text)
 {
-	char path[PATH_MAX];
-	va_list ap;
-	FILE *f;
-	int n = snprintf(path, sizeof(path), "%s/", t->sysfs);
+	size_t n = 0;
 
-	out[0] = '\0';
-	va_start(ap, format);
-	vsnprintf(path + n, sizeof(path) - (size_t)n, format, ap);
-	va_end(ap);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	bool ok = fgets(out, (int)len, f);
-	fclose(f);
-	out[strcspn(out, "\n")] = '\0';
-	for (char *c = out; *c; c++)
-		if (*c < ' ' || *c > '~' || *c == '"' || *c == '\\')
-			*c = '?';
-	return ok;
+	for (; text && text[n] && n < len - 1; n++)
+		out[n] = text[n] < ' ' || text[n] > '~' || text[n] == '"' || text[n] == '\\'
+			     ? '?'
+			     : text[n];
+	out[n] = '\0';
 }
 
-__attribute__((format(printf, 2, 3))) static uint64_t number_of(const struct topo *t,
-								const char *format, ...)
-{
-	char path[256], text[64];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(path, sizeof(path), format, ap);
-	va_end(ap);
-	return text_of(t, text, sizeof(text), "%s", path) ? strtoull(text, NULL, 0) : 0;
-}
-
-/* The entries of a directory of sysfs, in order; -1: there is none. */
-static int entries(const struct topo *t, const char *dir, struct dirent ***list)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), "%s/%s", t->sysfs, dir);
-	*list = NULL;
-	return scandir(path, list, NULL, versionsort);
-}
-
-static void release(struct dirent **list, int n)
-{
-	while (n-- > 0)
-		free(list[n]);
-	free(list);
-}
-
-static uint64_t meminfo(const struct topo *t, unsigned node, const char *key)
-{
-	char path[PATH_MAX], line[256], *at;
-	uint64_t kib = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/devices/system/node/node%u/meminfo", t->sysfs, node);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if ((at = strstr(line, key)))
-			kib = strtoull(at + strlen(key), NULL, 10);
-	if (f)
-		fclose(f);
-	return kib << 10;
-}
-
-static void read_node(struct topo *t, unsigned id)
-{
-	struct node *n = &t->node[t->nnodes++];
-	char cpus[64];
-	char dir[96];
-
-	snprintf(dir, sizeof(dir), "devices/system/node/node%u/access0/initiators", id);
-	*n = (struct node){
-		.id = id,
-		.total = meminfo(t, id, "MemTotal:"),
-		.free = meminfo(t, id, "MemFree:"),
-		.speed = {
-			.latency_ns = number_of(t, "%s/read_latency", dir),
-			.read_mb = number_of(t, "%s/read_bandwidth", dir),
-			.write_mb = number_of(t, "%s/write_bandwidth", dir),
-		},
-	};
-	n->cpus =
-	    text_of(t, cpus, sizeof(cpus), "devices/system/node/node%u/cpulist", id) && cpus[0];
-	n->source = n->speed.latency_ns || n->speed.read_mb ? "HMAT" : NULL;
-}
-
-static void read_nodes(struct topo *t)
-{
-	struct dirent **list;
-	int n = entries(t, "devices/system/node", &list);
-	unsigned id;
-	int end;
-
-	for (int i = 0; i < n && t->nnodes < MAX_DEVICES; i++) {
-		end = 0;
-		if (sscanf(list[i]->d_name, "node%u%n", &id, &end) == 1 && !list[i]->d_name[end])
-			read_node(t, id);
-	}
-	release(list, n);
-}
-
-static struct device *add(struct topo *t, enum kind kind, const char *name)
+struct device *topo_add(struct topo *t, enum kind kind, const char *name, const char *source)
 {
 	struct device *d = &t->device[t->ndevices];
 
-	if (t->ndevices == MAX_DEVICES || strlen(name) >= NAME)
+	if (t->ndevices == TOPO_MAX || !name || strlen(name) >= TOPO_NAME)
 		return NULL;
 	t->ndevices++;
-	*d = (struct device){ .kind = kind, .node = -1 };
-	strcpy(d->name, name);
+	*d = (struct device){ .kind = kind, .node = -1, .source = source };
+	topo_copy(d->name, sizeof(d->name), name);
 	return d;
-}
-
-static void read_number(const struct topo *t, int *out, const char *dir, const char *name,
-			const char *key)
-{
-	char text[NAME];
-
-	if (text_of(t, text, sizeof(text), "%s/%s/%s", dir, name, key))
-		*out = (int)strtol(text, NULL, 10);
-}
-
-static void read_cxl(struct topo *t)
-{
-	static const char dir[] = "bus/cxl/devices";
-	struct dirent **list;
-	int n = entries(t, dir, &list);
-
-	for (int i = 0; i < n; i++) {
-		const char *name = list[i]->d_name;
-		enum kind kind = !strncmp(name, "mem", 3)	? CXL_MEMDEV
-				 : !strncmp(name, "region", 6)	? CXL_REGION
-				 : !strncmp(name, "decoder", 7) ? CXL_DECODER
-								: DAX;
-		struct device *d = kind == DAX ? NULL : add(t, kind, name);
-
-		if (!d)
-			continue;
-		if (kind == CXL_MEMDEV) {
-			d->bytes = number_of(t, "%s/%s/ram/size", dir, name) +
-				   number_of(t, "%s/%s/pmem/size", dir, name);
-			read_number(t, &d->node, dir, name, "numa_node");
-			text_of(t, d->detail, sizeof(d->detail), "%s/%s/firmware_version", dir,
-				name);
-		} else {
-			d->bytes = number_of(t, "%s/%s/size", dir, name);
-			if (!text_of(t, d->detail, sizeof(d->detail), "%s/%s/mode", dir, name))
-				text_of(t, d->detail, sizeof(d->detail), "%s/%s/devtype", dir,
-					name);
-		}
-	}
-	release(list, n);
-}
-
-static void read_dax(struct topo *t)
-{
-	static const char dir[] = "bus/dax/devices";
-	char path[PATH_MAX], driver[PATH_MAX];
-	struct dirent **list;
-	int n = entries(t, dir, &list);
-
-	for (int i = 0; i < n; i++) {
-		const char *name = list[i]->d_name;
-		struct device *d = strncmp(name, "dax", 3) || strncmp(name, "dax_", 4) == 0
-				       ? NULL
-				       : add(t, DAX, name);
-		ssize_t len;
-
-		if (!d)
-			continue;
-		d->bytes = number_of(t, "%s/%s/size", dir, name);
-		read_number(t, &d->node, dir, name, "target_node");
-		snprintf(path, sizeof(path), "%s/%s/%s/driver", t->sysfs, dir, name);
-		len = readlink(path, driver, sizeof(driver) - 1);
-		driver[len > 0 ? len : 0] = '\0';
-		const char *base = strrchr(driver, '/');
-		strcpy(d->detail, !base			      ? "no driver"
-				  : !strcmp(base + 1, "kmem") ? "system-ram"
-							      : "devdax");
-	}
-	release(list, n);
-}
-
-static void read_rdma(struct topo *t)
-{
-	static const char dir[] = "class/infiniband";
-	struct dirent **list;
-	int n = entries(t, dir, &list);
-
-	for (int i = 0; i < n; i++) {
-		const char *name = list[i]->d_name;
-		struct device *d = name[0] == '.' ? NULL : add(t, RDMA, name);
-		char text[NAME];
-
-		if (!d)
-			continue;
-		/* "4: ACTIVE" */
-		if (text_of(t, text, sizeof(text), "%s/%s/ports/1/state", dir, name))
-			strcpy(d->detail, strchr(text, ' ') ? strchr(text, ' ') + 1 : text);
-		read_number(t, &d->node, dir, name, "device/numa_node");
-	}
-	release(list, n);
 }
 
 /* --- what would fit --- */
@@ -282,7 +64,7 @@ static int by_speed(const void *a, const void *b)
 /* The value of store.uri. */
 static void suggest(const struct topo *t, char *uri, size_t len)
 {
-	struct node node[MAX_DEVICES];
+	struct node node[TOPO_MAX];
 	size_t n = 0;
 
 	memcpy(node, t->node, sizeof(node));
@@ -320,9 +102,47 @@ static const char *size_text(uint64_t bytes, char *out, size_t len)
 	return out;
 }
 
+/* The detail, with what only the libraries tell. */
+static const char *detail_text(const struct device *d, char *out, size_t len)
+{
+	size_t n = (size_t)snprintf(out, len, "%s", d->detail);
+
+	if (d->ways && n < len)
+		n += (size_t)snprintf(out + n, len - n, ", %u way%s", d->ways,
+				      d->ways == 1 ? "" : "s");
+	for (unsigned i = 0; i < d->nmemdevs && n < len; i++)
+		n += (size_t)snprintf(out + n, len - n, "%s%s", i ? "+" : ", on ", d->memdev[i]);
+	if (d->region[0] && n < len)
+		n += (size_t)snprintf(out + n, len - n, ", for %s", d->region);
+	if (d->told && !d->enabled && n < len)
+		snprintf(out + n, len - n, ", not enabled");
+	return out;
+}
+
+/* What there is none of, and who told what there is. */
+static void print_notes(const struct topo *t)
+{
+	bool cxl = false, dax = false, sysfs = false;
+
+	for (unsigned i = 0; i < t->ndevices; i++) {
+		const struct device *d = &t->device[i];
+
+		cxl |= d->kind == CXL_MEMDEV;
+		dax |= d->kind == DAX;
+		sysfs |= d->kind != RDMA && !d->told;
+	}
+	if (!cxl || !dax)
+		printf("\nno %s here\n", cxl   ? "DAX devices"
+					 : dax ? "CXL memory devices"
+					       : "CXL memory devices and no DAX devices");
+	if (sysfs && !strcmp(t->sysfs, "/sys"))
+		puts("\nas sysfs shows them; libcxl1 and libdaxctl1 (Debian) know which device "
+		     "is behind a region");
+}
+
 static void print_text(const struct topo *t)
 {
-	char size[2][16], uri[1024];
+	char size[2][16], uri[1024], detail[256];
 
 	printf("%-8s %-5s %8s %8s %10s %10s %10s\n", "NODE", "CPUS", "TOTAL", "FREE", "LATENCY",
 	       "READ", "WRITE");
@@ -348,12 +168,30 @@ static void print_text(const struct topo *t)
 			snprintf(node, sizeof(node), "%d", d->node);
 		printf("%-8s %-12s %8s %5s %s\n", kind_name[d->kind], d->name,
 		       d->bytes ? size_text(d->bytes, size[0], sizeof(size[0])) : "-", node,
-		       d->detail);
+		       detail_text(d, detail, sizeof(detail)));
 	}
+	print_notes(t);
 	suggest(t, uri, sizeof(uri));
 	printf("\n[store]\nuri = %s\n", uri);
 	if (has_rdma(t))
 		puts("# an RDMA device is up: rdma://HOST of a memory server belongs before file:");
+}
+
+static void print_json_device(const struct device *d)
+{
+	printf("{\"kind\": \"%s\", \"name\": \"%s\", \"bytes\": %" PRIu64
+	       ", \"node\": %d, \"detail\": \"%s\", \"source\": \"%s\"",
+	       kind_name[d->kind], d->name, d->bytes, d->node, d->detail, d->source);
+	if (d->told && d->kind != CXL_DECODER)
+		printf(", \"enabled\": %s", d->enabled ? "true" : "false");
+	if (d->ways)
+		printf(", \"interleave_ways\": %u", d->ways);
+	for (unsigned i = 0; i < d->nmemdevs; i++)
+		printf("%s\"%s\"%s", i ? ", " : ", \"memdevs\": [", d->memdev[i],
+		       i + 1 == d->nmemdevs ? "]" : "");
+	if (d->region[0])
+		printf(", \"region\": \"%s\"", d->region);
+	putchar('}');
 }
 
 static void print_json(const struct topo *t)
@@ -375,11 +213,8 @@ static void print_json(const struct topo *t)
 	}
 	fputs("], \"devices\": [", stdout);
 	for (unsigned i = 0; i < t->ndevices; i++) {
-		const struct device *d = &t->device[i];
-
-		printf("%s{\"kind\": \"%s\", \"name\": \"%s\", \"bytes\": %" PRIu64
-		       ", \"node\": %d, \"detail\": \"%s\"}",
-		       i ? ", " : "", kind_name[d->kind], d->name, d->bytes, d->node, d->detail);
+		fputs(i ? ", " : "", stdout);
+		print_json_device(&t->device[i]);
 	}
 	suggest(t, uri, sizeof(uri));
 	printf("], \"store\": {\"uri\": \"%s\"}}\n", uri);
@@ -402,6 +237,19 @@ static void measure(struct topo *t)
 	}
 }
 
+/* The libraries know this host only. */
+static void read_all(struct topo *t)
+{
+	bool here = !strcmp(t->sysfs, "/sys");
+
+	topo_sysfs_nodes(t);
+	if (!here || !topo_libcxl(t))
+		topo_sysfs_cxl(t);
+	if (!here || !topo_libdaxctl(t))
+		topo_sysfs_dax(t);
+	topo_sysfs_rdma(t);
+}
+
 int topo_main(int argc, char **argv)
 {
 	static struct topo t = { .sysfs = "/sys" };
@@ -422,10 +270,7 @@ int topo_main(int argc, char **argv)
 	}
 	if (measured && strcmp(t.sysfs, "/sys"))
 		return say(EXIT_USAGE, "topo: --measure works on this host only, not with --sysfs");
-	read_nodes(&t);
-	read_cxl(&t);
-	read_dax(&t);
-	read_rdma(&t);
+	read_all(&t);
 	if (!t.nnodes)
 		return say(EXIT_WRONG,
 			   "topo: no NUMA nodes in %s/devices/system/node; is sysfs mounted?",
