@@ -9,10 +9,10 @@
 #include <dlfcn.h>
 #include <limits.h>
 
-#if __has_include(<cxl/libcxl.h>)
+#ifdef HAVE_LIBCXL_H
 #include <cxl/libcxl.h>
 #endif
-#if __has_include(<daxctl/libdaxctl.h>)
+#ifdef HAVE_LIBDAXCTL_H
 #include <daxctl/libdaxctl.h>
 #endif
 
@@ -68,7 +68,7 @@
 	F(int, daxctl_dev_is_enabled, struct daxctl_dev *)                                         \
 	F(struct daxctl_memory *, daxctl_dev_get_memory, struct daxctl_dev *)
 
-#if !__has_include(<cxl/libcxl.h>)
+#ifndef HAVE_LIBCXL_H
 struct cxl_ctx;
 enum cxl_decoder_mode {
 	CXL_DECODER_MODE_NONE,
