@@ -143,6 +143,7 @@ static void test_oracle(void **state)
 static void test_no_ping_pong(void **state)
 {
 	struct scene s;
+	unsigned was[SLOTS], moves[SLOTS] = { 0 }, most = 0;
 	uint64_t filled;
 
 	(void)state;
@@ -152,15 +153,28 @@ static void test_no_ping_pong(void **state)
 		put(&s, i);
 	look(&s); /* what is over the marks goes down */
 	filled = changes(&s);
+	for (unsigned i = 0; i < SLOTS; i++)
+		was[i] = (unsigned)hierarchy_tier_of(s.st.hierarchy, i);
 	for (unsigned round = 0; round < 100; round++) {
 		for (unsigned i = 0; i < 400; i++)
 			read_once(&s, (unsigned)(random_next(&chance) % SLOTS));
 		look(&s);
+		for (unsigned i = 0; i < SLOTS; i++) {
+			unsigned is = (unsigned)hierarchy_tier_of(s.st.hierarchy, i);
+
+			moves[i] += is != was[i];
+			was[i] = is;
+		}
 	}
 	print_message("%u reads at random of %u slots: %llu moves between tiers\n", 40000, SLOTS,
 		      (unsigned long long)(changes(&s) - filled));
 	/* Not more than two there and back for each slot, in 250 reads of it. */
 	assert_true(changes(&s) - filled < 2 * SLOTS);
+	/* Nor of any one: each move makes the next less likely. */
+	for (unsigned i = 0; i < SLOTS; i++)
+		most = moves[i] > most ? moves[i] : most;
+	print_message("%u of one slot at most\n", most);
+	assert_true(most <= 4);
 	expect_all(&s);
 	scene_close(&s);
 }
