@@ -100,6 +100,32 @@ if [ -d /sys/devices/system/node/node0 ]; then
 		: >"$WORK/libraries/libcxl.so.1"
 		: >"$WORK/libraries/libdaxctl.so.1"
 	done
+	if ${CC:-cc} -shared -fPIC -o "$WORK/libraries/libcxl.so.1" "$HERE/fake_ndctl.c" 2>"$WORK/err"; then
+		cp "$WORK/libraries/libcxl.so.1" "$WORK/libraries/libdaxctl.so.1"
+		call env LD_LIBRARY_PATH="$WORK/libraries" "$BUILD/emfatier" topo
+		for line in 'memdev +mem0 +64.0G +0 FW \?1\?' 'memdev +mem2 .*, not enabled' \
+			'region +region0 +128G +- ram, 2 ways, on mem0\+mem1' 'decoder +decoder0.0 +128G +- root, 2 ways' \
+			'decoder +decoder1.0 +- +- port, for region0' \
+			'decoder +decoder3.0 +128G +- ram, 2 ways, on mem1, for region0' \
+			'dax +dax0.0 +64.0G +2 system-ram' 'dax +dax0.1 +64.0G +2 devdax'; do
+			[ "$status" -eq 0 ] && grep -qxE "$line" "$WORK/out"
+			verdict "topo: libraries: $line"
+		done
+		[ "$(grep -c '^decoder' "$WORK/out")" -eq 4 ] && grep -q '^uri = .*dax:/dev/dax0.1 | ' "$WORK/out" &&
+			! grep -q '^uri = .*dax0.0' "$WORK/out"
+		verdict "topo: libraries: each once, and store.uri"
+	fi
+	if [ -s "$WORK/libraries/libdaxctl.so.1" ] && command -v python3 >/dev/null; then
+		call env LD_LIBRARY_PATH="$WORK/libraries" "$BUILD/emfatier" topo --json
+		python3 - "$WORK/out" <<'PY' 2>"$WORK/err"
+import json, sys
+d = {d["name"]: d for d in json.load(open(sys.argv[1]))["devices"]}
+assert d["region0"]["memdevs"] == ["mem0", "mem1"] and d["region0"]["interleave_ways"] == 2, d["region0"]
+assert d["mem2"]["enabled"] is False and d["mem1"]["enabled"] is True and d["mem1"]["source"] == "libcxl"
+assert d["decoder2.0"]["region"] == "region0" and d["dax0.1"]["source"] == "libdaxctl"
+PY
+		verdict "topo: libraries: JSON"
+	fi
 else
 	echo "SKIPPED topo: this host: no NUMA in sysfs"
 fi
