@@ -598,6 +598,7 @@ static void lose(struct block *b, int status)
 	       (void *)p,
 	       status == -EBADMSG     ? "store returned other data than was written"
 	       : status == -ETIMEDOUT ? "store did not answer within store.timeout"
+	       : status == -EINTR     ? "mapping was changed while it was copied"
 	       : status == -ENODATA   ? "file that was mapped there has been truncated"
 	       : source		      ? "file that was mapped there could not be read"
 				      : "store could not be read",
@@ -704,10 +705,11 @@ int block_give(struct block *b, enum arrival how, bool writing)
 	return 0;
 }
 
-/* It is to stay where it is after all. */
+/* It is to stay where it is after all; what was discarded meanwhile the kernel has seen to. */
 static int not_taken(struct block *b, int err)
 {
 	put_frame(b, false);
+	close_holes(b);
 	set_state(b, LOCAL);
 	engine_wake(b, false);
 	return err;
@@ -732,14 +734,15 @@ static int take_copy(struct block **at, uint32_t f)
 		frame_release(f, to, len);
 		return -ENOENT;
 	}
-	if (err && !taken.torn)
+	if (err && !taken.taken)
 		return not_taken(b, err);
+	memset(to + taken.taken, 0, len - taken.taken);
 	frame_meta(f)->holes = false;
 	engine_account(-(int64_t)len);
 	/* Pages that the program gave back: it is not what the slot holds. */
 	if (taken.holes)
 		b->flags |= B_DIRTY;
-	if (taken.torn)
+	if (err)
 		b->flags |= B_DIRTY | B_TORN;
 	return 0;
 }
@@ -810,36 +813,69 @@ static int take_by_copy(struct block **b)
 	return f == NO_FRAME ? -ENOMEM : take_copy(b, f);
 }
 
-/* Parts of it can't be moved: these are copied. */
+/* A run of pages that have their bit set, from i on: its end, and in *first its start. */
+static size_t next_run(const uint64_t *bits, size_t i, size_t n, size_t *first)
+{
+	while (i < n && !(bits[i / 64] >> i % 64 & 1))
+		i++;
+	*first = i;
+	while (i < n && bits[i / 64] >> i % 64 & 1)
+		i++;
+	return i;
+}
+
+/*
+ * MOVE takes from writable mappings only: of these all or nothing, as others may have pinned pages
+ * to write to, which must not be copied and nobody else knows of. The rest is copied.
+ */
 static int take_parts(struct block **at)
 {
+	uint64_t kept[BLOCK_PAGES / 64];
 	struct block *b = *at;
 	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
 	char *p = block_start(b), *to;
-	size_t len = block_len(b);
-	struct taken taken;
+	size_t len = block_len(b), n = len / K_PAGE, first, end, taken = len;
+	bool torn, holes = false;
 
 	if (f == NO_FRAME)
 		return -ENOMEM;
 	to = frame_addr(f, b);
+	int err = uffd_move_writable(&engine.uffd, to, p, len, kept, &torn);
+	if (err) {
+		if (torn) {
+			moved_into(b, f, true);
+			return 0;
+		}
+		frame_release(f, to, len);
+		block_unslot(b);
+		return err;
+	}
+	for (size_t i = 0; i < n; i++)
+		taken -= kept[i / 64] >> i % 64 & 1 ? K_PAGE : 0;
 	hold_frame(b, f);
 	set_state(b, TAKING);
 	lock_give(&engine.lock);
-	int err = away_take(&engine.uffd, to, p, len, &taken);
+	for (size_t i = 0; !err && (end = next_run(kept, i, n, &first)) > first; i = end) {
+		size_t from = first * K_PAGE;
+		struct taken t;
+		err = away_take(&engine.uffd, to + from, p + from, (end - first) * K_PAGE, &t);
+		taken += t.taken;
+		holes |= t.holes;
+	}
 	lock_take(&engine.lock);
 	b = *at = frame_meta(f)->owner;
-	if (!b || (err && !taken.torn))
+	if (!b) {
 		frame_release(f, to, len);
-	if (!b)
 		return -ENOENT;
-	if (err && !taken.torn) {
-		b->frame = NO_FRAME;
-		set_state(b, LOCAL);
-		engine_wake(b, false);
-		return err;
+	}
+	if (err && !taken) {
+		frame_meta(f)->holes = true; /* all of it is one */
+		return not_taken(b, err);
 	}
 	bool wanted = b->flags & B_WANTED;
-	moved_into(b, f, taken.torn);
+	moved_into(b, f, err);
+	if (holes)
+		b->flags |= B_DIRTY;
 	if (wanted && b->state == NONE)
 		engine_wake(b, false);
 	return 0;
@@ -1110,12 +1146,12 @@ void block_loosen(struct block *b)
 		block_forget(b);
 		break;
 	case TAKING:
+		/* By a call that nobody could hold up: what has left already is gone with the
+		 * frame. */
 		frame_meta(b->frame)->owner = NULL;
 		b->frame = NO_FRAME;
-		close_holes(b);
-		set_state(b, LOCAL);
-		block_unslot(b);
-		engine_wake(b, false);
+		engine_account(-(int64_t)block_len(b));
+		lose(b, -EINTR);
 		break;
 	case FETCHING: {
 		struct transfer *t = frame_meta(b->frame)->transfer;

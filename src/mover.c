@@ -334,7 +334,13 @@ static bool clean(void)
 	}
 	if (store_blocked() || engine.hold || b->flags & B_TORN) {
 		/* Nowhere to go: back to the program. */
-		return !block_give(b, ARRIVE_STANDBY, false);
+		bool torn = b->flags & B_TORN;
+		if (block_give(b, ARRIVE_STANDBY, false))
+			return false;
+		/* Or it would come and go without end, and who starves wait for that. */
+		if (torn)
+			put_aside(b, -EBUSY);
+		return true;
 	}
 	if (!pool.free)
 		return false;
