@@ -262,9 +262,10 @@ static int install_copy(struct block *b, bool protect)
 	}
 	if (err)
 		return err;
-	/* For a moment it is there twice. */
+	/* For a moment it is there twice; without MOVE there is room for that, but not for all
+	 * threads at once. */
 	engine_account((int64_t)block_len(b));
-	if (engine.uffd.move && engine.local > engine.budget)
+	if (engine.local > engine.budget)
 		atomic_fetch_add(&engine.stats->overruns, 1);
 	return 0;
 }
@@ -906,7 +907,8 @@ int block_take(struct block **at)
 
 	if (change_held((uintptr_t)block_start(b), block_len(b)))
 		return -EAGAIN;
-	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move))
+	/* Nobody writes to what a file is mapped to. */
+	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move && !b->region->source))
 		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
 	/* MOVE takes from writable mappings only. */
