@@ -28,12 +28,12 @@
 
 #define DEPTH 16
 #define FDS 32
-#define EVICT_BATCH 8		     /* evictions before it looks at anything else */
-#define PATIENCE_NS 50000000ull	     /* that a fault starves while nothing can leave */
-#define STUCK_NS 200000000ull	     /* pins and forks last from milliseconds to minutes */
+#define EVICT_BATCH 8		    /* evictions before it looks at anything else */
+#define PATIENCE_NS 50000000ull	    /* that a fault starves while nothing can leave */
+#define STUCK_NS 200000000ull	    /* pins and forks last from milliseconds to minutes */
 #define STUCK_LONG_NS 2000000000ull /* where it is not likely to change at all */
-#define MEND_NS 5000000ull	     /* from one huge page that is made again to the next */
-#define UNSHARE_MS 50		     /* for one block; then it is tried again later */
+#define MEND_NS 5000000ull	    /* from one huge page that is made again to the next */
+#define UNSHARE_MS 50		    /* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
 #define TRIM_KEEP 64		    /* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
