@@ -25,6 +25,8 @@
 #include "transfer.h"
 
 #define PART_PIECE (128ul << 10) /* of a frame, copied at a time when a block is cut */
+/* A huge page moves in a microsecond or two, what has become 512 pages takes 50 and more. */
+#define MOVED_SPLIT_NS 25000ull
 
 void list_append(struct block_list *l, struct block *b)
 {
@@ -289,7 +291,9 @@ static int install(struct block *b, bool protect, bool *vacated)
 	if (b->state == WRITING && frame_meta(f)->paged && !(b->flags & B_EXPIRED))
 		return -EBUSY;
 
+	uint64_t begin = k_now_ns();
 	int err = uffd_move(&engine.uffd, dst, frame_addr(f, b), len, frame_meta(f)->holes, &torn);
+	bool slow = k_now_ns() - begin > MOVED_SPLIT_NS;
 	if (torn) {
 		/* What is being written of it meanwhile is not all of it (block_written). */
 		frame_meta(f)->holes = true;
@@ -313,13 +317,12 @@ static int install(struct block *b, bool protect, bool *vacated)
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
 	struct presence there;
-	if (block_is_full(b) && !uffd_presence(&engine.uffd, dst, len, &there)) {
+	if (slow && block_is_full(b) && !uffd_presence(&engine.uffd, dst, len, &there))
 		look_for_split(b, f, &there);
-		if (frame_meta(f)->split)
-			engine.came_split = (uintptr_t)dst;
-		else
-			b->mended = false;
-	}
+	if (block_is_full(b) && frame_meta(f)->split)
+		engine.came_split = (uintptr_t)dst;
+	else
+		b->mended = false;
 	if (protect) {
 		b->flags |= B_UNSURE;
 		/* Should this be refused, UNSURE is enough. */
