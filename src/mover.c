@@ -460,7 +460,7 @@ static void lose_old(struct block_list *l, uint64_t timeout)
 	for (b = l->head; b; b = next) {
 		next = b->next;
 		if (b->state == FAR && b->since && k_now_ns() - b->since > timeout)
-			block_lose(b);
+			block_lose(b, -ETIMEDOUT);
 	}
 }
 
