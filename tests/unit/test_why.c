@@ -131,7 +131,7 @@ static void threads(void **state)
 	judge(WHY_MOVERS);
 	assert_non_null(strstr(w.evidence[0], "emf-mover uses 40%"));
 	assert_non_null(strstr(w.evidence[1], "50%"));
-	in.mover.ran = 0.3;
+	in.mover = (struct why_thread){0.3, 0.1};
 	in.fault.ran = 0.9;
 	judge(WHY_MOVERS);
 	assert_non_null(strstr(w.evidence[0], "emf-fault"));
