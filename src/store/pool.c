@@ -145,12 +145,10 @@ static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
 {
 	struct pool *p = pq->pool;
 	uint32_t at = home(p, slot, column);
-	uint64_t now = timer_now();
 
-	pool_weigh(p, now);
 	if (!atomic_load(&p->shared->changed))
 		return at && claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)) ? at : 0;
-	return choose_by_weight(pq, now);
+	return choose_by_weight(pq, timer_now());
 }
 
 /* A place for what is written anew, where members by now have much less than this; 0: none. */
@@ -158,11 +156,11 @@ static uint32_t choose_lighter(struct pool_queue *pq, uint32_t than)
 {
 	struct pool *p = pq->pool;
 	unsigned best = PLACE_MEMBER(than);
-	uint64_t now = timer_now();
+	uint64_t now;
 
-	pool_weigh(p, now);
 	if (!atomic_load(&p->shared->changed))
 		return 0;
+	now = timer_now();
 	for (unsigned i = 0; i < atomic_load(&p->n); i++)
 		if (pool_is_lighter(p, i, best) && pool_share(p, i, now) == RAMP_STEPS &&
 		    takes(pq, i))
@@ -434,6 +432,7 @@ static int pool_submit(struct emf_queue *q, struct emf_io *io)
 	if (pq->closing || q->inflight >= pq->depth)
 		return -EAGAIN;
 	see_members(pq, false);
+	pool_weigh(p, timer_now());
 	q->inflight++;
 	io->scratch[0] = 0;
 	io->status = io_check(io, p->be.size);

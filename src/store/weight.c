@@ -7,7 +7,7 @@
 #include "pool_int.h"
 #include "timer.h"
 
-#define WEIGH_NS 250000000ull
+#define WEIGH_NS 100000000ull
 /* Of less a speed says nothing; of one that moves less in so long it does. */
 #define SAMPLE_BYTES (8ull << 20)
 #define SAMPLE_NS 2000000000ull

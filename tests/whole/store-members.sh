@@ -37,10 +37,14 @@ state_of() {
 	"$TIERSTAT" --json -p "$pid" 2>/dev/null | grep -o '"state": "[a-z]*"' | sed -n "$1s/.*: \"\(.*\)\"/\1/p"
 }
 
-# written N: bytes, by the statistics
-written() {
-	"$TIERSTAT" --json -p "$pid" 2>/dev/null | sed 's/.*"stores"//' | grep -o '"written_bytes": [0-9]*' |
+# store_stat N NAME: a number of the N-th store
+store_stat() {
+	"$TIERSTAT" --json -p "$pid" 2>/dev/null | sed '1,/"stores"/d' | grep -o "\"$2\": [0-9]*" |
 		grep -o '[0-9]*$' | sed -n "$1p"
+}
+
+written() {
+	store_stat "$1" written_bytes
 }
 
 server a 256M
@@ -166,6 +170,39 @@ wait_for 60 over -lt && ok "the budget is kept again" ||
 say check
 wait_for 60 grep -q right "$T/full.out" && ok "full, and not any more: nothing is lost" ||
 	not_ok "full, and not any more: nothing is lost" "$(gist "$T/full.out") $(gist "$T/full.err")"
+hold_end
+
+# --- stores that differ: the room of all is used, and one that is slow gets less ---
+
+server little 16M
+server large 256M
+hold_start room "local.limit=20M;store.uri=${uri_of[little]},${uri_of[large]}" 96
+wait_for 30 over -lt && ok "room: of the smallest and more" ||
+	not_ok "room: of the smallest and more" "$("$TIERSTAT" -p "$pid") $("$TIERSTAT" stores "$pid") $(gist "$T/room.err")"
+right "room: nothing is lost"
+hold_end
+
+server quick 256M
+nbdkit -f -t 1 -U "$T/slow.sock" --filter=delay memory 256M delay-read=20ms delay-write=20ms >"$T/slow.log" 2>&1 9>&- &
+started+=($!)
+wait_for 10 test -S "$T/slow.sock"
+hold_start speed "local.limit=20M;store.uri=nbd+unix:///?socket=$T/slow.sock,${uri_of[quick]}" 64
+# moved MIB: to and from the first
+moved() {
+	[ $((($(store_stat 1 read_bytes) + $(written 1)) >> 20)) -ge "$1" ]
+}
+say sweep
+wait_for 120 moved 96
+slow=$(written 1) fast=$(written 2)
+say "more 64"
+more_written() {
+	[ $((($(written 1) + $(written 2) - slow - fast) >> 20)) -ge 40 ]
+}
+wait_for 60 more_written
+slow=$(($(written 1) - slow)) fast=$(($(written 2) - fast))
+[ "$slow" -lt $((fast / 2)) ] && ok "speed: the slow one gets less" ||
+	not_ok "speed: the slow one gets less" "$slow of $((slow + fast)) bytes; $("$TIERSTAT" stores "$pid")"
+right "speed: nothing is lost"
 hold_end
 
 # --- space is given back after SIGKILL, wherever it lies by then ---
