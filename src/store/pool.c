@@ -146,9 +146,11 @@ static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
 	struct pool *p = pq->pool;
 	uint32_t at = home(p, slot, column);
 
-	if (!atomic_load(&p->shared->changed))
-		return at && claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)) ? at : 0;
-	return choose_by_weight(pq, timer_now());
+	if (!atomic_load(&p->shared->changed) && at &&
+	    claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)))
+		return at;
+	/* Somebody else may have it since that has changed. */
+	return atomic_load(&p->shared->changed) ? choose_by_weight(pq, timer_now()) : 0;
 }
 
 /* A place for what is written anew, where members by now have much less than this; 0: none. */
@@ -753,6 +755,11 @@ uint64_t pool_free(const struct emf_backend *be, unsigned but)
 	const struct pool *p = (const struct pool *)be;
 
 	return sum_units(p, but, true) * p->unit;
+}
+
+bool pool_is_scattered(const struct emf_backend *be)
+{
+	return atomic_load(&((const struct pool *)be)->shared->changed);
 }
 
 uint64_t pool_capacity(const struct emf_backend *be)

@@ -32,6 +32,8 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 void pool_set_sums(struct emf_backend *be, struct emf_backend *sums);
 void pool_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd);
 
+/* May slots lie elsewhere than a stripe has them? */
+bool pool_is_scattered(const struct emf_backend *be);
 /* Bytes that there is room for now; the backend's size is what there ever can be. */
 uint64_t pool_capacity(const struct emf_backend *be);
 uint64_t pool_used(const struct emf_backend *be, unsigned member);

@@ -374,6 +374,7 @@ static struct spread_options spread_options(const struct store *st, const struct
 		.m = opt->more,
 		.alone = opt->alone,
 		.still = opt->still,
+		.scattered = opt->scattered,
 	};
 }
 

@@ -67,8 +67,11 @@ static void weigh(struct pool *p, uint64_t now)
 		unlike |= weight < POOL_WEIGHT;
 	}
 	p->unlike = unlike ? p->unlike + 1 : 0;
-	if (p->unlike == SAMPLES)
+	if (p->unlike == SAMPLES) {
+		if (p->o.scattered)
+			p->o.scattered();
 		atomic_store(&p->shared->changed, 1);
+	}
 }
 
 void pool_weigh(struct pool *p, uint64_t now)
