@@ -475,6 +475,31 @@ static void test_retry_damaged(void **state)
 	scene_close(&s);
 }
 
+/*
+ * So is what the server takes for a bad request: it was damaged on its way there, or the answer was
+ * on its way back.
+ */
+static void test_retry_refused(void **state)
+{
+	struct server server;
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 1, 0, 0);
+	server_start(&server, "-t", "1", "--filter=error", "memory", "64M", "error=EINVAL",
+		     "error-pread-rate=20%");
+	uri[0] = server.uri;
+	scene_start(&s);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(put(&s, i, i), 0);
+	for (unsigned i = 0; i < 10; i++)
+		expect(&s, i, i);
+	assert_true(s.stats[0].errors > 0);
+	scene_close(&s);
+	server_stop(&server);
+}
+
 /* --- two copies, without threads --- */
 
 static struct direct {
@@ -694,6 +719,7 @@ int main(void)
 		cmocka_unit_test(test_redundant_frozen),
 		cmocka_unit_test(test_retry),
 		cmocka_unit_test(test_retry_damaged),
+		cmocka_unit_test(test_retry_refused),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */
