@@ -1194,6 +1194,7 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 
 	for (unsigned i = 0; i < r->layout.n; i++) {
 		r->member[i] = member[i];
+		reconnect_set_rebuilt(member[i]);
 		any |= member[i]->caps;
 		all &= member[i]->caps;
 	}

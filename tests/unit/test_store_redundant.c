@@ -327,6 +327,43 @@ static bool wait_ok(struct scene *s)
 	return all_ok(s);
 }
 
+/*
+ * One that is back is not said to be whole before what it may have lost is known: who believes it
+ * may stop another.
+ */
+static void test_back_is_not_whole(void **state)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+	struct server server;
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 2, 1, 1);
+	server_start(&server, "-t", "1", "memory", "128M");
+	uri[0] = server.uri;
+	scene_start(&s);
+	put_all(&s, 1);
+	server_kill(&server);
+	expect_all(&s, 1);
+	while (!reconnect_is_failing(s.st.reconnect[0]) && now_ms() < limit)
+		usleep(1000);
+	scene_stop(&s);
+	server_again(&server, "-t", "1", "memory", "128M");
+	while (reconnect_is_down(s.st.reconnect[0]) && now_ms() < limit)
+		reconnect_work(s.st.reconnect[0], timer_now());
+	assert_int_equal(s.stats[0].state, EMF_STORE_REBUILDING);
+	while (!all_ok(&s) && now_ms() < limit) {
+		scene_wake(&s);
+		store_work(&s.st);
+		s.q->ops->poll(s.q);
+	}
+	assert_true(all_ok(&s));
+	expect_all(&s, 1);
+	scene_close(&s);
+	server_stop(&server);
+}
+
 /* What a member has missed or lost is made good; then another may be lost. */
 static void test_redundant_rebuild(void **state)
 {
@@ -715,6 +752,7 @@ int main(void)
 		cmocka_unit_test(test_redundant_stuck),
 		cmocka_unit_test(test_redundant_late_write),
 		cmocka_unit_test(test_redundant_too_many),
+		cmocka_unit_test(test_back_is_not_whole),
 		cmocka_unit_test(test_redundant_rebuild),
 		cmocka_unit_test(test_redundant_frozen),
 		cmocka_unit_test(test_retry),
