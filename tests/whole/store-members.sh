@@ -180,6 +180,7 @@ hold_start room "local.limit=20M;store.uri=${uri_of[little]},${uri_of[large]}" 9
 wait_for 30 over -lt && ok "room: of the smallest and more" ||
 	not_ok "room: of the smallest and more" "$("$TIERSTAT" -p "$pid") $("$TIERSTAT" stores "$pid") $(gist "$T/room.err")"
 right "room: nothing is lost"
+right "room: a child finds all" fork
 hold_end
 
 server quick 256M
