@@ -987,6 +987,7 @@ static bool open_store(void)
 		.still = store_still,
 		.changed = store_changed,
 		.grown = store_grown,
+		.scattered = slot_set_scattered,
 		.run_dir = run_dir(),
 	};
 

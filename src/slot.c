@@ -18,9 +18,11 @@ struct header {
 	_Atomic uint64_t members;
 	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
 	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
+	_Atomic uint64_t scattered;  /* STORE_SLOTS_SCATTERED */
 };
 
 _Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
+_Static_assert(offsetof(struct header, scattered) == STORE_SLOTS_SCATTERED, "as reap.c reads it");
 
 static struct {
 	struct header *family;
@@ -105,6 +107,11 @@ bool slot_alone(void)
 void slot_set_generation(uint64_t generation)
 {
 	atomic_store(&sl.family->generation, generation);
+}
+
+void slot_set_scattered(void)
+{
+	atomic_store(&sl.family->scattered, 1);
 }
 
 int slot_memfd(void)

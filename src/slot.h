@@ -70,6 +70,9 @@ void slot_forget(void);
 bool slot_alone(void);
 /* For the guard (store/guard.h): one more each time, beginning with 1. */
 void slot_set_generation(uint64_t generation);
+/* For it, too: where slots lie only this process knows from now on. Any thread, without the lock.
+ */
+void slot_set_scattered(void);
 /* Slots that the memfd has room for. */
 uint64_t slot_table(void);
 

@@ -171,14 +171,18 @@ static void note_peer(struct space *s, struct nbd_handle *nbd)
 
 /* --- transfers --- */
 
-/* In a call of libnbd. Returning 1 frees the command. */
+/*
+ * In a call of libnbd. Returning 1 frees the command. EINVAL would say that we had asked for what
+ * can't be, and nobody would ask again: but what was sent was right (io_check), so it, or the
+ * answer, was damaged on its way.
+ */
 static int request_ended(void *user, int *error)
 {
 	struct emf_io *io = user;
 	struct connection *c = (struct connection *)(uintptr_t)io->scratch[1];
 
 	if (*error > 0 && !io->status)
-		io->status = -*error;
+		io->status = *error == EINVAL ? -EIO : -*error;
 	if (!--io->scratch[0])
 		io_push(&c->ended, io);
 	return 1;

@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE 1 /* clone, memfd_create, pipe2 */
 #include "guard.h"
+#include "pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -174,7 +175,7 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];
 	/* Where slots lie on tiers, or after changes of a pool, died with the process. */
-	if (st->hierarchy || opt->generation)
+	if (st->hierarchy || opt->generation || (st->pool && pool_is_scattered(st->pool)))
 		argv[n++] = (char *)(uintptr_t) "--whole";
 	if (opt->provider_dir) {
 		argv[n++] = (char *)(uintptr_t) "--providers";

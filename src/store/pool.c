@@ -28,7 +28,8 @@ struct pool_queue {
 	struct emf_queue q;
 	struct pool *pool;
 	enum emf_queue_kind kind;
-	unsigned depth, member_depth, turn;
+	unsigned depth, member_depth;
+	int64_t credit[STORE_LEAVES]; /* what was due to a member of the columns so far */
 	uint32_t generation;
 	bool closing;
 	int ended; /* transfers, counted for the result of poll */
@@ -107,30 +108,66 @@ static bool takes(const struct pool_queue *pq, unsigned member)
 {
 	const struct emf_queue *mq = pq->fan.member[member];
 
-	return (pool_is_state(pq->pool, member, MEMBER_USED) ||
-		pool_is_state(pq->pool, member, MEMBER_FILLING)) &&
-	       mq && reconnect_is_up(mq);
+	return pool_is_open(pq->pool, member) && mq && reconnect_is_up(mq);
+}
+
+/* Each in its turn, as often as its weight is of all; one that has no room is passed over. */
+static uint32_t choose_by_weight(struct pool_queue *pq, uint64_t now)
+{
+	struct pool *p = pq->pool;
+	uint32_t n = atomic_load(&p->n), full = 0, at = 0;
+	int best;
+
+	do {
+		int64_t sum = 0;
+
+		best = -1;
+		for (unsigned i = 0; i < n; i++) {
+			if (full >> i & 1 || !takes(pq, i))
+				continue;
+			uint32_t weight = pool_weight(p, i) * pool_share(p, i, now);
+
+			sum += weight;
+			pq->credit[i] += weight;
+			if (best < 0 || pq->credit[i] > pq->credit[best])
+				best = (int)i;
+		}
+		if (best < 0)
+			break;
+		pq->credit[best] -= sum;
+		full |= 1u << best;
+		at = pool_claim(p, (unsigned)best);
+	} while (!at);
+	return at;
 }
 
 static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
 {
 	struct pool *p = pq->pool;
-	uint32_t n = atomic_load(&p->n), at = home(p, slot, column);
+	uint32_t at = home(p, slot, column);
+
+	if (!atomic_load(&p->shared->changed) && at &&
+	    claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)))
+		return at;
+	/* Somebody else may have it since that has changed. */
+	return atomic_load(&p->shared->changed) ? choose_by_weight(pq, timer_now()) : 0;
+}
+
+/* A place for what is written anew, where members by now have much less than this; 0: none. */
+static uint32_t choose_lighter(struct pool_queue *pq, uint32_t than)
+{
+	struct pool *p = pq->pool;
+	unsigned best = PLACE_MEMBER(than);
 	uint64_t now;
 
 	if (!atomic_load(&p->shared->changed))
-		return at && claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)) ? at : 0;
+		return 0;
 	now = timer_now();
-	for (unsigned i = 0; i < 2 * n; i++) {
-		unsigned m = (unsigned)((slot * p->columns + column + i) % n);
-
-		/* First those whose share it is, then any. */
-		if (!takes(pq, m) || (i < n && pq->turn++ % RAMP_STEPS >= pool_share(p, m, now)))
-			continue;
-		if ((at = pool_claim(p, m)))
-			return at;
-	}
-	return 0;
+	for (unsigned i = 0; i < atomic_load(&p->n); i++)
+		if (pool_is_lighter(p, i, best) && pool_share(p, i, now) == RAMP_STEPS &&
+		    takes(pq, i))
+			best = i;
+	return best == PLACE_MEMBER(than) ? 0 : pool_claim(p, best);
 }
 
 /* --- transfers --- */
@@ -227,8 +264,15 @@ static bool settle_column(struct pool_queue *pq, struct emf_io *io, struct io_li
 	struct pool *p = pq->pool;
 	uint64_t slot = io->offset / SLOT;
 	_Atomic uint32_t *place = pool_place(p, slot, column);
-	uint32_t at = atomic_fetch_and(place, ~PLACE_MOVES) & ~PLACE_MOVES, old;
+	uint32_t at = atomic_fetch_and(place, ~PLACE_MOVES) & ~PLACE_MOVES, old, lighter;
 
+	lighter = at ? choose_lighter(pq, at) : 0;
+	if (lighter) {
+		at = lighter;
+		old = atomic_exchange(place, at) & ~PLACE_MOVES;
+		if (old)
+			give_up(pq, io, parts, old);
+	}
 	/* Looked at once more when the table has it: a drain that has begun since may have passed
 	 * by here already. */
 	while (!at || (atomic_load(&p->shared->changed) && !takes(pq, PLACE_MEMBER(at)))) {
@@ -390,6 +434,7 @@ static int pool_submit(struct emf_queue *q, struct emf_io *io)
 	if (pq->closing || q->inflight >= pq->depth)
 		return -EAGAIN;
 	see_members(pq, false);
+	pool_weigh(p, timer_now());
 	q->inflight++;
 	io->scratch[0] = 0;
 	io->status = io_check(io, p->be.size);
@@ -576,6 +621,7 @@ static int pool_link_forked(struct emf_backend *be, const int *fds)
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		atomic_store(&p->member[i].queues, 0);
 	p->resettle = NULL;
+	pool_weigh_anew(p);
 	p->ready_fd = ready_open();
 	return p->ready_fd < 0 ? p->ready_fd : 0;
 }
@@ -606,6 +652,8 @@ static int set_member(struct pool *p, unsigned i, struct emf_backend *be, enum m
 		return -ENOMEM;
 	m->be = be;
 	m->since = state == MEMBER_FILLING ? timer_now() : 0;
+	m->speed = (struct speed){ 0 };
+	atomic_store(&m->weight, POOL_WEIGHT);
 	atomic_store(&m->queues, 0);
 	atomic_store(&p->shared->used[i], 0);
 	atomic_store(&p->shared->hand[i], 0);
@@ -631,7 +679,7 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 	      struct emf_backend **out)
 {
 	struct pool *p = store_alloc(1, sizeof(*p));
-	uint64_t size = UINT64_MAX;
+	uint64_t size = UINT64_MAX, most = 0, total = 0;
 	uint32_t any = 0, all = UINT32_MAX;
 	int rc;
 
@@ -643,22 +691,30 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 	p->unit = o->unit < SLOT ? o->unit : SLOT;
 	p->columns = (unsigned)(SLOT / p->unit);
 	for (unsigned i = 0; i < n; i++) {
-		size = member[i]->size < size ? member[i]->size : size;
+		uint64_t units = member[i]->size / p->unit;
+
+		units = units < 1u << PLACE_SHIFT ? units : (1u << PLACE_SHIFT) - 1;
+		size = units < size ? units : size;
+		most = units > most ? units : most;
+		total += units;
 		any |= member[i]->caps;
 		all &= member[i]->caps;
 	}
-	size = size / p->unit < 1u << PLACE_SHIFT ? size / p->unit : (1u << PLACE_SHIFT) - 1;
 	p->homes = size * n / p->columns;
-	p->slots = p->homes * GROWS < SLOTS_AT_LEAST ? SLOTS_AT_LEAST : p->homes * GROWS;
+	p->slots = total / p->columns * GROWS;
+	p->slots = p->slots < SLOTS_AT_LEAST ? SLOTS_AT_LEAST : p->slots;
 	p->be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = p->slots * SLOT,
 		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
 		.max_length = SLOT,
 	};
-	rc = p->homes ? open_tables(p) : -ENOSPC;
+	rc = total >= p->columns ? open_tables(p) : -ENOSPC;
 	for (unsigned i = 0; i < n && !rc; i++)
 		rc = set_member(p, i, member[i], MEMBER_USED);
+	/* A stripe would leave room unused. */
+	if (!rc && most > size)
+		atomic_store(&p->shared->changed, 1);
 	if (rc)
 		pool_close(&p->be);
 	else
@@ -688,8 +744,7 @@ static uint64_t sum_units(const struct pool *p, unsigned but, bool free)
 	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
 		uint32_t used = free ? atomic_load(&p->shared->used[i]) : 0;
 
-		if (i != but && used < p->member[i].units &&
-		    (pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING)))
+		if (i != but && used < p->member[i].units && pool_is_open(p, i))
 			sum += p->member[i].units - used;
 	}
 	return sum;
@@ -700,6 +755,11 @@ uint64_t pool_free(const struct emf_backend *be, unsigned but)
 	const struct pool *p = (const struct pool *)be;
 
 	return sum_units(p, but, true) * p->unit;
+}
+
+bool pool_is_scattered(const struct emf_backend *be)
+{
+	return atomic_load(&((const struct pool *)be)->shared->changed);
 }
 
 uint64_t pool_capacity(const struct emf_backend *be)
@@ -745,7 +805,7 @@ int pool_drain(struct emf_backend *be, unsigned i)
 {
 	struct pool *p = (struct pool *)be;
 
-	if (!pool_is_state(p, i, MEMBER_USED) && !pool_is_state(p, i, MEMBER_FILLING))
+	if (!pool_is_open(p, i))
 		return -EALREADY;
 	if (!sum_units(p, i, false))
 		return -ENODEV;

@@ -3,10 +3,11 @@
  * The link that spreads slots over members that come and go. It takes the stripe link's place
  * where a process may change its stores while it runs, and begins as that: column c of a slot (a
  * unit of the stripe) lies at home, where the stripe link would have it. Where a column lies is in
- * a table, so that from the first change on it may be anywhere: new columns go round over the
- * members that have room and answer, and pool_work moves those that are there, at most `rate`
- * bytes a second: away from a member that is drained, and onto one that is new, until all have
- * as many. A new one is given more from second to second (RAMP_NS), both of what is written and of
+ * a table, so that from the first change on, or where members differ in size or come to differ in
+ * speed, it may be anywhere: new columns are given out by weight (weight.c) to the members that
+ * have room and answer, and pool_work moves those that are there, at most `rate` bytes a second:
+ * away from a member that is drained, and onto one that is new, until all have as many, by their
+ * speed. A new one is given more from second to second (RAMP_NS), both of what is written and of
  * what is moved.
  *
  * A column is moved in this order: it is read and verified by the checksum link above, written to
@@ -31,6 +32,8 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 void pool_set_sums(struct emf_backend *be, struct emf_backend *sums);
 void pool_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd);
 
+/* May slots lie elsewhere than a stripe has them? */
+bool pool_is_scattered(const struct emf_backend *be);
 /* Bytes that there is room for now; the backend's size is what there ever can be. */
 uint64_t pool_capacity(const struct emf_backend *be);
 uint64_t pool_used(const struct emf_backend *be, unsigned member);

@@ -32,12 +32,23 @@
 #define RAMP_NS 8000000000ull
 #define RAMP_STEPS 16u
 
+/* Of a member that is as fast as any and has room. */
+#define POOL_WEIGHT 256u
+/* Columns: of less on a member it says nothing that another has fewer. */
+#define POOL_MANY 16u
+
 enum member_state {
 	MEMBER_NONE,
 	MEMBER_USED,
 	MEMBER_FILLING,	 /* new: gets its share of what is there */
 	MEMBER_DRAINING, /* nothing is written to it any more */
 	MEMBER_LEAVING,	 /* nothing is on it; queues close theirs */
+};
+
+/* What was seen of a member's statistics, and what follows: bytes a second. */
+struct speed {
+	uint64_t bytes, ns, rate;
+	unsigned samples;
 };
 
 struct member {
@@ -47,6 +58,8 @@ struct member {
 	uint64_t since;		 /* ns: when it joined; 0: at the start */
 	_Atomic uint32_t state;
 	_Atomic uint32_t queues; /* that have one of it open */
+	_Atomic uint32_t weight; /* by its speed: up to POOL_WEIGHT */
+	struct speed speed;	 /* who has `weighing` */
 	bool again;		 /* it was looked at once more before it was left */
 };
 
@@ -72,6 +85,9 @@ struct pool {
 	_Atomic uint32_t *users;   /* of each slot */
 	_Atomic uint32_t *extent;  /* what was written: first page, and how many above bit 16 */
 	struct resettle *resettle; /* the store's thread's */
+	_Atomic uint64_t weigh_at; /* ns */
+	_Atomic uint32_t weighing; /* somebody does */
+	unsigned unlike;	   /* so often in a row members were not as fast as others */
 	struct member member[STORE_LEAVES];
 };
 
@@ -83,6 +99,12 @@ static inline bool pool_is_state(const struct pool *p, unsigned i, enum member_s
 static inline _Atomic uint32_t *pool_place(const struct pool *p, uint64_t slot, unsigned column)
 {
 	return &p->place[slot * p->columns + column];
+}
+
+/* May it be written to? */
+static inline bool pool_is_open(const struct pool *p, unsigned i)
+{
+	return pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING);
 }
 
 /* Without the mark. */
@@ -97,5 +119,16 @@ void pool_release(struct pool *p, uint32_t place);
 /* 1 to RAMP_STEPS: how much of its share a member gets by now. */
 unsigned pool_share(const struct pool *p, unsigned member, uint64_t now);
 void resettle_end(struct pool *p);
+
+/* Looks, once in a while, at how fast members have been. Any thread. */
+void pool_weigh(struct pool *p, uint64_t now);
+/* The statistics are others. */
+void pool_weigh_anew(struct pool *p);
+/* Of what is written: by speed and room, at least 1. */
+uint32_t pool_weight(const struct pool *p, unsigned i);
+/* How many columns it would have if all had theirs by speed, as far as its room goes. */
+uint32_t pool_fair_share(const struct pool *p, unsigned member);
+/* Has it much room, and by its speed much less than the other? */
+bool pool_is_lighter(const struct pool *p, unsigned i, unsigned than);
 
 #endif

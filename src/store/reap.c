@@ -260,6 +260,8 @@ static int clean_up(struct reap *r)
 		return 0; /* another one does it */
 	if (!any_used(used, r->nslots))
 		return 0;
+	if (*(const uint64_t *)(map + STORE_SLOTS_SCATTERED))
+		r->whole = true;
 	sleep_ms(SETTLE_MS);
 	for (int i = 0; i < ATTEMPTS; i++) {
 		if (i)

@@ -15,6 +15,7 @@
 
 #include "reconnect.h"
 #include "redundant_int.h"
+#include "solo.h"
 #include "timer.h"
 #include "memory.h"
 
@@ -229,19 +230,35 @@ static bool is_there(struct redundant *r, uint64_t slot, unsigned column, struct
 	       redundant_is_right(r, slot, column, in.from, in.to - in.from, back + in.from);
 }
 
+/*
+ * These columns were found right, and no others, in what was of that version. A write meanwhile may
+ * have failed on some of them, and may lie under what was made good: then all is to be looked at
+ * again.
+ */
+static void settle(struct redundant *r, uint64_t slot, uint32_t version, unsigned right)
+{
+	const unsigned all = (1u << width(r)) - 1;
+
+	redundant_clear_stale(r, slot, right);
+	if (atomic_load(&r->version[slot]) != version)
+		redundant_set_stale(r, slot, all);
+	else if (~right & all)
+		redundant_set_stale(r, slot, ~right & all);
+}
+
 /* Returns how many bytes were moved. */
 static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 {
 	uint32_t version = atomic_load(&r->version[slot]);
 	struct range extent = extent_of(r, slot);
 	struct transfer_one t[MAX_WIDTH] = { 0 };
-	unsigned right, away, made = 0, stale = atomic_load(&r->stale[slot]);
+	unsigned right, away, made = 0;
 	uint64_t moved = extent.to - extent.from;
 
 	if (version & 1)
 		return 0;
 	if (extent.from == extent.to) {
-		redundant_clear_stale(r, slot, ~0u);
+		settle(r, slot, version, ~0u);
 		return 0;
 	}
 	right = read_columns(r, slot, extent, &away);
@@ -259,25 +276,25 @@ static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 		moved += 2 * (in.to - in.from);
 	}
 	wait_all(r, t);
-	for (unsigned c = 0; c < width(r); c++)
-		if (made >> c & 1 && !t[c].io.status &&
-		    is_there(r, slot, c, in_column(r, c, extent)))
+	for (unsigned c = 0; c < width(r); c++) {
+		if (!(made >> c & 1))
+			continue;
+		if (solo_in_doubt(t[c].io.status))
+			atomic_fetch_or(&r->unsure[slot], (uint16_t)(1u << c));
+		if (!t[c].io.status && is_there(r, slot, c, in_column(r, c, extent)))
 			right |= 1u << c;
-	redundant_clear_stale(r, slot, right);
-	/* What was found wrong in passing, and what a write meanwhile may have found otherwise. */
-	if (atomic_load(&r->version[slot]) != version)
-		redundant_set_stale(r, slot, stale | made);
-	else if (~right & ((1u << width(r)) - 1))
-		redundant_set_stale(r, slot, ~right & ((1u << width(r)) - 1));
+	}
+	settle(r, slot, version, right);
 	return moved;
 }
 
 static bool rebuild_slot(struct redundant *r, uint64_t slot, uint64_t *moved)
 {
 	unsigned before = atomic_load(&r->stale[slot]);
+	uint32_t version = atomic_load(&r->version[slot]);
 
 	if (r->o.hold && !r->o.hold(slot)) {
-		redundant_clear_stale(r, slot, ~0u);
+		settle(r, slot, version, ~0u);
 		return true;
 	}
 	*moved += rebuild_held(r, slot);

@@ -49,6 +49,7 @@ struct reconnect {
 	/* the thread's */
 	uint64_t retry_at, backoff;
 	bool told; /* that it is down */
+	bool rebuilt;
 };
 
 struct reconnect_io {
@@ -316,6 +317,11 @@ int reconnect_queue_later(struct emf_backend *be, enum emf_queue_kind kind, unsi
 	return 0;
 }
 
+void reconnect_set_rebuilt(struct emf_backend *be)
+{
+	((struct reconnect *)be)->rebuilt = true;
+}
+
 /* --- the thread's side --- */
 
 bool reconnect_is_down(const struct emf_backend *be)
@@ -376,7 +382,8 @@ static void tell(struct reconnect *r, bool down)
 
 	/* Also where it was had again before it was told. */
 	if (!down && r->stats)
-		atomic_compare_exchange_strong(&r->stats->state, &was, EMF_STORE_OK);
+		atomic_compare_exchange_strong(&r->stats->state, &was,
+					       r->rebuilt ? EMF_STORE_REBUILDING : EMF_STORE_OK);
 	if (down == r->told)
 		return;
 	r->told = down;

@@ -18,6 +18,11 @@
 /* stats may be NULL. wake_fd: an eventfd that is raised when there is something to do for work. */
 int reconnect_open(struct emf_backend *next, struct emf_store_stats *stats, int wake_fd,
 		   struct emf_backend **out);
+/*
+ * Who is above makes good what was lost: one that is back is EMF_STORE_REBUILDING until that says
+ * otherwise.
+ */
+void reconnect_set_rebuilt(struct emf_backend *be);
 /* In the child of a fork: instead of what the parent gave. */
 void reconnect_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd);
 

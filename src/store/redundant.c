@@ -23,6 +23,7 @@
 #include "ready.h"
 #include "reconnect.h"
 #include "redundant_int.h"
+#include "solo.h"
 #include "timer.h"
 #include "xxh3.h"
 
@@ -51,6 +52,7 @@ struct task {
 	unsigned pending;   /* parts */
 	uint16_t bad;	    /* columns that failed: of a write, or to be rescued */
 	uint16_t cut;	    /* of a write: those of them that only lack a connection */
+	uint16_t unsure;    /* of a write: what was cut off before it may come over it */
 	bool again;	    /* a write has waited for connections */
 	unsigned turn;	    /* of a read of copies */
 	int status;	    /* why, the worst */
@@ -306,7 +308,7 @@ static void write_end(struct part_queue *rq, struct task *t)
 
 	for (unsigned c = 0; c < width(r); c++)
 		lost += t->bad >> c & 1;
-	redundant_set_stale(r, t->slot, t->bad);
+	redundant_set_stale(r, t->slot, t->bad | t->unsure);
 	atomic_fetch_add(&r->version[t->slot], 1);
 	if (lost <= r->layout.m) {
 		task_end(rq, t, 0);
@@ -447,6 +449,8 @@ static void part_done(struct emf_io *io)
 		if (!read_ended(rq, p, io->status))
 			return;
 	} else if (io->status) {
+		if (solo_in_doubt(io->status))
+			atomic_fetch_or(&rq->r->unsure[t->slot], (uint16_t)(1u << p->column));
 		write_failed(t, p->column, io->status);
 	}
 	p->busy = false;
@@ -785,6 +789,7 @@ static void start_write(struct part_queue *rq, struct task *t)
 	r->extent[t->slot] =
 	    (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
 	redundant_clear_stale(r, t->slot, ~0u);
+	t->unsure = atomic_exchange(&r->unsure[t->slot], 0);
 	if (t->parity)
 		encode(rq, t);
 	send_columns(rq, t, ~0u);
@@ -1139,6 +1144,7 @@ static void redundant_close(struct emf_backend *be)
 	redundant_work_end(be);
 	unmap(r->extent, slots_bytes(r, sizeof(*r->extent)));
 	unmap((void *)(uintptr_t)r->stale, slots_bytes(r, sizeof(*r->stale)));
+	unmap((void *)(uintptr_t)r->unsure, slots_bytes(r, sizeof(*r->unsure)));
 	unmap((void *)(uintptr_t)r->version, slots_bytes(r, sizeof(*r->version)));
 	unmap(r->parity_sum, slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
 	if (r->ready_fd >= 0)
@@ -1188,6 +1194,7 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 
 	for (unsigned i = 0; i < r->layout.n; i++) {
 		r->member[i] = member[i];
+		reconnect_set_rebuilt(member[i]);
 		any |= member[i]->caps;
 		all &= member[i]->caps;
 	}
@@ -1226,10 +1233,11 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct s
 	fill(r, member);
 	r->extent = map(slots_bytes(r, sizeof(*r->extent)));
 	r->stale = map(slots_bytes(r, sizeof(*r->stale)));
+	r->unsure = map(slots_bytes(r, sizeof(*r->unsure)));
 	r->version = map(slots_bytes(r, sizeof(*r->version)));
 	r->parity_sum = map(slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
 	r->ready_fd = ready_open();
-	rc = r->extent && r->stale && r->version && r->parity_sum ? 0 : -ENOMEM;
+	rc = r->extent && r->stale && r->unsure && r->version && r->parity_sum ? 0 : -ENOMEM;
 	if (!rc && r->ready_fd < 0)
 		rc = r->ready_fd;
 	if (!rc && !is_copy(r)) {

@@ -31,8 +31,11 @@ struct redundant {
 	unsigned rows; /* clusters of a column */
 	/* For each slot. Used by one thread at a time, as the slot is, but for stale and version.
 	 */
-	uint32_t *extent;	   /* first page << 16 | end; 0: not written */
-	_Atomic uint16_t *stale;   /* a mask of columns */
+	uint32_t *extent;	 /* first page << 16 | end; 0: not written */
+	_Atomic uint16_t *stale; /* a mask of columns */
+	/* Columns on which something was cut off that may still come to pass, after the next write:
+	 * so what is written then is looked at once more, as if it were stale. */
+	_Atomic uint16_t *unsure;
 	_Atomic uint32_t *version; /* odd: a write is under way */
 	uint64_t *parity_sum;	   /* m * rows, of the parity clusters */
 	_Atomic uint64_t high;	   /* no slot from here on was ever written */

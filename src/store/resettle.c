@@ -266,20 +266,21 @@ static void move(struct pool *p, uint64_t slot, unsigned column, uint32_t from, 
 
 static bool has_room(const struct pool *p, unsigned i)
 {
-	return (pool_is_state(p, i, MEMBER_USED) || pool_is_state(p, i, MEMBER_FILLING)) &&
-	       atomic_load(&p->shared->used[i]) < p->member[i].units;
+	return pool_is_open(p, i) && atomic_load(&p->shared->used[i]) < p->member[i].units;
 }
 
-/* The least used of those that have room and answer. -ENOTCONN: none answers; -ENOSPC: no room. */
+/* The least used, by its weight, that has room and answers. -ENOTCONN: none answers; -ENOSPC: no
+ * room. */
 static int emptiest(const struct pool *p)
 {
-	uint32_t least = UINT32_MAX, used;
+	uint64_t least = UINT64_MAX, used;
 	int best = -ENOSPC;
 
 	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
 		if (!has_room(p, i))
 			continue;
-		used = atomic_load(&p->shared->used[i]);
+		used = (uint64_t)atomic_load(&p->shared->used[i]) * POOL_WEIGHT /
+		       atomic_load(&p->member[i].weight);
 		if (answers(p, i) && used < least) {
 			least = used;
 			best = (int)i;
@@ -290,22 +291,6 @@ static int emptiest(const struct pool *p)
 	return best;
 }
 
-/* How much a member would have if all had as many, as far as its room goes. */
-static uint32_t fair_share(const struct pool *p, unsigned member)
-{
-	uint64_t sum = 0, fair;
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
-		if (!pool_is_state(p, i, MEMBER_USED) && !pool_is_state(p, i, MEMBER_FILLING))
-			continue;
-		sum += atomic_load(&p->shared->used[i]);
-		n++;
-	}
-	fair = n ? sum / n : 0;
-	return fair < p->member[member].units ? (uint32_t)fair : p->member[member].units;
-}
-
 /* Bytes that are to be moved, from it or to it. */
 static uint64_t left(const struct pool *p, unsigned member)
 {
@@ -313,7 +298,7 @@ static uint64_t left(const struct pool *p, unsigned member)
 
 	if (pool_is_state(p, member, MEMBER_DRAINING))
 		return used * p->unit;
-	share = fair_share(p, member);
+	share = pool_fair_share(p, member);
 	return share > used ? (share - used) * p->unit : 0;
 }
 
@@ -358,14 +343,14 @@ static void drain_slot(struct pool *p, uint64_t slot, bool held)
 static void fill_slot(struct pool *p, uint64_t slot)
 {
 	struct resettle *r = p->resettle;
-	uint32_t fair = fair_share(p, r->member);
 
 	for (unsigned i = 0; i < p->columns && r->nbehind < BEHIND; i++) {
 		unsigned c = (unsigned)(slot + i) % p->columns;
 		uint32_t place = pool_look(p, slot, c);
 
 		if (!place || PLACE_MEMBER(place) == r->member ||
-		    atomic_load(&p->shared->used[PLACE_MEMBER(place)]) <= fair)
+		    atomic_load(&p->shared->used[PLACE_MEMBER(place)]) <=
+			pool_fair_share(p, PLACE_MEMBER(place)))
 			continue;
 		r->round.seen++;
 		if (answers(p, r->member))

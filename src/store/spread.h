@@ -33,6 +33,8 @@ struct spread_options {
 	/* A pool. */
 	bool (*alone)(void);	/* no children share the store; NULL: so it is */
 	void (*still)(bool on); /* around what no fork may come into; NULL: none comes */
+	/* Any thread: before anything lies elsewhere than a stripe has it; not by pool_open. */
+	void (*scattered)(void);
 };
 
 #endif

@@ -137,12 +137,25 @@ static bool find_provider(const char *dir, const char *name, char *path, size_t 
 	return false;
 }
 
-static void preload(const char *dir, const char *name)
+/*
+ * isa-l calls its own functions by names that a program may have, too (gf_mul: node), and those of
+ * the program come first, but for DEEPBIND. What allocates can't have that (preload/load.c, which
+ * is why this is dlmopen); isa-l and its codec don't. NODELETE: libraries below a provider may have
+ * left thread-specific data.
+ */
+static void *load_object(const char *path, bool deep)
+{
+	const int flags = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
+
+	return deep ? dlmopen(LM_ID_BASE, path, flags | RTLD_DEEPBIND) : dlopen(path, flags);
+}
+
+static void preload(const char *dir, const char *name, bool deep)
 {
 	char path[PATH_MAX];
 
 	if (find_provider(dir, name, path, sizeof(path)))
-		(void)!dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+		(void)!load_object(path, deep);
 }
 
 void store_load(const struct store_options *opt)
@@ -151,15 +164,15 @@ void store_load(const struct store_options *opt)
 
 	for (unsigned i = 0; i < (opt->nuri ? opt->nuri : 1); i++)
 		if (provider_name(opt->nuri ? opt->uri[i] : "file:", name, sizeof(name)))
-			preload(opt->provider_dir, name);
+			preload(opt->provider_dir, name, false);
 	if (opt->encrypt)
-		preload(opt->provider_dir, "link-crypt");
+		preload(opt->provider_dir, "link-crypt", false);
 	if (opt->data > 1)
-		preload(opt->provider_dir, "link-parity");
+		preload(opt->provider_dir, "link-parity", true);
 }
 
 /* A codec's table, from link-NAME.so; NULL: err tells. The setting is for the message. */
-static const void *load_codec(const char *setting, const char *name, const char *symbol,
+static const void *load_codec(const char *setting, const char *name, const char *symbol, bool deep,
 			      const char *dir, void **dl, char *err, size_t errlen)
 {
 	char file[32], path[PATH_MAX];
@@ -171,7 +184,7 @@ static const void *load_codec(const char *setting, const char *name, const char 
 			 file);
 		return NULL;
 	}
-	*dl = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	*dl = load_object(path, deep);
 	if (*dl)
 		abi = dlsym(*dl, symbol);
 	if (!abi)
@@ -208,8 +221,7 @@ static int load(const char *uri, const char *dir, void **dl, const struct emf_pr
 			 name, name);
 		return blame(uri, why, -EINVAL, err, errlen);
 	}
-	/* NODELETE: libraries below a provider may have left thread-specific data. */
-	*dl = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+	*dl = load_object(path, false);
 	if (!*dl)
 		return blame(uri, dlerror(), -ELIBACC, err, errlen);
 	p = dlsym(*dl, "emf_provider");
@@ -333,7 +345,7 @@ static int add_crypt(struct store *st, const struct store_options *opt, struct e
 		    "store.encrypt",
 		    "not in a program that has a malloc of its own, whose memory may be far",
 		    -ENOTSUP, err, errlen);
-	const struct emf_aead *aead = load_codec("store.encrypt", "crypt", "emf_aead",
+	const struct emf_aead *aead = load_codec("store.encrypt", "crypt", "emf_aead", false,
 						 opt->provider_dir, &st->crypt_dl, err, errlen);
 	char why[256];
 	int rc;
@@ -362,6 +374,7 @@ static struct spread_options spread_options(const struct store *st, const struct
 		.m = opt->more,
 		.alone = opt->alone,
 		.still = opt->still,
+		.scattered = opt->scattered,
 	};
 }
 
@@ -372,7 +385,7 @@ static int add_redundant(struct store *st, const struct store_options *opt,
 	int rc;
 
 	if (opt->data > 1) {
-		o.codec = load_codec("store.redundancy=parity", "parity", "emf_parity",
+		o.codec = load_codec("store.redundancy=parity", "parity", "emf_parity", true,
 				     opt->provider_dir, &st->parity_dl, err, errlen);
 		if (!o.codec)
 			return -ELIBACC;

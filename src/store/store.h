@@ -37,6 +37,8 @@
 #define STORE_SLOTS_HEADER 4096u
 /* In the header, a uint64_t: a guard of an earlier generation has nothing to do (guard.h). */
 #define STORE_SLOTS_GENERATION 16u
+/* Another one: not 0 when slots lie elsewhere than a stripe has them. */
+#define STORE_SLOTS_SCATTERED 24u
 
 struct emf_store_stats;
 
@@ -94,6 +96,8 @@ struct store_options {
 	/* By the store's thread, within `still`: there is one more, and store_capacity is another.
 	 */
 	void (*grown)(void);
+	/* By any thread, and again: from now on slots are STORE_SLOTS_SCATTERED. */
+	void (*scattered)(void);
 	uint64_t generation; /* for the guard: so often the members have changed (guard.h) */
 	bool
 	    no_malloc; /* malloc is the program's own: only what does without it (EMF_CAP_MALLOC) */

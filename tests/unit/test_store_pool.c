@@ -303,6 +303,74 @@ static void test_grows(void **state)
 	scene_close(&s);
 }
 
+static int put_whole(struct scene *s, unsigned slot, unsigned version)
+{
+	fill(s->buf, SLOT, slot + version * 1000);
+	return transfer(s->q, EMF_WRITE, (uint64_t)slot * SLOT, SLOT, s->buf);
+}
+
+static void expect_whole(struct scene *s, unsigned slot, unsigned version)
+{
+	fill(s->buf, SLOT, slot + version * 1000);
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, SLOT, s->back), 0);
+	assert_memory_equal(s->buf, s->back, SLOT);
+}
+
+/* Members of different size: all room is used, and both from the start nearly to the end. */
+static void test_sizes(void **state)
+{
+	static const char *const uri[] = { "mem:?size=16M&latency=1us",
+					   "mem:?size=64M&latency=2us" };
+	struct scene s;
+	unsigned i;
+
+	(void)state;
+	scene_open(&s, uri, 2, false, NULL);
+	assert_int_equal(store_capacity(&s.st), 80 * MIB);
+	for (i = 0; i < 20; i++)
+		assert_int_equal(put_whole(&s, i, 1), 0);
+	assert_true(pool_used(s.st.pool, 0) > 8 * MIB && pool_used(s.st.pool, 0) < 16 * MIB);
+	while (!put_whole(&s, i, 1))
+		i++;
+	assert_int_equal(i, 40);
+	for (i = 0; i < 40; i++)
+		expect_whole(&s, i, 1);
+	scene_close(&s);
+}
+
+/*
+ * One that is slower by far gets less as soon as that is known: of what is written anew, and of
+ * what was there when it is written again.
+ */
+static void test_speeds(void **state)
+{
+	static const char *const uri[] = { "mem:?size=256M&bandwidth=40M",
+					   "mem:?size=256M&bandwidth=400M" };
+	uint64_t limit = now_ms() + LIMIT_MS, slow = 0, fast = 0;
+	unsigned version = 0;
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, uri, 2, false, NULL);
+	do {
+		if (now_ms() > limit)
+			fail_msg("%llu MiB on the slow one, %llu on the fast one",
+				 (unsigned long long)slow / MIB, (unsigned long long)fast / MIB);
+		version++;
+		for (unsigned i = 0; i < SLOTS; i++)
+			assert_int_equal(put_whole(&s, i, version), 0);
+		slow = pool_used(s.st.pool, 0);
+		fast = pool_used(s.st.pool, 1);
+		assert_int_equal(slow + fast, SLOTS * SLOT);
+	} while (slow > fast / 2);
+	for (unsigned i = SLOTS; i < 2 * SLOTS; i++)
+		assert_int_equal(put_whole(&s, i, version), 0);
+	assert_true(pool_used(s.st.pool, 0) - slow < (pool_used(s.st.pool, 1) - fast) / 2);
+	for (unsigned i = 0; i < 2 * SLOTS; i++)
+		expect_whole(&s, i, version);
+	scene_close(&s);
+}
+
 /* The new one has promised room that it has not; what was there is not lost, and the old one stays.
  */
 static void test_stops(void **state)
@@ -717,6 +785,7 @@ int main(void)
 		cmocka_unit_test(test_damage),	     cmocka_unit_test(test_children),
 		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
 		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_sizes),	     cmocka_unit_test(test_speeds),
 		cmocka_unit_test(test_hanging_trim),
 		cmocka_unit_test(test_hanging_read),
 	};

@@ -27,13 +27,13 @@ static void scene_options(struct scene *s, unsigned n, unsigned data, unsigned m
 	for (unsigned i = 0; i < MEMBERS; i++)
 		uri[i] = "mem:?size=128M";
 	*s = (struct scene){ .opt = {
-				     .uri = uri,
-				     .nuri = n,
-				     .stripe_unit = 512 * KIB,
-				     .timeout_ms = 4000,
-				     .rebuild_rate = 200 * MIB,
-				     .data = data,
-				     .more = more,
+				 .uri = uri,
+				 .nuri = n,
+				 .stripe_unit = 512 * KIB,
+				 .timeout_ms = 4000,
+				 .rebuild_rate = 200 * MIB,
+				 .data = data,
+				 .more = more,
 			     } };
 }
 
@@ -52,7 +52,8 @@ static void expect(struct scene *s, unsigned slot, uint64_t seed)
 	/* By the cluster, too. */
 	memset(s->back, 0xee, 64 * KIB);
 	size_t at = (seed * 7 % 32) * 64 * KIB;
-	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT + at, 64 * KIB, s->back), 0);
+	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT + at, 64 * KIB, s->back),
+			 0);
 	assert_memory_equal(s->buf + at, s->back, 64 * KIB);
 }
 
@@ -70,7 +71,12 @@ static void expect_all(struct scene *s, uint64_t seed)
 
 static unsigned run_model(struct scene *s, unsigned steps, uint64_t seed)
 {
-	struct model m = { .q = s->q, .lane_size = SLOT, .lanes = 8, .steps = steps, .seed = seed, .slots = true };
+	struct model m = { .q = s->q,
+			   .lane_size = SLOT,
+			   .lanes = 8,
+			   .steps = steps,
+			   .seed = seed,
+			   .slots = true };
 
 	return model_run(&m);
 }
@@ -78,14 +84,16 @@ static unsigned run_model(struct scene *s, unsigned steps, uint64_t seed)
 /* All ways to lay it out that the settings allow, more or less. */
 static const struct {
 	unsigned n, data, more;
-} shapes[] = { { 2, 1, 1 }, { 3, 1, 1 }, { 3, 1, 2 }, { 3, 2, 1 }, { 4, 3, 1 }, { 5, 4, 1 }, { 6, 4, 2 }, { 6, 3, 2 }, { 6, 5, 1 } };
+} shapes[] = { { 2, 1, 1 }, { 3, 1, 1 }, { 3, 1, 2 }, { 3, 2, 1 }, { 4, 3, 1 },
+	       { 5, 4, 1 }, { 6, 4, 2 }, { 6, 3, 2 }, { 6, 5, 1 } };
 #define SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
 /* --- where columns lie --- */
 
 static void test_layout(void **state)
 {
-	static const uint64_t size[MEMBERS] = { 40 * MIB, 24 * MIB, 64 * MIB, 24 * MIB, 9 * MIB, 33 * MIB };
+	static const uint64_t size[MEMBERS] = { 40 * MIB, 24 * MIB, 64 * MIB,
+						24 * MIB, 9 * MIB,  33 * MIB };
 	struct layout l;
 
 	(void)state;
@@ -96,7 +104,8 @@ static void test_layout(void **state)
 		unsigned char *used[MEMBERS];
 		uint64_t total = 0, offset;
 
-		assert_int_equal(layout_init(&l, size, n, shapes[shape].data, shapes[shape].more), 0);
+		assert_int_equal(layout_init(&l, size, n, shapes[shape].data, shapes[shape].more),
+				 0);
 		for (unsigned i = 0; i < n; i++)
 			used[i] = calloc(size[i] / l.column + 1, 1);
 		for (uint64_t s = 0; s < l.slots; s++) {
@@ -105,7 +114,8 @@ static void test_layout(void **state)
 			for (unsigned c = 0; c < width; c++) {
 				unsigned m = layout_place(&l, s, c, &offset);
 
-				assert_true(m < n && offset % l.column == 0 && offset + l.column <= size[m]);
+				assert_true(m < n && offset % l.column == 0 &&
+					    offset + l.column <= size[m]);
 				assert_false(seen >> m & 1); /* each on another member */
 				assert_int_equal(used[m][offset / l.column]++, 0);
 				seen |= 1u << m;
@@ -141,7 +151,8 @@ static void test_redundant_model(void **state)
 			assert_int_equal(s.stats[m].state, EMF_STORE_OK);
 			assert_true(s.stats[m].written_bytes > 0);
 			if (!s.stats[m].read_bytes)
-				fail_msg("%u+%u of %u: member %u is never read", shapes[i].data, shapes[i].more, shapes[i].n, m);
+				fail_msg("%u+%u of %u: member %u is never read", shapes[i].data,
+					 shapes[i].more, shapes[i].n, m);
 		}
 		scene_close(&s);
 	}
@@ -156,7 +167,8 @@ static void test_redundant_edges(void **state)
 	scene_start(&s);
 	assert_int_equal(transfer(s.q, EMF_WRITE, SLOT - PAGE, 2 * PAGE, s.buf), -EINVAL);
 	assert_int_equal(transfer(s.q, EMF_WRITE, s.st.top->size, PAGE, s.buf), -ENOSPC);
-	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG); /* never written */
+	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back),
+			 -EBADMSG); /* never written */
 	assert_int_equal(put(&s, 3, 1), 0);
 	assert_int_equal(transfer(s.q, EMF_TRIM, 3 * SLOT, SLOT, NULL), 0);
 	assert_int_equal(transfer(s.q, EMF_READ, 3 * SLOT, SLOT, s.back), -EBADMSG);
@@ -176,11 +188,13 @@ static void all_shapes(const char *fault)
 
 		scene_options(&s, shapes[i].n, shapes[i].data, shapes[i].more);
 		for (unsigned m = 0; m < shapes[i].more; m++)
-			snprintf(inject + strlen(inject), sizeof(inject) - strlen(inject), "%s%u:%s", m ? "," : "", m + 1, fault);
+			snprintf(inject + strlen(inject), sizeof(inject) - strlen(inject),
+				 "%s%u:%s", m ? "," : "", m + 1, fault);
 		s.opt.inject = inject;
 		scene_start(&s);
 		if (run_model(&s, 40, 31 + i))
-			fail_msg("%s, %u+%u of %u", fault, shapes[i].data, shapes[i].more, shapes[i].n);
+			fail_msg("%s, %u+%u of %u", fault, shapes[i].data, shapes[i].more,
+				 shapes[i].n);
 		scene_close(&s);
 	}
 }
@@ -250,7 +264,8 @@ static void test_redundant_late_write(void **state)
 		for (unsigned i = 0; i < SLOTS; i++) {
 			assert_int_equal(put(&s, i, i), 0);
 			if (s.stats[0].rebuild_bytes)
-				fail_msg("parity %u, slot %u: written without one column", parity, i);
+				fail_msg("parity %u, slot %u: written without one column", parity,
+					 i);
 		}
 		scene_close(&s);
 	}
@@ -312,6 +327,43 @@ static bool wait_ok(struct scene *s)
 	return all_ok(s);
 }
 
+/*
+ * One that is back is not said to be whole before what it may have lost is known: who believes it
+ * may stop another.
+ */
+static void test_back_is_not_whole(void **state)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+	struct server server;
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 2, 1, 1);
+	server_start(&server, "-t", "1", "memory", "128M");
+	uri[0] = server.uri;
+	scene_start(&s);
+	put_all(&s, 1);
+	server_kill(&server);
+	expect_all(&s, 1);
+	while (!reconnect_is_failing(s.st.reconnect[0]) && now_ms() < limit)
+		usleep(1000);
+	scene_stop(&s);
+	server_again(&server, "-t", "1", "memory", "128M");
+	while (reconnect_is_down(s.st.reconnect[0]) && now_ms() < limit)
+		reconnect_work(s.st.reconnect[0], timer_now());
+	assert_int_equal(s.stats[0].state, EMF_STORE_REBUILDING);
+	while (!all_ok(&s) && now_ms() < limit) {
+		scene_wake(&s);
+		store_work(&s.st);
+		s.q->ops->poll(s.q);
+	}
+	assert_true(all_ok(&s));
+	expect_all(&s, 1);
+	scene_close(&s);
+	server_stop(&server);
+}
+
 /* What a member has missed or lost is made good; then another may be lost. */
 static void test_redundant_rebuild(void **state)
 {
@@ -339,7 +391,8 @@ static void test_redundant_rebuild(void **state)
 			expect_all(&s, 101 + m);
 			server_again(&server[m], "-t", "1", "memory", "256M");
 			if (!wait_ok(&s))
-				fail_msg("shape %u, member %u: state %u, %llu bytes left", i, m, s.stats[m].state, (unsigned long long)left(&s));
+				fail_msg("shape %u, member %u: state %u, %llu bytes left", i, m,
+					 s.stats[m].state, (unsigned long long)left(&s));
 			expect_all(&s, 101 + m);
 		}
 		expect_all(&s, 100 + s.opt.nuri);
@@ -459,6 +512,31 @@ static void test_retry_damaged(void **state)
 	scene_close(&s);
 }
 
+/*
+ * So is what the server takes for a bad request: it was damaged on its way there, or the answer was
+ * on its way back.
+ */
+static void test_retry_refused(void **state)
+{
+	struct server server;
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	scene_options(&s, 1, 0, 0);
+	server_start(&server, "-t", "1", "--filter=error", "memory", "64M", "error=EINVAL",
+		     "error-pread-rate=20%");
+	uri[0] = server.uri;
+	scene_start(&s);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(put(&s, i, i), 0);
+	for (unsigned i = 0; i < 10; i++)
+		expect(&s, i, i);
+	assert_true(s.stats[0].errors > 0);
+	scene_close(&s);
+	server_stop(&server);
+}
+
 /* --- two copies, without threads --- */
 
 static struct direct {
@@ -478,6 +556,7 @@ static void direct_open(void)
 	for (unsigned i = 0; i < 2; i++) {
 		toy_init(&d.toy[i], 32 * MIB);
 		d.toy[i].be.max_length = SLOT;
+		d.toy[i].be.caps |= EMF_CAP_CUTS;
 		assert_int_equal(reconnect_open(&d.toy[i].be, NULL, -1, &d.member[i]), 0);
 	}
 	assert_int_equal(redundant_open(d.member, 2, &o, &d.mirror), 0);
@@ -554,6 +633,69 @@ static void test_wrong_copies(void **state)
 	}
 }
 
+static unsigned armed; /* 2: something was made good, and is not read back yet */
+
+static void put_between(struct toy *t, const struct emf_io *io)
+{
+	if (armed == 1 && io->op == EMF_WRITE) {
+		armed = 2;
+	} else if (armed == 2 && io->op == EMF_READ) {
+		armed = 0;
+		fill(d.all, SLOT, 2);
+		d.toy[1].fail = -EIO;
+		direct_put(0);
+		d.toy[1].fail = 0;
+	}
+	(void)t;
+}
+
+/*
+ * A write that was decided upon before the slot was held, and comes while it is made good: what it
+ * failed to write is not forgotten.
+ */
+static void test_write_between(void **state)
+{
+	(void)state;
+	direct_open();
+	d.toy[0].damage = 1;
+	direct_put(0);
+	direct_expect(0, 64 * KIB);
+	direct_expect(0, 64 * KIB);
+	d.toy[0].before = put_between;
+	armed = 1;
+	direct_work();
+	assert_int_equal(armed, 0);
+	assert_memory_equal(d.toy[0].mem, d.all, SLOT);
+	assert_memory_equal(d.toy[1].mem, d.all, SLOT);
+	direct_close();
+}
+
+static void hang(struct toy *t, const struct emf_io *io)
+{
+	t->hangs |= io->op == EMF_TRIM;
+}
+
+/* A trim that was cut off comes to pass after the next write there: that is looked at once more. */
+static void test_late_trim(void **state)
+{
+	(void)state;
+	direct_open();
+	direct_put(0);
+	d.toy[0].before = hang;
+	assert_int_equal(transfer(d.q, EMF_TRIM, 0, SLOT, NULL), 0);
+	assert_true(d.toy[0].hangs);
+	d.toy[0].before = NULL;
+	d.toy[0].hangs = false;
+	reconnect_work(d.member[0], timer_now());
+	d.q->ops->poll(d.q);
+	direct_put(0);
+	memset(d.toy[0].mem, 0, SLOT);
+	direct_work();
+	direct_same();
+	direct_expect(0, SLOT);
+	direct_close();
+}
+
 static bool sluggish;
 
 static void drag(struct toy *t, const struct emf_io *io)
@@ -598,6 +740,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_slow),
 		cmocka_unit_test(test_wrong_copies),
+		cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_late_trim),
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_redundant_model),
 		cmocka_unit_test(test_redundant_edges),
@@ -608,10 +752,12 @@ int main(void)
 		cmocka_unit_test(test_redundant_stuck),
 		cmocka_unit_test(test_redundant_late_write),
 		cmocka_unit_test(test_redundant_too_many),
+		cmocka_unit_test(test_back_is_not_whole),
 		cmocka_unit_test(test_redundant_rebuild),
 		cmocka_unit_test(test_redundant_frozen),
 		cmocka_unit_test(test_retry),
 		cmocka_unit_test(test_retry_damaged),
+		cmocka_unit_test(test_retry_refused),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# What is loaded with RTLD_DEEPBIND has the program's malloc all the same (preload/load.c).
+# What is loaded with RTLD_DEEPBIND has the program's malloc all the same (preload/load.c); and a
+# program that has functions of the names that isa-l's have is not called for them (src/store/store.c).
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 
@@ -30,4 +31,16 @@ for conf in local.limit=2G "local.limit=8M;engine.min_region=4K;engine.chaos=100
 done
 EMFATIER_DISABLE=1 managed local.limit=2G "$T/load" >"$T/out" 2>"$T/err"
 result "deepbind disabled" "$(went_wrong $? "$T/err")"
+
+isal=$(ldd "$BUILD/providers/link-parity.so" | awk '$1 ~ /^libisal/ { print $3 }')
+echo 'void abort(void);' >"$T/names.c"
+nm -D --defined-only "$isal" | awk '$2 == "T" { sub(/@.*/, "", $3); print "void " $3 "(void); void " $3 "(void) { abort(); }" }' >>"$T/names.c"
+if ! $cc -std=gnu11 -O1 -pthread -rdynamic "$here/../prog/integrity.c" "$T/names.c" -o "$T/names" >"$T/cc.log" 2>&1; then
+	not_ok "names of isa-l" "cannot build: $(gist "$T/cc.log" 10)"
+	finish
+fi
+# Half of what the first store is asked for fails: so there is something to compute.
+managed "local.limit=16M;store.uri=mem:?size=64M,mem:?size=64M,mem:?size=64M;store.redundancy=parity;store.inject=1:error=0.5" \
+	"$T/names" 48M 2 2 1 mmap >"$T/out" 2>"$T/err"
+result "names of isa-l" "$(went_wrong $? "$T/err")"
 finish

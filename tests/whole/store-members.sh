@@ -37,10 +37,14 @@ state_of() {
 	"$TIERSTAT" --json -p "$pid" 2>/dev/null | grep -o '"state": "[a-z]*"' | sed -n "$1s/.*: \"\(.*\)\"/\1/p"
 }
 
-# written N: bytes, by the statistics
-written() {
-	"$TIERSTAT" --json -p "$pid" 2>/dev/null | sed 's/.*"stores"//' | grep -o '"written_bytes": [0-9]*' |
+# store_stat N NAME: a number of the N-th store
+store_stat() {
+	"$TIERSTAT" --json -p "$pid" 2>/dev/null | sed '1,/"stores"/d' | grep -o "\"$2\": [0-9]*" |
 		grep -o '[0-9]*$' | sed -n "$1p"
+}
+
+written() {
+	store_stat "$1" written_bytes
 }
 
 server a 256M
@@ -168,6 +172,41 @@ wait_for 60 grep -q right "$T/full.out" && ok "full, and not any more: nothing i
 	not_ok "full, and not any more: nothing is lost" "$(gist "$T/full.out") $(gist "$T/full.err")"
 hold_end
 
+# --- stores that differ: the room of all is used, and one that is slow gets less ---
+
+server little 16M
+server large 256M
+hold_start room "local.limit=20M;store.uri=${uri_of[little]},${uri_of[large]}" 96
+wait_for 30 over -lt && ok "room: of the smallest and more" ||
+	not_ok "room: of the smallest and more" "$("$TIERSTAT" -p "$pid") $("$TIERSTAT" stores "$pid") $(gist "$T/room.err")"
+right "room: nothing is lost"
+right "room: a child finds all" fork
+hold_end
+
+server quick 256M
+nbdkit -f -t 1 -U "$T/slow.sock" --filter=delay memory 256M delay-read=20ms delay-write=20ms >"$T/slow.log" 2>&1 9>&- &
+started+=($!)
+wait_for 10 test -S "$T/slow.sock"
+uri_of[slow]="nbd+unix:///?socket=$T/slow.sock"
+hold_start speed "local.limit=20M;store.uri=${uri_of[slow]},${uri_of[quick]}" 64
+# moved MIB: to and from the first
+moved() {
+	[ $((($(store_stat 1 read_bytes) + $(written 1)) >> 20)) -ge "$1" ]
+}
+say sweep
+wait_for 120 moved 96
+slow=$(written 1) fast=$(written 2)
+say "more 64"
+more_written() {
+	[ $((($(written 1) + $(written 2) - slow - fast) >> 20)) -ge 40 ]
+}
+wait_for 60 more_written
+slow=$(($(written 1) - slow)) fast=$(($(written 2) - fast))
+[ "$slow" -lt $((fast / 2)) ] && ok "speed: the slow one gets less" ||
+	not_ok "speed: the slow one gets less" "$slow of $((slow + fast)) bytes; $("$TIERSTAT" stores "$pid")"
+right "speed: nothing is lost"
+hold_end
+
 # --- space is given back after SIGKILL, wherever it lies by then ---
 
 held() {
@@ -176,24 +215,44 @@ held() {
 holds_nothing() {
 	[ "$(held "$1")" -eq 0 ]
 }
+# killed NAME SERVER...: the program is, and has held something on each
+killed() {
+	local name=$1 each
+	shift
+	for each in "$@"; do
+		[ "$(held "$each")" -gt 0 ] || not_ok "$name: before SIGKILL" "$each holds nothing"
+	done
+	exec 9>&-
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null
+	for each in "$@"; do
+		wait_for 30 holds_nothing "$each" && ok "$name: after SIGKILL $each holds nothing" ||
+			not_ok "$name: after SIGKILL $each holds nothing" "$(held "$each")"
+	done
+}
 if have nbdinfo; then
 	for each in a b c; do
 		wait_for 60 holds_nothing $each || not_ok "after an end: $each holds nothing" "$(held $each)"
 	done
+	for each in little large quick slow; do
+		wait_for 60 holds_nothing $each || not_ok "after an end: $each holds nothing" "$(held $each)"
+	done
+	hold_start room "local.limit=20M;store.uri=${uri_of[little]},${uri_of[large]}" 96
+	wait_for 30 over -lt
+	killed "room" little large
+	hold_start speed "local.limit=20M;store.uri=${uri_of[slow]},${uri_of[quick]}" 64
+	say sweep
+	wait_for 120 moved 96
+	say "more 64"
+	wait_for 60 answers 3
+	killed "speed" slow quick
 	hold_start killed "local.limit=20M;store.uri=${uri_of[a]}" 64
 	wait_for 30 is_far 30
 	changed "before SIGKILL: one joins" add "${uri_of[b]}"
 	changed "before SIGKILL: another" add "${uri_of[c]}"
 	changed "before SIGKILL: the first leaves" drain "${uri_of[a]}"
 	holds_nothing a && ok "drained: its space is given back" || not_ok "drained: its space is given back" "$(held a)"
-	[ "$(held b)" -gt 0 ] && [ "$(held c)" -gt 0 ] || not_ok "before SIGKILL" "$(held b) $(held c)"
-	exec 9>&-
-	kill -KILL "$pid"
-	wait "$pid" 2>/dev/null
-	for each in b c; do
-		wait_for 30 holds_nothing $each && ok "after SIGKILL: $each holds nothing" ||
-			not_ok "after SIGKILL: $each holds nothing" "$(held $each)"
-	done
+	killed "members" b c
 else
 	skipped "after SIGKILL" "no nbdinfo"
 fi
