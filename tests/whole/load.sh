@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# What is loaded with RTLD_DEEPBIND has the program's malloc all the same (preload/load.c).
+# What is loaded with RTLD_DEEPBIND has the program's malloc all the same (preload/load.c); what the
+# program calls by names of libc's is its own affair (preload/kernels.c).
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 
@@ -15,7 +16,8 @@ if ! {
 	$cc -shared -fPIC "$here/load/module.c" -o "$T/modules/libmodule.so" &&
 		# shellcheck disable=SC2016
 		$cc -std=gnu11 -O2 -I"$here/../prog" "$here/load/load.c" -Wl,-rpath,'$ORIGIN/modules' \
-			-Wl,--enable-new-dtags -o "$T/load"
+			-Wl,--enable-new-dtags -o "$T/load" &&
+		$cc -std=gnu11 -O2 -rdynamic -I"$here/../prog" "$here/load/names.c" -o "$T/names"
 } >"$T/cc.log" 2>&1; then
 	not_ok load "cannot build: $(gist "$T/cc.log" 10)"
 	finish
@@ -30,4 +32,11 @@ for conf in local.limit=2G "local.limit=8M;engine.min_region=4K;engine.chaos=100
 done
 EMFATIER_DISABLE=1 managed local.limit=2G "$T/load" >"$T/out" 2>"$T/err"
 result "deepbind disabled" "$(went_wrong $? "$T/err")"
+
+plain "$T/names" >"$T/out" 2>"$T/err"
+result "names plain" "$(went_wrong $? "$T/err")"
+for conf in "" ";engine.move=off" ";engine.heap=all;engine.chaos=300"; do
+	managed "local.limit=16M;store.uri=mem:$conf" "$T/names" >"$T/out" 2>"$T/err"
+	result "names managed${conf//;/, }" "$(went_wrong $? "$T/err")"
+done
 finish
