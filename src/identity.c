@@ -34,8 +34,8 @@ void identity_prctl(int what, long a, long b, long c, long d)
 {
 	struct step *to;
 
-	if (what != PR_SET_KEEPCAPS && what != PR_SET_SECUREBITS && what != PR_CAPBSET_DROP &&
-	    what != PR_CAP_AMBIENT)
+	/* What is for exec only (the bounding set, ambient capabilities) changes nothing here. */
+	if (what != PR_SET_KEEPCAPS && what != PR_SET_SECUREBITS)
 		return;
 	to = next();
 	if (!to)

@@ -259,6 +259,8 @@ static void run_setuid_caps(size_t size)
 	if (!child) {
 		char *p = filled(size);
 		SYS(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+		for (unsigned cap = 0; !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
+			;
 		SYS(setuid(65534));
 		have_capabilities(1u << CAP_SETGID | 1u << CAP_SETUID);
 		SYS(setgid(65534));
