@@ -66,8 +66,12 @@ $(BUILD)/jemalloc/libje.a: preload/jemalloc.syms
 	objcopy --redefine-syms=$< $@.tmp
 	mv $@.tmp $@
 
-$(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/libje.a preload/exports.map
-	$(CC) -shared -o $@ $(PRELOAD_OBJ) $(BUILD)/librt_emf.a $(BUILD)/jemalloc/libje.a $(STATIC_LIBS) \
+# The runtime, with the kernel's calls of preload/kernels.c.
+$(BUILD)/librt_preload.a: $(BUILD)/librt_emf.a preload/runtime.syms
+	objcopy --redefine-syms=preload/runtime.syms $< $@
+
+$(BUILD)/libemfatier.so: $(PRELOAD_OBJ) $(BUILD)/librt_preload.a $(BUILD)/jemalloc/libje.a preload/exports.map
+	$(CC) -shared -o $@ $(PRELOAD_OBJ) $(BUILD)/librt_preload.a $(BUILD)/jemalloc/libje.a $(STATIC_LIBS) \
 		-Wl,--version-script=preload/exports.map -Wl,--exclude-libs,ALL -Wl,-z,now -Wl,-z,relro \
 		-Wl,-z,nodelete -Wl,--no-undefined -Wl,--as-needed -pthread -ldl -lm
 

@@ -20,6 +20,7 @@
 #include "fault.h"
 #include "fork.h"
 #include "frame.h"
+#include "identity.h"
 #include "keeper.h"
 #include "log.h"
 #include "mapped.h"
@@ -830,6 +831,8 @@ static bool spawn(void *(*fn)(void *), int patience)
 	}
 	if (err)
 		atomic_fetch_sub(&engine.threads, 1);
+	else
+		k_setxid_before(identity_follow);
 	engine_thread = before;
 	k_signals_restore(saved);
 	pthread_attr_destroy(&attr);
@@ -1024,6 +1027,7 @@ void engine_thread_begin(const char *name)
 {
 	prctl(PR_SET_NAME, name, 0, 0, 0);
 	engine_thread = true;
+	identity_begin();
 	log_own_table();
 	k_signals_allow_setxid();
 }

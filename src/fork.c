@@ -17,6 +17,7 @@
 #include "engine.h"
 #include "fault.h"
 #include "frame.h"
+#include "identity.h"
 #include "keeper.h"
 #include "log.h"
 #include "mapped.h"
@@ -383,6 +384,7 @@ static void reset(void)
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;
+	identity_after_fork();
 	keeper_after_fork();
 	watch_after_fork();
 	trace_after_fork();

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "identity.h"
 
 #define INTERVAL_NS 500000000ull
 
@@ -15,6 +16,7 @@ static _Atomic bool running, dismissed;
 static void *keeper_main(void *unused)
 {
 	(void)unused;
+	identity_begin();
 	while (!over)
 		word_wait(&over, 0, -1);
 	if (!dismissed)

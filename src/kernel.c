@@ -193,11 +193,43 @@ void k_signals_restore(uint64_t saved)
 	syscall(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, &saved, NULL, sizeof(saved));
 }
 
+#define SIGSETXID 33 /* nptl/nptl-signals.h of glibc */
+
 void k_signals_allow_setxid(void)
 {
-	uint64_t setxid = 1ull << (33 - 1); /* SIGSETXID, nptl/nptl-signals.h of glibc */
+	uint64_t setxid = 1ull << (SIGSETXID - 1);
 
 	syscall(SYS_rt_sigprocmask, 1 /* SIG_UNBLOCK */, &setxid, NULL, sizeof(setxid));
+}
+
+/* The kernel's struct sigaction. */
+struct action {
+	void (*handler)(int, void *, void *);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+static void (*_Atomic libc_setxid)(int, void *, void *);
+static void (*_Atomic before_setxid)(void);
+
+static void on_setxid(int sig, void *info, void *context)
+{
+	before_setxid();
+	libc_setxid(sig, info, context);
+}
+
+void k_setxid_before(void (*fn)(void))
+{
+	struct action a;
+
+	if (syscall(SYS_rt_sigaction, SIGSETXID, NULL, &a, sizeof(a.mask)) || !a.handler ||
+	    a.handler == on_setxid)
+		return;
+	before_setxid = fn;
+	libc_setxid = a.handler;
+	a.handler = on_setxid;
+	syscall(SYS_rt_sigaction, SIGSETXID, &a, NULL, sizeof(a.mask));
 }
 
 /* io_uring's kernel workers are listed as threads of the process, as "iou-...". */

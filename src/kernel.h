@@ -60,6 +60,8 @@ int k_thread_cpu(pid_t tid);
 
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
+/* Has each thread call fn before it does. To be said again when libc made its first thread. */
+void k_setxid_before(void (*fn)(void));
 
 /* Threads of this process (also the runtime's), 0: cannot tell. */
 unsigned k_threads(void);

@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 
 #include "engine.h"
+#include "identity.h"
 #include "keeper.h"
 
 /* How long a program whose main thread has ended may outlive its last thread. */
@@ -17,6 +18,7 @@ static void *starter_main(void *unused)
 	(void)unused;
 	prctl(PR_SET_NAME, "emf-starter", 0, 0, 0);
 	engine_thread = true;
+	identity_begin();
 	while (!atomic_load(&asked)) {
 		word_wait(&asked, 0, LOOK_MS);
 		keeper_look_alone();

@@ -6,6 +6,7 @@
 #include "rows.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/userfaultfd.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -13,6 +14,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
@@ -233,6 +235,50 @@ static void run_setuid_child(size_t size)
 		}
 		expect_child(child, "other identity");
 	}
+}
+
+int capset(cap_user_header_t head, const cap_user_data_t data);
+
+static void have_capabilities(uint32_t mask)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2] = { { .effective = mask, .permitted = mask } };
+
+	SYS(capset(&head, data));
+}
+
+/*
+ * A thread's capabilities are its own. libc aborts the program where one thread may change its
+ * identity and another may not, and ours kept, or lost, what the program's only thread did not.
+ */
+static void run_setuid_caps(size_t size)
+{
+	if (geteuid())
+		skip("not root");
+	pid_t child = SYS(fork());
+	if (!child) {
+		char *p = filled(size);
+		SYS(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+		for (unsigned cap = 0; !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
+			;
+		SYS(setuid(65534));
+		have_capabilities(1u << CAP_SETGID | 1u << CAP_SETUID);
+		SYS(setgid(65534));
+		have_capabilities(0);
+		CHECK(setuid(0) == -1 && errno == EPERM, "root again");
+		check_pages(p, 0, size / PAGE, 1, "after setuid");
+		_exit(0);
+	}
+	expect_child(child, "other identity");
+	child = SYS(fork());
+	if (!child) {
+		char *p = filled(size);
+		have_capabilities(1u << CAP_SYS_PTRACE);
+		CHECK(setuid(65534) == -1 && errno == EPERM, "without the right to");
+		check_pages(p, 0, size / PAGE, 1, "without capabilities");
+		_exit(0);
+	}
+	expect_child(child, "same identity");
 }
 
 /*
@@ -497,6 +543,7 @@ static const struct row rows[] = {
 	{ "last-thread", run_last_thread, false },
 	{ "setuid", run_setuid, false },
 	{ "setuid-child", run_setuid_child, false },
+	{ "setuid-caps", run_setuid_caps, false },
 	{ "write-after-fork", run_write_after_fork, true },
 	{ "protect-cuts", run_protect_cuts, true },
 	{ "stays-huge", run_stays_huge, true },

@@ -1031,6 +1031,11 @@ void k_signals_allow_setxid(void)
 {
 }
 
+void k_setxid_before(void (*fn)(void))
+{
+	(void)fn;
+}
+
 unsigned k_threads(void)
 {
 	return 100;

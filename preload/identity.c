@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the main thread changes of its identity in itself alone: identity.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdarg.h>
+#include <sys/syscall.h>
+
+#include "identity.h"
+#include "kernel.h"
+#include "preload.h"
+
+static int edge(long r)
+{
+	if (r >= 0)
+		return (int)r;
+	errno = (int)-r;
+	return -1;
+}
+
+EXPORT int prctl(int what, ...)
+{
+	va_list rest;
+	long a[4];
+
+	va_start(rest, what);
+	for (unsigned i = 0; i < 4; i++)
+		a[i] = va_arg(rest, long);
+	va_end(rest);
+	long r = k_syscall(SYS_prctl, what, a[0], a[1], a[2], a[3], 0);
+	if (r >= 0)
+		identity_prctl(what, a[0], a[1], a[2], a[3]);
+	return edge(r);
+}
+
+int capset(void *head, const void *data);
+EXPORT int capset(void *head, const void *data)
+{
+	long r = k_syscall(SYS_capset, (long)head, (long)data, 0, 0, 0, 0);
+
+	if (!r)
+		identity_capset(head, data);
+	return edge(r);
+}
