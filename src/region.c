@@ -261,8 +261,7 @@ struct region *region_split(struct region *r, uintptr_t at)
 	high->kept = r->kept;
 	high->file_at = r->file_at + (int64_t)(high->base - r->base);
 	high->lent = r->lent ? r->lent + (at - r->start) : 0;
-	high->sparse = r->sparse;
-	high->caution = r->caution;
+	high->grain = r->grain;
 	near_add(high->start, high->end, 1);
 	near_add(r->start, at, 1);
 	near_add(r->start, r->end, -1);

@@ -23,6 +23,11 @@ enum {
 	KEPT_ALWAYS = 1 << 4, /* code, pages that a pipe holds ... */
 };
 
+/* Is it touched here and there? See sparse.h. */
+struct grain {
+	uint8_t sparse, asked, caution;
+};
+
 struct region {
 	uintptr_t start, end;
 	uintptr_t base;	      /* where block 0 begins, or would: at most 2 MiB before start */
@@ -45,10 +50,10 @@ struct region {
 	 */
 	struct source *source;
 	int64_t file_at;
-	uintptr_t lent; /* while one forks: a mapping of it for the child; 0: none */
-	bool shared;	/* the program had mapped it MAP_SHARED */
-	bool random;	/* MADV_RANDOM */
-	uint8_t sparse, asked, caution; /* sparse.h */
+	uintptr_t lent;	    /* while one forks: a mapping of it for the child; 0: none */
+	bool shared;	    /* the program had mapped it MAP_SHARED */
+	bool random;	    /* MADV_RANDOM */
+	struct grain grain; /* sparse.h */
 	struct policy_region note;
 };
 

@@ -18,6 +18,8 @@
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
 #define RECENT 8       /* questions that wait for their answer */
+#define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
+#define SMALL 16       /* blocks: such regions are looked at together */
 #define RUN 2	       /* near ones in a row make a sweep of a block */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
@@ -36,10 +38,13 @@ static unsigned next;
 static uint32_t touched[RECENT];
 static unsigned next_touched;
 
+static struct grain small;
+
 void sparse_reset(void)
 {
 	memset(recent, 0, sizeof(recent));
 	memset(touched, 0, sizeof(touched));
+	small = (struct grain){ 0 };
 }
 
 void sparse_touched(const struct block *b)
@@ -47,14 +52,17 @@ void sparse_touched(const struct block *b)
 	touched[next_touched++ % RECENT] = view_number(b);
 }
 
-/* Does a sweep lead there? */
+/* Does a sweep lead there? Of few blocks any is next to one of the last eight. */
 static bool is_on_the_way(const struct block *b)
 {
 	uint32_t number = view_number(b), reach = (uint32_t)(b->region->nblocks / 64) + 1;
+	size_t known = (region_bytes() >> BLOCK_SHIFT) / FEW + 1;
 
-	for (unsigned i = 0; i < RECENT; i++)
-		if (number + reach >= touched[i] && number <= touched[i] + reach)
+	for (unsigned i = 1; i <= RECENT && i <= known; i++) {
+		uint32_t at = touched[(next_touched - i) % RECENT];
+		if (number + reach >= at && number <= at + reach)
 			return true;
+	}
 	return false;
 }
 
@@ -76,19 +84,34 @@ static bool is_near(const struct question *q, unsigned page)
 	return (page > q->page ? page - q->page : q->page - page) <= NEAR;
 }
 
+/* A heap comes in many small regions, and what is learned of one holds for all. */
+static struct grain *grain(struct region *r)
+{
+	return r->nblocks < SMALL ? &small : &r->grain;
+}
+
+static bool is_to_be_asked(struct grain *g)
+{
+	return ++g->asked % (ASK << g->caution) == 0;
+}
+
 static void is_dense(struct region *r)
 {
-	r->sparse -= r->sparse < DENSE_WEIGHT ? r->sparse : DENSE_WEIGHT;
-	if (r->caution < CAUTION)
-		r->caution++;
+	struct grain *g = grain(r);
+
+	g->sparse -= g->sparse < DENSE_WEIGHT ? g->sparse : DENSE_WEIGHT;
+	if (g->caution < CAUTION)
+		g->caution++;
 }
 
 static void is_sparse(struct region *r)
 {
-	if (r->sparse < SURE)
-		r->sparse++;
-	if (r->caution)
-		r->caution--;
+	struct grain *g = grain(r);
+
+	if (g->sparse < SURE)
+		g->sparse++;
+	if (g->caution)
+		g->caution--;
 }
 
 static void ask(const struct block *b, unsigned page, unsigned run)
@@ -122,7 +145,7 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 		return 0;
 	if (b->pages >= BLOCK_PAGES / 4 * 3)
 		return 0;
-	bool dense = granule == EMF_GRANULE_AUTO && r->sparse < SPARSE;
+	bool dense = granule == EMF_GRANULE_AUTO && grain(r)->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b);
 	unsigned run = 0;
@@ -141,7 +164,7 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	} else if (q) {
 		is_sparse(r);
 		q->block = 0;
-	} else if (dense && !b->pages && (is_on_the_way(b) || ++r->asked % (ASK << r->caution))) {
+	} else if (dense && !b->pages && (is_on_the_way(b) || !is_to_be_asked(grain(r)))) {
 		return 0;
 	}
 	ask(b, page, run);
