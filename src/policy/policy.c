@@ -51,7 +51,8 @@ static struct {
 	size_t extra;		      /* blocks under watch beyond the share */
 	bool for_shadow;	      /* the block in hand is a sample */
 } look = { .interval = LOOK_NS };
-static uint32_t forsaken_at; /* number of a block of a silent region */
+static uint32_t forsaken_at;    /* number of a block of a silent region */
+static size_t forsaken_walked; /* blocks behind it that are of no use, up to there */
 static uint64_t round_trip;  /* fetches until what left comes back, as a rule */
 
 static void resize(void)
@@ -223,6 +224,9 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 		if (look.interval < LOOK_RARE * LOOK_NS)
 			look.interval += look.interval / 32;
 	}
+	/* The program turns to what it had turned away from: what was in use may be so no more. */
+	if (view_region_note(b)->silent)
+		look.interval = LOOK_NS;
 	view_region_note(b)->touched = now;
 	view_region_note(b)->silent = false;
 	if (how == ARRIVE_FETCHED)
@@ -261,23 +265,31 @@ void policy_probed(struct block *b, uint64_t now)
 	list_append(look.for_shadow ? &samples : &probes, b);
 }
 
-/* The oldest under watch, if it was untouched for longer than age. */
+/*
+ * Of the oldest under watch, the first that was untouched for longer than age, or is of a region
+ * that nobody has touched for a round. Those before it may be in use, and wait for their turn.
+ */
 static struct block *aged(struct block_list *l, uint64_t age)
 {
 	struct block *b = l->head;
 
-	if (!b)
-		return NULL;
-	struct policy_region *r = view_region_note(b);
-	if (r->touched <= view_left(b) &&
-	    clock > view_left(b) + round_trip + round_trip / 8 + VISIT) {
-		r->silent = true;
-		forsaken_at = view_number(b);
+	for (unsigned n = 0; b && n < ROW; n++, b = view_next(b)) {
+		struct policy_region *r = view_region_note(b);
+		if (r->touched <= view_left(b) && clock > view_left(b) + round_trip + VISIT) {
+			r->silent = true;
+			forsaken_at = view_number(b);
+			forsaken_walked = 0;
+		}
+		if (r->silent || clock > view_left(b) + age)
+			return b;
 	}
-	return r->silent || clock > view_left(b) + age ? b : NULL;
+	return NULL;
 }
 
-/* The next resident block of the region that the program was last seen to have turned away from. */
+/*
+ * The next resident block, under watch or not, of the region that the program was last seen to
+ * have turned away from. What is away is walked past a stretch at a time.
+ */
 static struct block *forsaken(void)
 {
 	struct block *b = view_find(forsaken_at);
@@ -286,15 +298,16 @@ static struct block *forsaken(void)
 		return NULL;
 	struct region *r = view_region(b);
 	size_t i = view_index(b), n = view_count(r);
-	for (unsigned k = 0; k < WALK && k < n; k++) {
+	for (unsigned k = 0; k < WALK && forsaken_walked < n; k++, forsaken_walked++) {
 		i = i + 1 < n ? i + 1 : 0;
 		b = view_block(r, i);
-		if (!policy_is_settled(b))
-			continue;
 		forsaken_at = view_number(b);
+		const struct block_list *l = view_list(b);
+		if (l == &cold || (l != &probes && l != &samples && !policy_is_settled(b)))
+			continue;
+		forsaken_walked = 0;
 		return b;
 	}
-	forsaken_at = 0;
 	return NULL;
 }
 
