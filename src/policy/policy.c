@@ -27,7 +27,10 @@
 #define SAVED 64     /* looks that were not made when they could have been */
 #define CALM 64
 #define WALK 64
-#define ROW 8 /* blocks looked at for one answer */
+#define ROW 8	  /* blocks looked at for one answer */
+#define WIDTHS 10 /* of the window, powers of two */
+#define JUDGED 256 /* fetches from one judgement to the next */
+#define TRIAL 16	   /* judgements */
 
 static const struct replacement *const table[] = { &policy_loop, &policy_lru, &policy_lfu };
 #define POLICIES (sizeof(table) / sizeof(table[0]))
@@ -42,7 +45,15 @@ static size_t capacity; /* blocks that can be resident at once */
 static size_t target;
 static unsigned calm; /* arrivals since it shrank, or grew */
 static size_t total;
-static size_t window; /* streaming blocks that stay mapped behind their stream */
+static size_t budget, window; /* streaming blocks that stay mapped behind their stream */
+static struct {
+	size_t least;
+	struct {
+		uint64_t times, fetches;
+	} back[WIDTHS + 1]; /* what streamed and came back within 2^i fetches; later */
+	uint64_t since;	    /* the clock when it was judged last */
+	unsigned calm;	    /* judgements that gave no reason to widen it */
+} width;
 static uint64_t clock;
 static struct {
 	uint64_t at, at_ns;	      /* up to where looks were granted */
@@ -62,16 +73,76 @@ static void resize(void)
 	shadow_resize(capacity, total);
 }
 
+static void set_window(size_t blocks)
+{
+	window = blocks;
+	capacity = budget > 2 * window ? budget - window : window;
+	if (target > capacity)
+		target = capacity;
+	resize();
+}
+
 void policy_init(size_t blocks)
 {
-	window = blocks / 64;
-	if (window < 2)
-		window = 2;
-	if (window > 8)
-		window = 8;
-	capacity = blocks > 2 * window ? blocks - window : window;
-	target = capacity;
-	resize();
+	size_t least = blocks / 64;
+
+	width.least = least < 2 ? 2 : least > 8 ? 8 : least;
+	budget = blocks;
+	target = blocks;
+	set_window(width.least);
+}
+
+/*
+ * What streams may be passed several times before the program goes on (each head of an attention
+ * goes over the same keys). A wider window keeps it meanwhile, and costs as many resident
+ * blocks, which is a fetch more for each in a round: it is as wide as pays. What
+ * it keeps is not seen to come back any more, so it narrows by trials.
+ */
+static void judge_window(void)
+{
+	uint64_t early = 0, late = 0, fetches = 0;
+	int64_t most = 0;
+	size_t best = window;
+
+	if (clock - width.since < JUDGED)
+		return;
+	for (unsigned i = 0; i <= WIDTHS; i++) {
+		late += width.back[i].times;
+		fetches += width.back[i].fetches;
+	}
+	for (unsigned i = 0; i < WIDTHS; i++) {
+		size_t wide = (size_t)1 << i;
+		early += width.back[i].times;
+		late -= width.back[i].times;
+		fetches -= width.back[i].fetches;
+		/* Where no others take much longer to come back, that is the round itself. */
+		if (wide <= window || wide > budget / 8 || !late || fetches / late < 4 * wide)
+			continue;
+		int64_t gain = (int64_t)early - (int64_t)((wide - window) * JUDGED * late / fetches);
+		if (gain > most) {
+			most = gain;
+			best = wide;
+		}
+	}
+	width.since = clock;
+	memset(width.back, 0, sizeof(width.back));
+	if (best > window) {
+		width.calm = 0;
+		set_window(best);
+	} else if (++width.calm >= TRIAL && window > width.least) {
+		width.calm = 0;
+		set_window(window / 2 > width.least ? window / 2 : width.least);
+	}
+}
+
+static void learn_window(uint64_t distance)
+{
+	unsigned i = 0;
+
+	while (i < WIDTHS && distance > 1u << i)
+		i++;
+	width.back[i].times++;
+	width.back[i].fetches += distance;
 }
 
 void policy_reset(void)
@@ -79,6 +150,10 @@ void policy_reset(void)
 	stream = probes = samples = cold = kept = (struct block_list){ 0 };
 	memset(&look, 0, sizeof(look));
 	look.interval = LOOK_NS;
+	memset(&width.back, 0, sizeof(width.back));
+	width.since = 0;
+	width.calm = 0;
+	forsaken_at = 0;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
@@ -216,8 +291,11 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 
 	clock = now;
 	/* What streamed through was mapped for a while after its touch. */
-	if (how == ARRIVE_FETCHED && view_note(b)->streamed)
+	if (how == ARRIVE_FETCHED && view_note(b)->streamed) {
 		a.distance = distance = (uint32_t)now - view_note(b)->when;
+		learn_window(distance);
+	}
+	judge_window();
 	view_note(b)->when = (uint32_t)now;
 	if (watched) {
 		look.extra -= look.extra / 8;
