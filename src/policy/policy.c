@@ -118,7 +118,7 @@ static void judge_window(void)
 		/* Where no others take much longer to come back, that is the round itself. */
 		if (wide <= window || wide > budget / 8 || !late || fetches / late < 4 * wide)
 			continue;
-		int64_t gain = (int64_t)early - (int64_t)((wide - window) * JUDGED * late / fetches);
+		int64_t gain = (int64_t)early - (int64_t)(2 * (wide - window) * JUDGED * late / fetches);
 		if (gain > most) {
 			most = gain;
 			best = wide;
