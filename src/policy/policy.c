@@ -30,7 +30,7 @@
 #define ROW 8	  /* blocks looked at for one answer */
 #define WIDTHS 10 /* of the window, powers of two */
 #define JUDGED 256 /* fetches from one judgement to the next */
-#define TRIAL 16	   /* judgements */
+#define TRIAL 16   /* judgements */
 
 static const struct replacement *const table[] = { &policy_loop, &policy_lru, &policy_lfu };
 #define POLICIES (sizeof(table) / sizeof(table[0]))
@@ -75,6 +75,9 @@ static void resize(void)
 
 static void set_window(size_t blocks)
 {
+	/* What it gives back is there at once. */
+	if (blocks < window)
+		target += window - blocks;
 	window = blocks;
 	capacity = budget > 2 * window ? budget - window : window;
 	if (target > capacity)
@@ -95,7 +98,7 @@ void policy_init(size_t blocks)
 /*
  * What streams may be passed several times before the program goes on (each head of an attention
  * goes over the same keys). A wider window keeps it meanwhile, and costs as many resident
- * blocks, which is a fetch more for each in a round: it is as wide as pays. What
+ * blocks, which is a fetch more for each in a round: it is as wide as pays twice over. What
  * it keeps is not seen to come back any more, so it narrows by trials.
  */
 static void judge_window(void)
@@ -115,8 +118,8 @@ static void judge_window(void)
 		early += width.back[i].times;
 		late -= width.back[i].times;
 		fetches -= width.back[i].fetches;
-		/* Where no others take much longer to come back, that is the round itself. */
-		if (wide <= window || wide > budget / 8 || !late || fetches / late < 4 * wide)
+		/* Where few others take much longer to come back, that is the round itself. */
+		if (wide <= window || wide > budget / 8 || late < JUDGED / 16 || fetches / late < 4 * wide)
 			continue;
 		int64_t gain = (int64_t)early - (int64_t)(2 * (wide - window) * JUDGED * late / fetches);
 		if (gain > most) {
