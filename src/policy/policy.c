@@ -27,8 +27,8 @@
 #define SAVED 64     /* looks that were not made when they could have been */
 #define CALM 64
 #define WALK 64
-#define ROW 8	  /* blocks looked at for one answer */
-#define WIDTHS 10 /* of the window, powers of two */
+#define ROW 8	   /* blocks looked at for one answer */
+#define WIDTHS 10  /* of the window, powers of two */
 #define JUDGED 256 /* fetches from one judgement to the next */
 #define TRIAL 16   /* judgements */
 
@@ -62,9 +62,9 @@ static struct {
 	size_t extra;		      /* blocks under watch beyond the share */
 	bool for_shadow;	      /* the block in hand is a sample */
 } look = { .interval = LOOK_NS };
-static uint32_t forsaken_at;    /* number of a block of a silent region */
+static uint32_t forsaken_at;   /* number of a block of a silent region */
 static size_t forsaken_walked; /* blocks behind it that are of no use, up to there */
-static uint64_t round_trip;  /* fetches until what left comes back, as a rule */
+static uint64_t round_trip;    /* fetches until what left comes back, as a rule */
 
 static void resize(void)
 {
@@ -119,9 +119,11 @@ static void judge_window(void)
 		late -= width.back[i].times;
 		fetches -= width.back[i].fetches;
 		/* Where few others take much longer to come back, that is the round itself. */
-		if (wide <= window || wide > budget / 8 || late < JUDGED / 16 || fetches / late < 4 * wide)
+		if (wide <= window || wide > budget / 8 || late < JUDGED / 16 ||
+		    fetches / late < 4 * wide)
 			continue;
-		int64_t gain = (int64_t)early - (int64_t)(2 * (wide - window) * JUDGED * late / fetches);
+		int64_t gain =
+		    (int64_t)early - (int64_t)(2 * (wide - window) * JUDGED * late / fetches);
 		if (gain > most) {
 			most = gain;
 			best = wide;
@@ -161,6 +163,7 @@ void policy_reset(void)
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
 	shadow_reset();
+	sentry_reset();
 }
 
 void policy_total(size_t blocks)
@@ -301,6 +304,7 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 	judge_window();
 	view_note(b)->when = (uint32_t)now;
 	if (watched) {
+		sentry_touched(b, distance);
 		look.extra -= look.extra / 8;
 		if (look.interval < LOOK_RARE * LOOK_NS)
 			look.interval += look.interval / 32;
@@ -493,10 +497,17 @@ struct block *policy_probe(uint64_t now, uint64_t ns)
 	size_t resident = 0;
 
 	clock = now;
-	if (!look_granted(now, ns))
+	bool granted = look_granted(now, ns);
+	struct block *b = look.interval > 4 * LOOK_NS ? sentry_due(now, ns, round_trip) : NULL;
+	look.for_shadow = false;
+	if (b)
+		return b;
+	if (sentry_doubts())
+		look.interval = LOOK_NS;
+	if (!granted)
 		return NULL;
-	struct block *b = shadow_due(now);
-	look.for_shadow = b;
+	if (!(b = sentry_doubted()))
+		look.for_shadow = (b = shadow_due(now)) != NULL;
 	for (unsigned i = 0; !b && i < POLICIES; i++) {
 		size_t n = table[i]->count();
 		resident += n;
