@@ -88,11 +88,12 @@ static void set_window(size_t blocks)
 void policy_init(size_t blocks)
 {
 	size_t least = blocks / 64;
+	bool wide = window > width.least && window <= blocks / 8;
 
 	width.least = least < 2 ? 2 : least > 8 ? 8 : least;
 	budget = blocks;
 	target = blocks;
-	set_window(width.least);
+	set_window(wide && window > width.least ? window : width.least);
 }
 
 /*
@@ -158,6 +159,7 @@ void policy_reset(void)
 	memset(&width.back, 0, sizeof(width.back));
 	width.since = 0;
 	width.calm = 0;
+	window = width.least;
 	forsaken_at = 0;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)

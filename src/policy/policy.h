@@ -7,7 +7,8 @@
  *
  * policy.c has what all replacement policies share and asks the one that a region
  * is under (loop.c, lru.c, lfu.c; shadow.c says which is best where the settings
- * leave it open; sentry.c sees when a region is used no more); prefetch.c does the same for sequential.c, trend.c and learned.c.
+ * leave it open; sentry.c sees when a region is used no more); prefetch.c does the same for
+ * sequential.c, trend.c and learned.c.
  */
 #ifndef EMF_POLICY_H
 #define EMF_POLICY_H
