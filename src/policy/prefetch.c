@@ -22,8 +22,9 @@ static const struct prefetcher *const table[] = { &prefetch_sequential, &prefetc
 #define RECENT 64 /* blocks: the record of a prefetcher, older ones count half */
 #define TRIAL 256 /* touches after which one that was no good may try again, at first */
 #define TRIAL_MAX 65536
-#define PROVEN 32 /* touches in a row that one saw coming: it may try again at once */
-#define AHEAD 24  /* of 255: so much better has another to be to take its turn */
+#define PROVEN 32   /* touches in a row that one saw coming: it may try again at once */
+#define PROMISE 192 /* of 255, is what another says that it saw coming worth */
+#define AHEAD 24    /* of 255: so much better has another to be to take its turn */
 
 static struct {
 	unsigned issued, wasted;
@@ -91,7 +92,10 @@ static bool is_good(unsigned i)
 /* What it foresees is worth less where it fetches much that is not used. */
 static unsigned worth(const struct policy_region *n, unsigned i)
 {
-	return n->foreseen[i] - n->foreseen[i] * record[i].wasted / (record[i].issued + 1);
+	unsigned wasted = n->foreseen[i] * record[i].wasted / (record[i].issued + 1);
+
+	/* What was issued before the record began may be wasted after. */
+	return wasted < n->foreseen[i] ? n->foreseen[i] - wasted : 0;
 }
 
 static const struct prefetcher *chosen(struct region *r)
@@ -132,8 +136,10 @@ void prefetch_touched(struct block *b, bool ahead)
 	touches++;
 	for (unsigned i = 0; i < PREFETCHERS; i++) {
 		bool own = ahead && lane / LANES == i;
-		int now = table[i]->touched(b, !ahead, own ? (int)(lane % LANES) : -1) ? 255 : 0;
-		record[i].foreseen = now ? record[i].foreseen + 1 : 0;
+		bool saw = table[i]->touched(b, !ahead, own ? (int)(lane % LANES) : -1);
+		/* Of the one whose turn it is only what was there in time counts. */
+		int now = !saw ? 0 : i != n->prefetcher ? PROMISE : ahead ? 255 : 0;
+		record[i].foreseen = saw ? record[i].foreseen + 1 : 0;
 		if (record[i].foreseen == PROVEN) {
 			record[i].retry = 0;
 			record[i].trial = TRIAL;
