@@ -22,9 +22,8 @@ static const struct prefetcher *const table[] = { &prefetch_sequential, &prefetc
 #define RECENT 64 /* blocks: the record of a prefetcher, older ones count half */
 #define TRIAL 256 /* touches after which one that was no good may try again, at first */
 #define TRIAL_MAX 65536
-#define PROVEN 32   /* touches in a row that one saw coming: it may try again at once */
-#define PROMISE 192 /* of 255, is what another says that it saw coming worth */
-#define AHEAD 24    /* of 255: so much better has another to be to take its turn */
+#define PROVEN 32 /* touches in a row that one saw coming: it may try again at once */
+#define AHEAD 24  /* of 255: so much better has another to be to take its turn */
 
 static struct {
 	unsigned issued, wasted;
@@ -136,10 +135,8 @@ void prefetch_touched(struct block *b, bool ahead)
 	touches++;
 	for (unsigned i = 0; i < PREFETCHERS; i++) {
 		bool own = ahead && lane / LANES == i;
-		bool saw = table[i]->touched(b, !ahead, own ? (int)(lane % LANES) : -1);
-		/* Of the one whose turn it is only what was there in time counts. */
-		int now = !saw ? 0 : i != n->prefetcher ? PROMISE : ahead ? 255 : 0;
-		record[i].foreseen = saw ? record[i].foreseen + 1 : 0;
+		int now = table[i]->touched(b, !ahead, own ? (int)(lane % LANES) : -1) ? 255 : 0;
+		record[i].foreseen = now ? record[i].foreseen + 1 : 0;
 		if (record[i].foreseen == PROVEN) {
 			record[i].retry = 0;
 			record[i].trial = TRIAL;

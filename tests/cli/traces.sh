@@ -34,11 +34,12 @@ points moe 6 5 5 5
 points context 5 3 3 3
 points redis 12 11 7 4
 
-# Two threads share each matrix, and streams are broken off while the model is loaded: whatever prefetches
-# then has to lose its turn to one that fetches more in time.
-said=$("$BUILD/bench/policysim" "$here/../../bench/traces/dense.trace.xz" 2>&1 |
-	awk 'NR >= 8 && NR <= 10 && $3 + 0 < 55 { print $1 " local: " $3 " of what is fetched was there in time;" }
-		END { if (NR < 10) print "no numbers" }')
+# Two threads share each matrix, and some blocks come twice a token: what was fetched ahead and is not
+# touched in its turn must not keep the prefetcher from fetching more.
+said=$("$BUILD/bench/policysim" "$here/../../bench/traces/dense.trace.xz" 2>&1 | awk '
+	NR >= 8 && NR <= 10 && $2 + 0 < 95 { print $1 " local: " $2 " of what was issued was useful;" }
+	NR >= 8 && NR <= 10 && $3 + 0 < 65 { print $1 " local: " $3 " of what is fetched was there in time;" }
+	END { if (NR < 10) print "no numbers" }')
 if [ -z "$said" ]; then
 	echo "ok traces: dense, fetched ahead"
 else
