@@ -40,11 +40,16 @@ struct held {
 	struct pinned part[VECTOR];
 };
 
+static bool reads_direct(long flags)
+{
+	return flags & O_DIRECT && (flags & O_ACCMODE) != O_WRONLY;
+}
+
 static bool is_direct(int fd)
 {
 	long flags = k_syscall(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
 
-	return flags >= 0 && flags & O_DIRECT;
+	return flags >= 0 && reads_direct(flags);
 }
 
 static bool near(uintptr_t buf, size_t len)
@@ -255,7 +260,7 @@ long direct_read(long n, long fd, long buf, long len, long at, long high, long f
 
 static int opened(int fd, int flags)
 {
-	if (fd >= 0 && flags & O_DIRECT && !engine_thread)
+	if (fd >= 0 && reads_direct(flags) && !engine_thread)
 		pinned_direct();
 	return fd;
 }
@@ -319,8 +324,11 @@ EXPORT int fcntl(int fd, int cmd, ...)
 	long arg = va_arg(ap, long);
 	va_end(ap);
 	/* Before: others may use the descriptor at once. */
-	if (cmd == F_SETFL)
-		opened(fd, (int)arg);
+	if (cmd == F_SETFL && arg & O_DIRECT) {
+		long flags = k_syscall(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
+		if (flags >= 0)
+			opened(fd, (int)flags | O_DIRECT);
+	}
 	return next_fcntl ? next_fcntl(fd, cmd, arg) : (int)syscall(SYS_fcntl, fd, cmd, arg);
 }
 

@@ -44,15 +44,24 @@ static int reserve(void)
 /* One mapping (VMA) a call: what is refused as a whole is tried in halves. How far it came. */
 static size_t move_away(uintptr_t to, uintptr_t from, size_t len, int *err)
 {
-	for (size_t chunk = len;; chunk = chunk / 2 & ~(size_t)(K_PAGE - 1)) {
-		long r = k_mremap((void *)from, chunk, chunk,
-				  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, (void *)to);
-		*err = r < 0 ? (int)r : 0;
-		if (r >= 0)
-			return chunk;
-		if (r != -EFAULT || chunk <= K_PAGE)
-			return 0;
+	size_t done = 0, chunk = len;
+
+	*err = 0;
+	while (done < len) {
+		long r =
+		    k_mremap((void *)(from + done), chunk, chunk,
+			     MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, (void *)(to + done));
+		if (r >= 0) {
+			done += chunk;
+			chunk = len - done;
+		} else if (r == -EFAULT && chunk > K_PAGE) {
+			chunk = chunk / 2 & ~(size_t)(K_PAGE - 1);
+		} else {
+			*err = (int)r;
+			break;
+		}
 	}
+	return done;
 }
 
 /* Never raises a signal; what can't be read is poisoned where it was. */
@@ -76,41 +85,26 @@ static void copy_out(const struct uffd *u, char *dst, uintptr_t from, uintptr_t 
 
 int away_take(const struct uffd *u, void *dst, void *src, size_t len, struct taken *out)
 {
-	uintptr_t from = (uintptr_t)src, to = (uintptr_t)dst;
+	uintptr_t from = (uintptr_t)src;
 	struct presence found;
-	size_t done = 0, n;
-	bool away = false;
 	int err = reserve();
 
-	*out = (struct taken){ 0 };
+	*out = (struct taken){ 0, false };
 	/* Refused where the memory is locked, which mremap would unlock. */
 	if (!err)
 		err = k_madvise(src, len, MADV_COLD);
-	while (!err && done < len) {
-		/* Of what the program may write others may have pages pinned, which MOVE minds. */
-		n = 0;
-		err = u->move ? uffd_move_part(u, (void *)(to + done), (void *)(from + done),
-					       len - done, &n)
-			      : -EINVAL;
-		done += n;
-		if (err != -EINVAL)
-			continue;
-		uintptr_t at = place + ((from + done) & (BLOCK_SIZE - 1));
-		n = move_away(at, from + done, len - done, &err);
-		if (!n)
-			continue;
-		away = true;
-		uffd_unregister(u, (void *)at, n);
-		out->holes |= uffd_presence(u, (void *)at, n, &found) || found.bytes < n;
-		k_syscall(SYS_mprotect, (long)at, (long)n, PROT_READ, 0, 0, 0);
-		copy_out(u, (char *)to + done, at, from + done, n);
-		done += n;
-	}
-	if (away)
+	if (err)
+		return err;
+	uintptr_t at = place + (from & (BLOCK_SIZE - 1));
+	size_t done = move_away(at, from, len, &err);
+	if (done) {
+		uffd_unregister(u, (void *)at, done);
+		out->holes = uffd_presence(u, (void *)at, done, &found) || found.bytes < done;
+		k_syscall(SYS_mprotect, (long)at, (long)done, PROT_READ, 0, 0, 0);
+		copy_out(u, dst, at, from, done);
 		k_mmap((void *)place, PLACE, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-	if (err && done && !u->move)
-		memset((char *)dst + done, 0, len - done);
-	out->torn = err && done;
+	}
+	out->taken = done;
 	return err;
 }

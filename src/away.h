@@ -7,9 +7,6 @@
  * 5.7), into a place of the runtime's own, from where they are copied. madvise(MADV_DONTNEED)
  * would not do: its events can't be told from those of the program's own discards, least of all
  * where the program cuts or joins mappings meanwhile.
- *
- * Of what is partly writable only the rest is copied, where there is UFFDIO_MOVE: pages that
- * somebody has pinned to write to must not be copied, and there is no other way to know them.
  */
 #ifndef EMF_AWAY_H
 #define EMF_AWAY_H
@@ -21,15 +18,14 @@
 struct uffd;
 
 struct taken {
-	bool torn;  /* only a part of it was taken, the rest is still in place */
-	bool holes; /* of what was taken not every page was there */
+	size_t taken; /* bytes of it that are in dst; the rest is still in place */
+	bool holes;   /* of these not every page was there */
 };
 
 /*
- * The content of [src, src + len) is in dst, and its pages are no more, or (with UFFDIO_MOVE, for
- * which dst has to be empty) are there. By one thread at a time,
+ * The content of [src, src + len) is in dst, and its pages are no more. By one thread at a time,
  * without engine.lock: waits for who reads the events. Nothing else may change the mapping
- * meanwhile. -errno: not, or only a part of it (torn). Locked memory is refused.
+ * meanwhile. -errno: not, or only the first part of it (out->taken). Locked memory is refused.
  */
 int away_take(const struct uffd *u, void *dst, void *src, size_t len, struct taken *out);
 

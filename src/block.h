@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Blocks: 2 MiB of a region, the unit of tiering, and every step that one can
- * make. Only block.c changes `state`; all under engine.lock, which is held
+ * make. Only the files of block_int.h change `state`; all under engine.lock, which is held
  * throughout a step (a step is one to a few userfaultfd calls; transfers and
  * long memory operations are states of their own, between two steps).
  *
@@ -28,7 +28,7 @@
  *  block_give               STANDBY|WRITING -> LOCAL            fault thread, mover, control (pull)
  *  block_expired            FETCHING -> FAR|LOST, WRITING -> LOCAL
  *                                                               fault thread, mover
- *  block_lose               FAR -> LOST                         mover
+ *  block_lose               FAR -> LOST, when it can't be had   mover, fault thread
  *  block_adopt              NONE -> LOCAL                       who registers the region
  *  block_take               LOCAL -> STANDBY|NONE               mover
  *                           (without MOVE via TAKING)
@@ -39,7 +39,6 @@
  *  block_punch              any; a part of it is zero           fault thread (events)
  *  block_in_file            NONE -> FAR                         control (mapped.c)
  *  block_refetch            LOCAL|STANDBY -> FAR                fault thread, mover; of a file only
- *  block_cut_off            FAR -> LOST                         mover; of a file only
  *  block_loosen, block_part in flight -> at rest, to be cut     fault thread (events), control
  *  block_inherit            LOCAL, FAR as the parent's were     the child of a fork
  *
@@ -220,8 +219,8 @@ static inline uint64_t block_page_bytes(const struct block *b)
 int block_give(struct block *b, enum arrival how, bool writing);
 /* Its transfer takes longer than store.timeout: who waits for a read loses it, else as before. */
 void block_expired(struct block *b);
-/* FAR, and the store will not answer any more. */
-void block_lose(struct block *b);
+/* Nobody can have its content any more (-errno why): who touches it gets SIGBUS. */
+void block_lose(struct block *b, int status);
 /* LOCAL: gives up the slot, so that the content is here only. */
 void block_unslot(struct block *b);
 
@@ -270,8 +269,6 @@ void block_part(struct block *low, struct block *high);
 void block_in_file(struct block *b);
 /* The rest of it, or all, comes from the file again; pages that are in place stay. */
 void block_refetch(struct block *b);
-/* The file has become too short for it. */
-void block_cut_off(struct block *b);
 uint64_t block_file_offset(const struct block *b);
 
 /* It is longer than it was (had), by zeros. */

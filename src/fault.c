@@ -323,8 +323,14 @@ static void fault_unknown(uintptr_t addr)
 	    !block_in_flight(r->blocks + r->nblocks - 1))
 		change_grown(r->end, end);
 	/* Or for ever, when mremap populates what locked memory grows by: that is the kernel's. */
-	if (now - since > UNKNOWN_PATIENCE_NS)
-		uffd_unregister(&engine.uffd, (void *)addr, K_PAGE);
+	if (now - since > UNKNOWN_PATIENCE_NS) {
+		struct region *next = region_next(addr);
+		if (k_mapping(addr, &start, &end))
+			end = addr + K_PAGE;
+		if (next && next->start < end)
+			end = next->start;
+		uffd_unregister(&engine.uffd, (void *)addr, end - addr);
+	}
 	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }
 

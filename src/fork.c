@@ -497,7 +497,7 @@ static void lose_far(void)
 	for (size_t i = 0; (r = region_at(i)); i++)
 		for (size_t k = 0; r->registered && k < r->nblocks; k++)
 			if (r->blocks[k].state == FAR)
-				block_lose(r->blocks + k);
+				block_lose(r->blocks + k, -ETIMEDOUT);
 	lock_give(&engine.lock);
 }
 

@@ -34,7 +34,7 @@ struct frame {
 	bool zeroed;		   /* FREE and all zero */
 	bool holes;		   /* pages are missing: not worth recycling; populate before use */
 	bool paged;		   /* of what was moved there: not one huge page */
-	bool split; /* has a page table, if an empty one: see look_for_split in block.c */
+	bool split;		   /* has a page table, if an empty one: see block_look_for_split */
 };
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };

@@ -574,9 +574,12 @@ static bool try_less(int err, size_t *chunk)
 	return true;
 }
 
-/* Moves what it can; *moved: how far it came. */
+/*
+ * Moves what it can; *moved: how far it came. kept, if not NULL: mappings that are refused are
+ * passed over, page by page, as halving has found where they begin.
+ */
 static int move_some(const struct uffd *u, uintptr_t dst, uintptr_t src, size_t len, bool holes,
-		     size_t *moved)
+		     size_t *moved, uint64_t *kept)
 {
 	struct presence page;
 	size_t chunk = len;
@@ -601,6 +604,9 @@ static int move_some(const struct uffd *u, uintptr_t dst, uintptr_t src, size_t 
 			/* It is there already: see below. */
 			*moved += K_PAGE;
 			chunk = len - *moved;
+		} else if (kept && err == EINVAL && chunk == K_PAGE) {
+			kept[*moved / K_PAGE / 64] |= 1ull << *moved / K_PAGE % 64;
+			*moved += K_PAGE;
 		} else if (!try_less(err, &chunk)) {
 			return -err;
 		}
@@ -623,7 +629,7 @@ static int move_rest(const struct uffd *u, uintptr_t dst, uintptr_t src, size_t 
 	for (size_t at = 0; at < len; at += K_PAGE) {
 		if (uffd_presence(u, (void *)(src + at), K_PAGE, &left) || !left.bytes)
 			continue;
-		int err = move_some(u, dst + at, src + at, K_PAGE, false, &moved);
+		int err = move_some(u, dst + at, src + at, K_PAGE, false, &moved, NULL);
 		/* -EEXIST: dst has a page of its own there, which is why it failed. */
 		if (err && err != -ENOENT && err != -EEXIST)
 			return err;
@@ -631,27 +637,38 @@ static int move_rest(const struct uffd *u, uintptr_t dst, uintptr_t src, size_t 
 	return 0;
 }
 
+/* After a move that failed. */
+static bool move_back(const struct uffd *u, uintptr_t dst, uintptr_t src, size_t len)
+{
+	int lost = move_rest(u, src, dst, len);
+
+	if (lost)
+		log_debug("pages at %p could not be moved back: error %d", (void *)src, -lost);
+	return !lost;
+}
+
 int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, bool *torn)
 {
 	uintptr_t to = (uintptr_t)dst, from = (uintptr_t)src;
 	size_t moved;
-	int err = move_some(u, to, from, len, holes, &moved);
+	int err = move_some(u, to, from, len, holes, &moved, NULL);
 
-	*torn = false;
 	if (!err && holes)
 		err = move_rest(u, to, from, len);
-	if (!err)
-		return 0;
-	int lost = move_rest(u, from, to, len);
-	*torn = lost;
-	if (lost)
-		log_debug("pages at %p could not be moved back: error %d", src, -lost);
+	*torn = err && !move_back(u, to, from, len);
 	return err;
 }
 
-int uffd_move_part(const struct uffd *u, void *dst, void *src, size_t len, size_t *moved)
+int uffd_move_writable(const struct uffd *u, void *dst, void *src, size_t len, uint64_t *kept,
+		       bool *torn)
 {
-	return move_some(u, (uintptr_t)dst, (uintptr_t)src, len, true, moved);
+	uintptr_t to = (uintptr_t)dst, from = (uintptr_t)src;
+	size_t moved;
+
+	memset(kept, 0, (len / K_PAGE + 63) / 64 * sizeof(*kept));
+	int err = move_some(u, to, from, len, true, &moved, kept);
+	*torn = err && !move_back(u, to, from, len);
+	return err;
 }
 
 int uffd_copy(const struct uffd *u, void *dst, const void *src, size_t len, bool protect)

@@ -130,8 +130,12 @@ int uffd_unregister(const struct uffd *u, void *addr, size_t len);
  * -EBUSY: shared with a forked process, or pinned by a device. -EEXIST: dst is not empty.
  */
 int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, bool *torn);
-/* The same with holes, but what has moved stays; *moved: how far it came. */
-int uffd_move_part(const struct uffd *u, void *dst, void *src, size_t len, size_t *moved);
+/*
+ * The same with holes, but passes over mappings that MOVE refuses, as those that the program may
+ * not write. kept: has a bit set for each page of these, afterwards, if there was no error.
+ */
+int uffd_move_writable(const struct uffd *u, void *dst, void *src, size_t len, uint64_t *kept,
+		       bool *torn);
 /* Copies into absent pages. protect: they arrive write-protected, in one step. Does not wake. */
 int uffd_copy(const struct uffd *u, void *dst, const void *src, size_t len, bool protect);
 /* Maps zero pages up to the first page that is there. Does not wake; returns the bytes mapped. */

@@ -443,7 +443,7 @@ static bool let_go(struct block *b, const struct source *s)
 	if (b->state == STANDBY)
 		block_refetch(b);
 	if (b->state == FAR && block_file_offset(b) >= round_up(s->size))
-		block_cut_off(b);
+		block_lose(b, -ENODATA);
 	return true;
 }
 

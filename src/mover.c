@@ -28,11 +28,12 @@
 
 #define DEPTH 16
 #define FDS 32
-#define EVICT_BATCH 8		/* evictions before it looks at anything else */
-#define PATIENCE_NS 50000000ull /* that a fault starves while nothing can leave */
-#define STUCK_NS 200000000ull	/* pins and forks last from milliseconds to minutes */
-#define MEND_NS 5000000ull	/* from one huge page that is made again to the next */
-#define UNSHARE_MS 50		/* for one block; then it is tried again later */
+#define EVICT_BATCH 8		    /* evictions before it looks at anything else */
+#define PATIENCE_NS 50000000ull	    /* that a fault starves while nothing can leave */
+#define STUCK_NS 200000000ull	    /* pins and forks last from milliseconds to minutes */
+#define STUCK_LONG_NS 2000000000ull /* where it is not likely to change at all */
+#define MEND_NS 5000000ull	    /* from one huge page that is made again to the next */
+#define UNSHARE_MS 50		    /* for one block; then it is tried again later */
 #define REAP_NS 1000000000ull
 #define TRIM_KEEP 64		    /* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
@@ -142,7 +143,8 @@ static void put_aside(struct block *b, int err)
 		policy_arrived(b, ARRIVE_STANDBY, 0, false, engine.fetches);
 		return;
 	}
-	b->retry_at = k_now_ns() + STUCK_NS;
+	bool ever = err == -EINPROGRESS && pinned_for_ever();
+	b->retry_at = k_now_ns() + (ever ? STUCK_LONG_NS : STUCK_NS);
 	list_append(&engine.stuck, b);
 }
 
@@ -334,7 +336,13 @@ static bool clean(void)
 	}
 	if (store_blocked() || engine.hold || b->flags & B_TORN) {
 		/* Nowhere to go: back to the program. */
-		return !block_give(b, ARRIVE_STANDBY, false);
+		bool torn = b->flags & B_TORN;
+		if (block_give(b, ARRIVE_STANDBY, false))
+			return false;
+		/* Or it would come and go without end, and who starves wait for that. */
+		if (torn)
+			put_aside(b, -EBUSY);
+		return true;
 	}
 	if (!pool.free)
 		return false;
@@ -410,12 +418,14 @@ static bool hopeless(void)
 {
 	static uint64_t since;
 
-	if (engine.hold || (!engine.uffd.move && pinned_for_ever()))
+	if (engine.hold)
 		return true;
 	if (engine.leaving.head || !transfer_idle(&pool) || victim()) {
 		since = 0;
 		return false;
 	}
+	if (!engine.uffd.move && pinned_for_ever())
+		return true;
 	if (!since)
 		since = k_now_ns();
 	/* What could leave may not: those who wait are to get on now. */
@@ -450,7 +460,7 @@ static void lose_old(struct block_list *l, uint64_t timeout)
 	for (b = l->head; b; b = next) {
 		next = b->next;
 		if (b->state == FAR && b->since && k_now_ns() - b->since > timeout)
-			block_lose(b);
+			block_lose(b, -ETIMEDOUT);
 	}
 }
 

@@ -11,7 +11,7 @@
  * most has come is completed, too.
  *
  * A question is not free: where a page was there is a page table, which splits the huge page
- * that comes there next (block.c, look_for_split), until that was mended. So they become rare where
+ * that comes there next (block_look_for_split), until that was mended. So they become rare where
  * they prove needless.
  *
  * Single pages may take up to half of the budget. Blocks give theirs up in order of their

@@ -11,7 +11,8 @@
  *
  * One ring a queue. Where io_uring is not to be had (old kernels, containers) the
  * transfers are made by pread and pwrite inside the poll (EMF_CAP_SYNC). O_DIRECT
- * is left out where the file system refuses it.
+ * is left out where the file system refuses it. liburing is a part of this object: the
+ * preloaded library answers to the shared one's names, for the program.
  */
 #define _GNU_SOURCE 1 /* O_DIRECT, O_TMPFILE, fallocate, asprintf */
 #include <fcntl.h>

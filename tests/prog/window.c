@@ -313,6 +313,59 @@ static void row_instructions_fork(size_t size)
 #endif
 }
 
+/* The kernel populates inside the call what locked memory grows by. */
+static void row_locked_grows(size_t size)
+{
+#ifdef __x86_64__
+	enum { HAD = 8, N = 600 };
+	char *p = filled(HAD * PAGE), *q;
+
+	if (mlock(p, HAD * PAGE))
+		skip("may not lock memory");
+	chill(size);
+	q = (char *)instruction(SYS_mremap, (long)p, HAD * (long)PAGE, N * (long)PAGE, MREMAP_MAYMOVE, 0);
+	CHECK((uintptr_t)q < (uintptr_t)-4095, "mremap: %ld", (long)q);
+	check_pages(q, 0, HAD, 1, "locked");
+	check_zeros(q, HAD, N, "grown by");
+	fill_pages(q, HAD, N, 2);
+	chill(size);
+	check_pages(q, HAD, N, 2, "grown by");
+#else
+	(void)size;
+	skip("an instruction of another processor");
+#endif
+}
+
+/*
+ * Of each block the first half may not be written, so that it has to be copied, and the second is
+ * shared with a child that lives, so that it can't be moved: such blocks came and went without end.
+ */
+static void row_parts_shared(size_t size)
+{
+	enum { HALF = 1 << 20 };
+	char *p = filled(size), c;
+	int ends[2];
+
+	for (char *at = p + (-(uintptr_t)p & (2 * HALF - 1)); at + HALF <= p + size; at += 2 * HALF)
+		SYS(mprotect(at, HALF, PROT_READ));
+	SYS(pipe(ends));
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		close(ends[1]);
+		(void)!read(ends[0], &c, 1);
+		check_pages(p, 0, size / PAGE, 1, "the child's");
+		_exit(0);
+	}
+	close(ends[0]);
+	for (int i = 0; i < 2; i++)
+		check_pages(p, 0, size / PAGE, 1, "the parent's");
+	SYS(mprotect(p, size, PROT_READ | PROT_WRITE));
+	fill_pages(p, 0, size / PAGE, 2);
+	close(ends[1]);
+	expect_child(pid, "who shared it");
+	check_pages(p, 0, size / PAGE, 2, "written");
+}
+
 static const struct row rows[] = {
 	{"fork-move", row_move, true},
 	{"fork-discard", row_discard, true},
@@ -323,6 +376,8 @@ static const struct row rows[] = {
 	{"clone3-probe", row_clone3_probe, false},
 	{"kept-grows", row_kept_grows, false},
 	{"instructions", row_instructions, true},
+	{"locked-grows", row_locked_grows, true},
+	{"parts-shared", row_parts_shared, true},
 	{"instructions-fork", row_instructions_fork, true},
 };
 

@@ -757,7 +757,9 @@ static void move_page(struct page *p, uintptr_t frame, bool there, bool out)
 	}
 }
 
-int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, bool *torn)
+/* kept, if not NULL: gets the pages of mappings that refuse. */
+static int move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, uint64_t *kept,
+		bool *torn)
 {
 	static bool there[MAX_BATCH];
 	bool out = is_program((uintptr_t)src);
@@ -779,21 +781,28 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 	else if (n > 1 && chance(plan.torn))
 		stop = cut = 1 + rnd_below(n - 1);
 	frame_pages(frame, n, there);
-	for (i = 0; i < n && !err; i++)
+	for (i = 0; i < n && !err; i++) {
 		err = i == stop ? cut || chance(4) ? -EAGAIN : -EBUSY
 		      : out	? may_move_out(p + i, there[i], holes)
 				: may_move_in(p + i, there[i], holes, frame + i * K_PAGE);
+		if (kept && err == -EINVAL) {
+			kept[i / 64] |= 1ull << i % 64;
+			err = 0;
+		}
+	}
 	if (err)
 		n = i - 1;
 	*torn = err && cut && cut == n;
 	/* For speed alone. */
-	for (i = 0; out && !err && i < n && p[i].flags & P_PRESENT; i++)
+	for (i = 0; out && !err && !kept && i < n && p[i].flags & P_PRESENT; i++)
 		;
 	if (out && !err && i > 1)
 		real_madvise(frame, i * K_PAGE, MADV_POPULATE_WRITE);
 	bool back = err && !*torn && !out && n;
 	for (i = 0; i < n; i++)
-		if (!err || *torn || back)
+		if (kept && kept[i / 64] >> i % 64 & 1)
+			continue;
+		else if (!err || *torn || back)
 			move_page(p + i, frame + i * K_PAGE, there[i], out);
 		else /* there and back */
 			p[i].flags &= ~(uint32_t)P_PROTECTED;
@@ -808,6 +817,18 @@ int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes
 	trace("move of %zu pages %s %#lx, frame %#lx: %d%s", len / K_PAGE, out ? "from" : "to",
 	      (uintptr_t)(out ? src : dst), frame, err, *torn ? ", torn" : "");
 	return err;
+}
+
+int uffd_move(const struct uffd *u, void *dst, void *src, size_t len, bool holes, bool *torn)
+{
+	return move(u, dst, src, len, holes, NULL, torn);
+}
+
+int uffd_move_writable(const struct uffd *u, void *dst, void *src, size_t len, uint64_t *kept,
+		       bool *torn)
+{
+	memset(kept, 0, (len / K_PAGE + 63) / 64 * sizeof(*kept));
+	return move(u, dst, src, len, true, kept, torn);
 }
 
 static int fill(uintptr_t to, const char *from, size_t len, bool protect, size_t *done)
@@ -892,7 +913,7 @@ int away_take(const struct uffd *u, void *dst, void *src, size_t len, struct tak
 	uintptr_t from = (uintptr_t)src, end = from + len;
 
 	(void)u;
-	*out = (struct taken){ 0 };
+	*out = (struct taken){ 0, false };
 	co_point();
 	for (uintptr_t at = from; at < end; at += K_PAGE)
 		if (!mapped(at) || page_at(at)->flags & P_LOCKED)
@@ -901,12 +922,11 @@ int away_take(const struct uffd *u, void *dst, void *src, size_t len, struct tak
 		struct event e = event(UFFD_MOVED, at, at, 0);
 		e.own = true;
 		if (!mapped(at) || chance(plan.torn)) {
-			memset((char *)dst + (at - from), 0, end - at);
-			out->torn = at > from;
 			return -ENOMEM;
 		}
 		uintptr_t next = mapping_end(at, end);
 		take_pages(at, next, (char *)dst + (at - from), out);
+		out->taken += next - at;
 		at = next;
 		send_events(&e, 1);
 	}

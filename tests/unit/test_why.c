@@ -45,8 +45,8 @@ static int setup(void **state)
 	in = (struct why_input){ .now = &now,
 				 .before = &before,
 				 .seconds = 2,
-				 .mover = 0.2,
-				 .fault = 0.1,
+				 .mover = {0.2, 0},
+				 .fault = {0.1, 0},
 				 .now_ns = 1000 * S };
 	now.stall_ns = 1 * S;
 	now.faults_demand = 500;
@@ -123,14 +123,19 @@ static void pins(void **state)
 static void threads(void **state)
 {
 	(void)state;
-	in.mover = 0.97;
+	in.mover.ran = 0.97;
 	judge(WHY_MOVERS);
 	assert_non_null(strstr(w.evidence[0], "emf-mover uses 97%"));
-	in.mover = 0.3;
-	in.fault = 0.9;
+	assert_int_equal(w.nevidence, 1);
+	in.mover = (struct why_thread){0.4, 0.5};
+	judge(WHY_MOVERS);
+	assert_non_null(strstr(w.evidence[0], "emf-mover uses 40%"));
+	assert_non_null(strstr(w.evidence[1], "50%"));
+	in.mover = (struct why_thread){0.3, 0.1};
+	in.fault.ran = 0.9;
 	judge(WHY_MOVERS);
 	assert_non_null(strstr(w.evidence[0], "emf-fault"));
-	in.mover = in.fault = -1; /* unknown */
+	in.mover.ran = in.fault.ran = -1; /* unknown */
 	judge(WHY_READ_AHEAD);
 }
 

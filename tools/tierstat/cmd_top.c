@@ -407,8 +407,8 @@ static void why_lines(void)
 	in = (struct why_input){ .now = &p->now,
 				 .before = &p->before,
 				 .seconds = p->interval,
-				 .mover = -1,
-				 .fault = -1,
+				 .mover = { -1, 0 },
+				 .fault = { -1, 0 },
 				 .now_ns = (uint64_t)(p->read_at * 1e9) };
 	why_judge(&in, &w);
 	end_line();

@@ -27,34 +27,42 @@ static bool first_line(const char *path, char *out, size_t len)
 	return ok;
 }
 
-/* User and system time of the threads with that name, in seconds; negative: there is none. */
-static double cpu_of(pid_t pid, const char *name)
+/* The nanoseconds that threads with that name ran, and waited to; ran < 0: there is none. */
+static struct why_thread cpu_of(pid_t pid, const char *name)
 {
 	char dir[64], path[384], line[1024];
-	unsigned long user, sys;
-	double sum = -1;
+	struct why_thread sum = { -1, 0 };
+	unsigned long long ran, waited;
 	struct dirent *e;
 	DIR *d;
 
 	snprintf(dir, sizeof(dir), "/proc/%d/task", (int)pid);
 	d = opendir(dir);
 	while (d && (e = readdir(d))) {
-		const char *p;
-
 		snprintf(path, sizeof(path), "%s/%s/comm", dir, e->d_name);
 		if (e->d_name[0] == '.' || !first_line(path, line, sizeof(line)) ||
 		    strcmp(line, name))
 			continue;
-		snprintf(path, sizeof(path), "%s/%s/stat", dir, e->d_name);
-		if (!first_line(path, line, sizeof(line)) || !(p = strrchr(line, ')')) ||
-		    sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user,
-			   &sys) != 2)
+		/* Documentation/scheduler/sched-stats.rst */
+		snprintf(path, sizeof(path), "%s/%s/schedstat", dir, e->d_name);
+		if (!first_line(path, line, sizeof(line)) ||
+		    sscanf(line, "%llu %llu", &ran, &waited) != 2)
 			continue;
-		sum = (sum < 0 ? 0 : sum) + (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
+		sum.ran = (sum.ran < 0 ? 0 : sum.ran) + (double)ran;
+		sum.waited += (double)waited;
 	}
 	if (d)
 		closedir(d);
 	return sum;
+}
+
+static struct why_thread since(const struct why_thread *before, const struct why_thread *now,
+			       double seconds)
+{
+	if (before->ran < 0 || now->ran < 0)
+		return (struct why_thread){ -1, 0 };
+	return (struct why_thread){ (now->ran - before->ran) / (seconds * 1e9),
+				    (now->waited - before->waited) / (seconds * 1e9) };
 }
 
 static void put_lines(const char *title, const char (*line)[200], unsigned n)
@@ -119,7 +127,8 @@ int cmd_why(const struct options *opt)
 	static struct emf_stats s, before;
 	static struct emf_map map;
 	struct why_input in = { .now = &s, .before = &before };
-	double begin, mover, fault, seconds = opt->delay > 0 ? opt->delay : SECONDS;
+	struct why_thread mover, fault, mover_now, fault_now;
+	double begin, seconds = opt->delay > 0 ? opt->delay : SECONDS;
 	struct why w;
 	int rc;
 
@@ -130,7 +139,7 @@ int cmd_why(const struct options *opt)
 		return rc;
 	s = before;
 	in.seconds = 1;
-	in.mover = in.fault = -1;
+	in.mover.ran = in.fault.ran = -1;
 	if (before.mode == EMF_MODE_THREAD) {
 		if (isatty(STDERR_FILENO) && seconds >= 1)
 			fprintf(stderr, "watching PID %d for %g s ...\r", (int)opt->pid, seconds);
@@ -143,10 +152,10 @@ int cmd_why(const struct options *opt)
 			return rc;
 		in.now_ns = tool_now_ns();
 		in.seconds = tool_now() - begin;
-		if (mover >= 0)
-			in.mover = (cpu_of(opt->pid, "emf-mover") - mover) / in.seconds;
-		if (fault >= 0)
-			in.fault = (cpu_of(opt->pid, "emf-fault") - fault) / in.seconds;
+		mover_now = cpu_of(opt->pid, "emf-mover");
+		fault_now = cpu_of(opt->pid, "emf-fault");
+		in.mover = since(&mover, &mover_now, in.seconds);
+		in.fault = since(&fault, &fault_now, in.seconds);
 		if (!segment_map(opt->dir, opt->pid, 1, &map))
 			in.kept_bytes = map.kept_bytes;
 	}

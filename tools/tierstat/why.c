@@ -11,7 +11,8 @@
 
 /* Where one thing ends and the next begins. All are shares but where said. */
 #define STALL_LITTLE 0.02 /* threads: what nobody notices */
-#define CPU_FULL 0.85	  /* cores: a thread that cannot do more */
+#define CPU_FULL 0.75	  /* cores: a thread that can hardly do more */
+#define CPU_WAITS 0.1	  /* it would, if others left it a core */
 #define BUSY_FULL 0.8	  /* a store that has always something to do */
 #define PINNED_MUCH 0.25  /* of the budget */
 #define SLOWER 3.0	  /* times the median of the other stores */
@@ -261,19 +262,28 @@ static bool pinned(const struct why_input *in, struct why *w)
 	return true;
 }
 
+static bool has_no_time(const struct why_thread *t)
+{
+	return t->ran >= 0 && t->ran + t->waited >= CPU_FULL;
+}
+
 static bool movers(const struct why_input *in, const struct numbers *n, struct why *w)
 {
-	bool mover = in->mover >= CPU_FULL;
+	bool mover = has_no_time(&in->mover);
+	const struct why_thread *t = mover ? &in->mover : &in->fault;
 	char fetch[TEXT_NUMBER], write[TEXT_NUMBER];
 
-	if (!mover && in->fault < CPU_FULL)
+	if (!has_no_time(t))
 		return false;
 	set(w, WHY_MOVERS,
 	    mover ? "the mover thread has no time left" : "the fault thread has no time left");
 	evidence(w, "thread %s uses %.0f%% of a core, at %s fetched and %s written",
-		 mover ? "emf-mover" : "emf-fault", 100 * (mover ? in->mover : in->fault),
+		 mover ? "emf-mover" : "emf-fault", 100 * t->ran,
 		 speed(n->fetched / in->seconds, fetch), speed(n->written / in->seconds, write));
-	if (in->now->move)
+	if (t->waited >= CPU_WAITS)
+		evidence(w, "and waits for one %.0f%% of the time: others use them",
+			 100 * t->waited);
+	if (in->now->move || t->waited >= CPU_WAITS)
 		advise(w, "leave a core free for it: fewer compute threads, or another cpuset");
 	else
 		advise(w, "pages are copied here, not moved: Linux 6.8 and engine.move=auto make "

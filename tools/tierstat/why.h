@@ -24,10 +24,16 @@ enum why_cause {
 	WHY_READ_AHEAD,
 };
 
+/* What a thread had of the processors, in cores: 1 is all the time. */
+struct why_thread {
+	double ran;    /* negative: unknown */
+	double waited; /* ready to run, while others did */
+};
+
 struct why_input {
 	const struct emf_stats *now, *before;
-	double seconds;	     /* between them */
-	double mover, fault; /* CPU time of these threads, in cores; negative: unknown */
+	double seconds; /* between them */
+	struct why_thread mover, fault;
 	uint64_t kept_bytes;
 	uint64_t now_ns; /* CLOCK_MONOTONIC of `now` */
 };
