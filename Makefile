@@ -31,10 +31,10 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)) $(BUILD)
 PACKAGES = gcc make binutils libjemalloc-dev libinih-dev libxxhash-dev liburing-dev libnbd-dev libcmocka-dev \
 	libncurses-dev libmicrohttpd-dev libssl-dev libisal-dev libnuma-dev \
 	libibverbs-dev librdmacm-dev libseccomp-dev
-CHECK_PACKAGES = $(PACKAGES) tmux prometheus libcairo2 libcxl-dev libdaxctl-dev fonts-dejavu-core man-db nbdkit nbdkit-plugin-dev libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
+CHECK_PACKAGES = $(PACKAGES) xz-utils tmux prometheus libcairo2 libcxl-dev libdaxctl-dev fonts-dejavu-core man-db nbdkit nbdkit-plugin-dev libnbd-bin redis-server redis-tools python3 nodejs procps util-linux
 LONG_PACKAGES = $(CHECK_PACKAGES) gnuplot-nox g++ stress-ng fio memtester sqlite3 libpython3.11-testsuite python3-torch \
 	libmimalloc-dev libgoogle-perftools-dev rustc golang-go openjdk-17-jdk-headless
-BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox
+BENCH_PACKAGES = $(PACKAGES) nbdkit nodejs npm redis-server redis-tools util-linux gnuplot-nox xz-utils
 DEMO_PACKAGES = $(PACKAGES) nbdkit nodejs npm
 FUZZ_PACKAGES = $(PACKAGES) clang-14 libclang-rt-14-dev
 

@@ -16,7 +16,7 @@ command -v gnuplot >/dev/null || { echo "no plots: no gnuplot here (apt-get inst
 for hits in "$out"/*.hits; do
 	name=${hits%.hits}
 	two=''
-	[ ! -s "$name.time" ] || two="set title 'at 50% local, from mark to mark (token, tour)'; set xlabel 'mark'
+	[ ! -s "$name.time" ] || two="set title 'at 50% local, from mark to mark (token, tour; else as many touches as blocks)'; set xlabel 'mark'
 		plot '$name.time' u 1:2 w l lc 'grey' lw 3 t 'optimum', '' u 1:3 w l lc 'black' t 'auto'"
 	gnuplot <<-END
 		set terminal svg size 1000,400 background 'white'

@@ -41,6 +41,11 @@ struct policy_region *view_note_of(struct region *r)
 	return &r->note;
 }
 
+struct region *view_region_at(size_t i)
+{
+	return region_at(i);
+}
+
 const struct block_list *view_list(const struct block *b)
 {
 	return b->list;

@@ -9,6 +9,7 @@ const OPTIONS = {
 	model: {help: "the GGUF file"},
 	tokens: {default: 64, help: "tokens to decode"},
 	prompt: {default: 16, help: "tokens of the prompt"},
+	batch: {default: 0, least: 0, help: "tokens of the prompt at once, 64 at least; 0: all"},
 	context: {default: 512, help: "tokens of the context"},
 	threads: {default: 2, help: "compute threads"},
 	mapped: {flag: true, help: "map the model's file instead of reading it"},
@@ -32,12 +33,12 @@ function readOptions() {
 	const {values} = parseArgs({options});
 	if (values.help)
 		return values;
-	for (const [name, {default: value}] of Object.entries(OPTIONS)) {
+	for (const [name, {default: value, least = 1}] of Object.entries(OPTIONS)) {
 		if (value === undefined)
 			continue;
 		values[name] = Number(values[name] ?? value);
-		if (!Number.isSafeInteger(values[name]) || values[name] < 1)
-			throw new UsageError(`--${name} must be a whole number from 1 up`);
+		if (!Number.isSafeInteger(values[name]) || values[name] < least)
+			throw new UsageError(`--${name} must be a whole number from ${least} up`);
 	}
 	if (!values.model)
 		throw new UsageError("--model is missing");
@@ -82,8 +83,8 @@ async function main() {
 	});
 	const context = await model.createContext({
 		contextSize: options.context,
-		// the prompt in one batch; llama.cpp takes no less than 64
-		batchSize: Math.max(64, options.prompt),
+		// llama.cpp takes no less than 64
+		batchSize: Math.max(64, options.batch || options.prompt),
 		threads: {ideal: options.threads, min: options.threads},
 		ignoreMemorySafetyChecks: true
 	});

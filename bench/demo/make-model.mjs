@@ -21,7 +21,9 @@ export const SHAPE = {
 	heads: {default: 32, help: "attention heads"},
 	"kv-heads": {default: 8, help: "heads that have keys and values"},
 	vocab: {default: 32000, help: "tokens in the vocabulary"},
-	seed: {default: 1, help: "seed of the weights"}
+	seed: {default: 1, help: "seed of the weights"},
+	experts: {default: 0, least: 0, help: "experts of each layer, each as wide as ffn; 0: dense"},
+	"used-experts": {default: 0, least: 0, help: "experts that one token uses; 0: a quarter"}
 };
 
 const FIRST_WORD = 3 + 256;
@@ -33,9 +35,9 @@ export function defaultCache(env = process.env) {
 }
 
 export function checkShape(s) {
-	for (const name of Object.keys(SHAPE))
-		if (!Number.isSafeInteger(s[name]) || s[name] < 1)
-			throw new ShapeError(`${name} must be a whole number from 1 up`);
+	for (const [name, {least = 1}] of Object.entries(SHAPE))
+		if (!Number.isSafeInteger(s[name]) || s[name] < least)
+			throw new ShapeError(`${name} must be a whole number from ${least} up`);
 	if (s.width % Q8_0.block || s.ffn % Q8_0.block)
 		throw new ShapeError(`width and ffn must be multiples of ${Q8_0.block}`);
 	if (s.width % s.heads || s.heads % s["kv-heads"])
@@ -44,11 +46,16 @@ export function checkShape(s) {
 		throw new ShapeError(`width / heads must be a multiple of ${Q8_0.block}`);
 	if (s.vocab <= FIRST_WORD)
 		throw new ShapeError(`vocab must be over ${FIRST_WORD}: control and byte tokens come first`);
+	if (s["used-experts"] > s.experts)
+		throw new ShapeError("used-experts must not be more than experts");
 	return s;
 }
 
+const used = (s) => s["used-experts"] || Math.ceil(s.experts / 4);
+
 export function modelPath(cache, s) {
-	const shape = Object.keys(SHAPE).map((name) => name[0] + s[name]).join("-");
+	const shape = Object.keys(SHAPE).filter((name) => s.experts || SHAPE[name].least !== 0)
+		.map((name) => name[0] + s[name]).join("-");
 	return join(cache, `random-llama-${shape}-g${GENERATION}.gguf`);
 }
 
@@ -79,6 +86,7 @@ function metadata(s) {
 		[key("rope.dimension_count"), "u32", s.width / s.heads],
 		[key("rope.freq_base"), "f32", 10000],
 		[key("vocab_size"), "u32", s.vocab],
+		...s.experts ? [[key("expert_count"), "u32", s.experts], [key("expert_used_count"), "u32", used(s)]] : [],
 		["tokenizer.ggml.model", "string", "llama"],
 		["tokenizer.ggml.tokens", "array", ["string", tokens]],
 		["tokenizer.ggml.scores", "array", ["f32", tokens.map((_, id) => -id)]],
@@ -129,6 +137,47 @@ function* norms(seed, name, bytes) {
 	}
 }
 
+// What all tokens have in common, and a router can go by: the first values of each row of
+// the embedding are the greatest there are.
+const COMMON = Q8_0.block;
+
+function* embedding(seed, name, bytes, deviation, width) {
+	const row = width / Q8_0.block * Q8_0.bytes;
+	let at = 0;
+
+	for (const chunk of weights(seed, name, bytes, deviation)) {
+		for (let first = (row - at % row) % row; first < chunk.length; first += row)
+			chunk.fill(127, first + 2, first + Q8_0.bytes);
+		at += chunk.length;
+		yield chunk;
+	}
+}
+
+// Near enough to a normal distribution, of deviation 1.
+function normals(seed, name, count) {
+	const [bytes] = keyStream(seed, name, 12 * 2 * count, 12 * 2 * count);
+	const parts = new Uint16Array(bytes.buffer, bytes.byteOffset, 12 * count);
+	return Float32Array.from({length: count}, (_, i) =>
+		parts.subarray(12 * i, 12 * i + 12).reduce((a, b) => a + b / 65536, -6));
+}
+
+// An expert's score is what it is worth in general, which it has from what all tokens have in
+// common, plus what this token adds. So far apart that some experts serve nearly every token and
+// others hardly any, as those of real models do.
+const EXPERT_SPREAD = 2;
+
+function* router(seed, name, bytes, width) {
+	const count = bytes / 4 / width;
+	const worth = normals(seed, `${name}/worth`, count);
+
+	for (let e = 0; e < count; e++) {
+		const row = normals(seed, `${name}/${e}`, width).map((v) => v / Math.sqrt(width));
+		for (let i = 0; i < COMMON; i++)
+			row[i] = EXPERT_SPREAD * worth[e] / COMMON;
+		yield Buffer.from(row.buffer);
+	}
+}
+
 // A matrix with deviation 1/sqrt(inputs) keeps the size of what goes through it.
 // Gains above that: attention must prefer some positions over others, else keys
 // and values hardly count; and the best token must stand clear of the next.
@@ -148,8 +197,14 @@ function tensors(s) {
 		add(name, Q8_0, [inputs, outputs], (...a) => weights(...a, gain / Math.sqrt(inputs)));
 	const norm = (name) => add(name, F32, [s.width], norms);
 
+	const expertMatrix = (name, inputs, outputs) =>
+		add(name, Q8_0, [inputs, outputs, s.experts], (...a) => weights(...a, 1 / Math.sqrt(inputs)));
+
 	// rows of an embedding are looked up, not multiplied: deviation 1 as they are
-	matrix("token_embd", s.width, s.vocab, Math.sqrt(s.width));
+	if (s.experts)
+		add("token_embd", Q8_0, [s.width, s.vocab], (...a) => embedding(...a, 1, s.width));
+	else
+		matrix("token_embd", s.width, s.vocab, Math.sqrt(s.width));
 	for (let i = 0; i < s.layers; i++) {
 		const layer = `blk.${i}`;
 		norm(`${layer}.attn_norm`);
@@ -158,6 +213,13 @@ function tensors(s) {
 		matrix(`${layer}.attn_v`, s.width, kvWidth);
 		matrix(`${layer}.attn_output`, s.width, s.width);
 		norm(`${layer}.ffn_norm`);
+		if (s.experts) {
+			add(`${layer}.ffn_gate_inp`, F32, [s.width, s.experts], (...a) => router(...a, s.width));
+			expertMatrix(`${layer}.ffn_gate_exps`, s.width, s.ffn);
+			expertMatrix(`${layer}.ffn_up_exps`, s.width, s.ffn);
+			expertMatrix(`${layer}.ffn_down_exps`, s.ffn, s.width);
+			continue;
+		}
 		matrix(`${layer}.ffn_gate`, s.width, s.ffn);
 		matrix(`${layer}.ffn_up`, s.width, s.ffn);
 		matrix(`${layer}.ffn_down`, s.ffn, s.width);

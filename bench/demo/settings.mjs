@@ -12,9 +12,9 @@ class UsageError extends Error {
 	exitCode = 2;
 }
 
-const count = (text) => {
+const count = (text, least = 1) => {
 	const n = Number(text);
-	return Number.isSafeInteger(n) && n >= 1 ? n : undefined;
+	return Number.isSafeInteger(n) && n >= least ? n : undefined;
 };
 
 // "all-local", "50" (percent of the model, default file store), "50-nbd" (on memory servers), "50-mapped" (its file mapped)
@@ -44,8 +44,8 @@ const TABLE = {
 	build: {default: resolve(HERE, "../../build"), parse: resolve, help: "folder of what make built"},
 	json: {default: "", parse: String, help: "file for results and statistics as JSON"}
 };
-for (const [name, {default: value, help}] of Object.entries(SHAPE))
-	TABLE[name] = {default: String(value), parse: count, help: `model: ${help}`};
+for (const [name, {default: value, least, help}] of Object.entries(SHAPE))
+	TABLE[name] = {default: String(value), parse: (text) => count(text, least), help: `model: ${help}`};
 
 const variable = (name) => `DEMO_${name.toUpperCase().replace("-", "_")}`;
 

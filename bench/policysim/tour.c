@@ -93,6 +93,17 @@ size_t tour_blocks(const struct tour *t)
 	return n;
 }
 
+/* Of a program that says nothing of tokens: as often as it touches as many blocks as there are. */
+static void mark_evenly(struct tour *t)
+{
+	size_t blocks = tour_blocks(t), at = blocks;
+
+	for (; at < t->n; at += blocks) {
+		t->mark = grow(t->mark, t->nmarks, sizeof(*t->mark));
+		t->mark[t->nmarks++] = (uint32_t)at;
+	}
+}
+
 /* --- trace files --- */
 
 static bool next_number(FILE *f, uint64_t *v)
@@ -199,6 +210,8 @@ bool tour_read(struct tour *t, const char *path, char *why, size_t len)
 		ok = false;
 	}
 	merge(t);
+	if (ok && !t->nmarks)
+		mark_evenly(t);
 	return ok;
 }
 

@@ -18,7 +18,7 @@ struct tour {
 		uint32_t first, count;
 	} *regions; /* in order of address, apart from each other */
 	size_t nregions;
-	uint32_t *mark; /* touches at which something new begins (a token, a phase) */
+	uint32_t *mark; /* touches at which something new begins (a token, a phase; else evenly) */
 	size_t nmarks;
 };
 

@@ -1,13 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# record.sh BUILD [redis] [llama]: makes the traces of this directory anew. With a budget
-# of a few blocks nearly every touch is a fault, so that the trace is the whole tour.
+# record.sh BUILD [NAME...]: makes the traces of this directory (redis dense moe context) anew. With
+# a budget of a few blocks nearly every touch is a fault, so that the trace is the whole tour.
 # redis: values of 8000 bytes, asked for by a popularity that falls with their rank, then a scan.
-# llama: bench/demo's model decodes some tokens (make demo has been run before).
-# What no engine here can run (mixture of experts, long contexts) is made up: policysim NAME.
+# The others: llama.cpp (make demo has installed it) reads a model of bench/demo and decodes.
+#   dense: the demo's own model, 865 MiB, two threads; loading, a short prompt, 40 tokens.
+#   moe: 16 experts of which 4 are used, in two blocks and more each, 866 MiB; 240 tokens.
+#   context: a prompt of 3000 tokens, 128 at a time, that fills 216 MiB of keys and values beside
+#   260 MiB of weights, then 24 tokens.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-BUILD=$(cd "${1:?usage: record.sh BUILD [redis] [llama]}" && pwd)
+BUILD=$(cd "${1:?usage: record.sh BUILD [NAME...]}" && pwd)
 shift
 T=$(mktemp -d)
 export EMFATIER_RUN_DIR=$T/run
@@ -44,14 +47,32 @@ redis() {
 	server=''
 }
 
+# llama MODEL-OPTIONS DECODE-OPTIONS
 llama() {
-	[ -d "$here/../demo/node_modules" ] || { echo "llama: run make demo first" >&2; return 1; }
-	local model
-	model=$(ls -t "$here"/../demo/*.gguf "${XDG_CACHE_HOME:-$HOME/.cache}"/emfatier/*.gguf 2>/dev/null | head -n 1)
-	(preloaded 32M "$T/llama" "" node "$here/../demo/decode.mjs" --model "$model" --tokens 12) >"$T/log" 2>&1
+	local demo=$here/../demo model
+	[ -d "$demo/node_modules" ] || { echo "$name: run make demo first" >&2; return 1; }
+	model=$(node "$demo/make-model.mjs" --cache "$T" $1)
+	(preloaded 32M "$T/$name" "" node "$demo/decode.mjs" --model "$model" $2) >"$T/log" 2>&1 ||
+		{ cat "$T/log" >&2; return 1; }
+	rm "$model"
 }
 
-for name in "${@:-redis}"; do
+dense() {
+	llama "" "--tokens 40 --prompt 8"
+}
+
+moe() {
+	llama "--layers 4 --width 1024 --ffn 4096 --heads 16 --kv-heads 4 --vocab 8000 --experts 16 --used-experts 4" \
+		"--tokens 240 --prompt 8 --threads 1"
+}
+
+context() {
+	llama "--layers 12 --width 1536 --ffn 2048 --heads 24 --kv-heads 24 --vocab 8000" \
+		"--tokens 24 --prompt 3000 --batch 128 --context 4096 --threads 1"
+}
+
+[ $# -gt 0 ] || set -- redis dense moe context
+for name; do
 	$name
 	xz -9e -c "$T/$name" >"$here/$name.trace.xz"
 	ls -l "$here/$name.trace.xz"

@@ -54,8 +54,12 @@ static void follow(struct guide *g, uint32_t pos)
 {
 	if ((int32_t)(pos - g->pos) > 0)
 		g->pos = pos;
-	if ((int32_t)(g->head - pos) <= 0)
+	if ((int32_t)(g->head - pos) <= 0) {
+		/* Whatever it had fetched and nobody came to is not ahead of the program any more.
+		 */
 		g->head = pos + 1;
+		g->outstanding = 0;
+	}
 	g->confidence++;
 	g->when = clock;
 }

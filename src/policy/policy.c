@@ -27,7 +27,10 @@
 #define SAVED 64     /* looks that were not made when they could have been */
 #define CALM 64
 #define WALK 64
-#define ROW 8 /* blocks looked at for one answer */
+#define ROW 8	   /* blocks looked at for one answer */
+#define WIDTHS 10  /* of the window, powers of two */
+#define JUDGED 256 /* fetches from one judgement to the next */
+#define TRIAL 16   /* judgements */
 
 static const struct replacement *const table[] = { &policy_loop, &policy_lru, &policy_lfu };
 #define POLICIES (sizeof(table) / sizeof(table[0]))
@@ -42,7 +45,15 @@ static size_t capacity; /* blocks that can be resident at once */
 static size_t target;
 static unsigned calm; /* arrivals since it shrank, or grew */
 static size_t total;
-static size_t window; /* streaming blocks that stay mapped behind their stream */
+static size_t budget, window; /* streaming blocks that stay mapped behind their stream */
+static struct {
+	size_t least;
+	struct {
+		uint64_t times, fetches;
+	} back[WIDTHS + 1]; /* what streamed and came back within 2^i fetches; later */
+	uint64_t since;	    /* the clock when it was judged last */
+	unsigned calm;	    /* judgements that gave no reason to widen it */
+} width;
 static uint64_t clock;
 static struct {
 	uint64_t at, at_ns;	      /* up to where looks were granted */
@@ -51,8 +62,9 @@ static struct {
 	size_t extra;		      /* blocks under watch beyond the share */
 	bool for_shadow;	      /* the block in hand is a sample */
 } look = { .interval = LOOK_NS };
-static uint32_t forsaken_at; /* number of a block of a silent region */
-static uint64_t round_trip;  /* fetches until what left comes back, as a rule */
+static uint32_t forsaken_at;   /* number of a block of a silent region */
+static size_t forsaken_walked; /* blocks behind it that are of no use, up to there */
+static uint64_t round_trip;    /* fetches until what left comes back, as a rule */
 
 static void resize(void)
 {
@@ -61,16 +73,82 @@ static void resize(void)
 	shadow_resize(capacity, total);
 }
 
+static void set_window(size_t blocks)
+{
+	/* What it gives back is there at once. */
+	if (blocks < window)
+		target += window - blocks;
+	window = blocks;
+	capacity = budget > 2 * window ? budget - window : window;
+	if (target > capacity)
+		target = capacity;
+	resize();
+}
+
 void policy_init(size_t blocks)
 {
-	window = blocks / 64;
-	if (window < 2)
-		window = 2;
-	if (window > 8)
-		window = 8;
-	capacity = blocks > 2 * window ? blocks - window : window;
-	target = capacity;
-	resize();
+	size_t least = blocks / 64;
+	bool wide = window > width.least && window <= blocks / 8;
+
+	width.least = least < 2 ? 2 : least > 8 ? 8 : least;
+	budget = blocks;
+	target = blocks;
+	set_window(wide && window > width.least ? window : width.least);
+}
+
+/*
+ * What streams may be passed several times before the program goes on (each head of an attention
+ * goes over the same keys). A wider window keeps it meanwhile, and costs as many resident
+ * blocks, which is a fetch more for each in a round: it is as wide as pays twice over. What
+ * it keeps is not seen to come back any more, so it narrows by trials.
+ */
+static void judge_window(void)
+{
+	uint64_t early = 0, late = 0, fetches = 0;
+	int64_t most = 0;
+	size_t best = window;
+
+	if (clock - width.since < JUDGED)
+		return;
+	for (unsigned i = 0; i <= WIDTHS; i++) {
+		late += width.back[i].times;
+		fetches += width.back[i].fetches;
+	}
+	for (unsigned i = 0; i < WIDTHS; i++) {
+		size_t wide = (size_t)1 << i;
+		early += width.back[i].times;
+		late -= width.back[i].times;
+		fetches -= width.back[i].fetches;
+		/* Where few others take much longer to come back, that is the round itself. */
+		if (wide <= window || wide > budget / 8 || late < JUDGED / 16 ||
+		    fetches / late < 4 * wide)
+			continue;
+		int64_t gain =
+		    (int64_t)early - (int64_t)(2 * (wide - window) * JUDGED * late / fetches);
+		if (gain > most) {
+			most = gain;
+			best = wide;
+		}
+	}
+	width.since = clock;
+	memset(width.back, 0, sizeof(width.back));
+	if (best > window) {
+		width.calm = 0;
+		set_window(best);
+	} else if (++width.calm >= TRIAL && window > width.least) {
+		width.calm = 0;
+		set_window(window / 2 > width.least ? window / 2 : width.least);
+	}
+}
+
+static void learn_window(uint64_t distance)
+{
+	unsigned i = 0;
+
+	while (i < WIDTHS && distance > 1u << i)
+		i++;
+	width.back[i].times++;
+	width.back[i].fetches += distance;
 }
 
 void policy_reset(void)
@@ -78,10 +156,16 @@ void policy_reset(void)
 	stream = probes = samples = cold = kept = (struct block_list){ 0 };
 	memset(&look, 0, sizeof(look));
 	look.interval = LOOK_NS;
+	memset(&width.back, 0, sizeof(width.back));
+	width.since = 0;
+	width.calm = 0;
+	window = width.least;
+	forsaken_at = 0;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
 	shadow_reset();
+	sentry_reset();
 }
 
 void policy_total(size_t blocks)
@@ -215,14 +299,21 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 
 	clock = now;
 	/* What streamed through was mapped for a while after its touch. */
-	if (how == ARRIVE_FETCHED && view_note(b)->streamed)
+	if (how == ARRIVE_FETCHED && view_note(b)->streamed) {
 		a.distance = distance = (uint32_t)now - view_note(b)->when;
+		learn_window(distance);
+	}
+	judge_window();
 	view_note(b)->when = (uint32_t)now;
 	if (watched) {
+		sentry_touched(b, distance);
 		look.extra -= look.extra / 8;
 		if (look.interval < LOOK_RARE * LOOK_NS)
 			look.interval += look.interval / 32;
 	}
+	/* The program turns to what it had turned away from: what was in use may be so no more. */
+	if (view_region_note(b)->silent)
+		look.interval = LOOK_NS;
 	view_region_note(b)->touched = now;
 	view_region_note(b)->silent = false;
 	if (how == ARRIVE_FETCHED)
@@ -261,23 +352,31 @@ void policy_probed(struct block *b, uint64_t now)
 	list_append(look.for_shadow ? &samples : &probes, b);
 }
 
-/* The oldest under watch, if it was untouched for longer than age. */
+/*
+ * Of the oldest under watch, the first that was untouched for longer than age, or is of a region
+ * that nobody has touched for a round. Those before it may be in use, and wait for their turn.
+ */
 static struct block *aged(struct block_list *l, uint64_t age)
 {
 	struct block *b = l->head;
 
-	if (!b)
-		return NULL;
-	struct policy_region *r = view_region_note(b);
-	if (r->touched <= view_left(b) &&
-	    clock > view_left(b) + round_trip + round_trip / 8 + VISIT) {
-		r->silent = true;
-		forsaken_at = view_number(b);
+	for (unsigned n = 0; b && n < ROW; n++, b = view_next(b)) {
+		struct policy_region *r = view_region_note(b);
+		if (r->touched <= view_left(b) && clock > view_left(b) + round_trip + VISIT) {
+			r->silent = true;
+			forsaken_at = view_number(b);
+			forsaken_walked = 0;
+		}
+		if (r->silent || clock > view_left(b) + age)
+			return b;
 	}
-	return r->silent || clock > view_left(b) + age ? b : NULL;
+	return NULL;
 }
 
-/* The next resident block of the region that the program was last seen to have turned away from. */
+/*
+ * The next resident block, under watch or not, of the region that the program was last seen to
+ * have turned away from. What is away is walked past a stretch at a time.
+ */
 static struct block *forsaken(void)
 {
 	struct block *b = view_find(forsaken_at);
@@ -286,15 +385,16 @@ static struct block *forsaken(void)
 		return NULL;
 	struct region *r = view_region(b);
 	size_t i = view_index(b), n = view_count(r);
-	for (unsigned k = 0; k < WALK && k < n; k++) {
+	for (unsigned k = 0; k < WALK && forsaken_walked < n; k++, forsaken_walked++) {
 		i = i + 1 < n ? i + 1 : 0;
 		b = view_block(r, i);
-		if (!policy_is_settled(b))
-			continue;
 		forsaken_at = view_number(b);
+		const struct block_list *l = view_list(b);
+		if (l == &cold || (l != &probes && l != &samples && !policy_is_settled(b)))
+			continue;
+		forsaken_walked = 0;
 		return b;
 	}
-	forsaken_at = 0;
 	return NULL;
 }
 
@@ -399,10 +499,17 @@ struct block *policy_probe(uint64_t now, uint64_t ns)
 	size_t resident = 0;
 
 	clock = now;
-	if (!look_granted(now, ns))
+	bool granted = look_granted(now, ns);
+	struct block *b = look.interval > 4 * LOOK_NS ? sentry_due(now, ns, round_trip) : NULL;
+	look.for_shadow = false;
+	if (b)
+		return b;
+	if (sentry_doubts())
+		look.interval = LOOK_NS;
+	if (!granted)
 		return NULL;
-	struct block *b = shadow_due(now);
-	look.for_shadow = b;
+	if (!(b = sentry_doubted()))
+		look.for_shadow = (b = shadow_due(now)) != NULL;
 	for (unsigned i = 0; !b && i < POLICIES; i++) {
 		size_t n = table[i]->count();
 		resident += n;

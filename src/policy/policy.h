@@ -7,7 +7,8 @@
  *
  * policy.c has what all replacement policies share and asks the one that a region
  * is under (loop.c, lru.c, lfu.c; shadow.c says which is best where the settings
- * leave it open); prefetch.c does the same for sequential.c, trend.c and learned.c.
+ * leave it open; sentry.c sees when a region is used no more); prefetch.c does the same for
+ * sequential.c, trend.c and learned.c.
  */
 #ifndef EMF_POLICY_H
 #define EMF_POLICY_H
@@ -36,6 +37,10 @@ struct policy_region {
 	bool silent;	     /* for longer than a round: the program uses something else now */
 	uint8_t foreseen[3]; /* of the touches, by each prefetcher, in 255ths; prefetch.c */
 	uint8_t prefetcher;  /* the one whose turn it is */
+	/* sentry.c */
+	uint32_t wait;	 /* 16 times the fetches until what is under watch is touched, a mean */
+	uint32_t sentry; /* index of the block */
+	uint8_t waits;	 /* that it is the mean of, saturating */
 	/* behaviour.c */
 	uint32_t last;				  /* index of the last block that was touched */
 	uint8_t events, fresh, back, near, wrote; /* since it was judged last */

@@ -91,7 +91,10 @@ static bool is_good(unsigned i)
 /* What it foresees is worth less where it fetches much that is not used. */
 static unsigned worth(const struct policy_region *n, unsigned i)
 {
-	return n->foreseen[i] - n->foreseen[i] * record[i].wasted / (record[i].issued + 1);
+	unsigned wasted = n->foreseen[i] * record[i].wasted / (record[i].issued + 1);
+
+	/* What was issued before the record began may be wasted after. */
+	return wasted < n->foreseen[i] ? n->foreseen[i] - wasted : 0;
 }
 
 static const struct prefetcher *chosen(struct region *r)

@@ -14,6 +14,7 @@
 #define SAMPLES 128 /* room; between half and all of it are wanted */
 #define VISIT 4	    /* fetches after a touch in which another is the same visit */
 #define HORIZON 512 /* touches of samples: what is older counts half */
+#define LRU_SLACK 8 /* a sample can tell a loop that just fits from one that doesn't by no less */
 #define ENOUGH 64   /* touches before a choice, and between two */
 
 enum { LOOP, LRU, LFU, MODELS };
@@ -146,7 +147,7 @@ static struct sample *lfu_victim(uint32_t now, uint32_t gap)
 
 static void enter(struct sample *s, unsigned model, struct sample *victim)
 {
-	if (local(model) < room) {
+	if (local(model) < room - (model == LRU ? room / LRU_SLACK : 0)) {
 		s->in[model] = true;
 	} else if (victim) {
 		victim->in[model] = false;

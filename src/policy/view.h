@@ -42,6 +42,8 @@ const struct emf_class *view_region_class(const struct region *r);
 /* Has the program said that it jumps about in it? */
 bool view_random(const struct region *r);
 struct policy_region *view_note_of(struct region *r);
+/* Of all regions, NULL behind the last. */
+struct region *view_region_at(size_t i);
 /* Of the prefetcher that has asked for it. */
 uint8_t *view_lane(struct block *b);
 /* Its place in the address space, in blocks; and back, NULL: nothing managed is there. */
@@ -95,6 +97,16 @@ void shadow_resize(size_t capacity, size_t total);
 void shadow_touched(struct block *b, const struct arrived *a);
 /* A sampled block that is due to be watched again, or NULL. */
 struct block *shadow_due(uint64_t now);
+
+/*
+ * sentry.c: what was under watch was touched; the block to put under watch as a sentry, or NULL;
+ * is there doubt whether a region is still used, and the next of its blocks to put under watch.
+ */
+void sentry_reset(void);
+void sentry_touched(struct block *b, uint64_t waited);
+struct block *sentry_due(uint64_t now, uint64_t ns, uint64_t round);
+bool sentry_doubts(void);
+struct block *sentry_doubted(void);
 
 /* --- prefetch --- */
 
