@@ -487,10 +487,3 @@ uint64_t block_file_offset(const struct block *b)
 
 	return (uint64_t)(r->file_at + (int64_t)((uintptr_t)block_start(b) - r->base));
 }
-
-void block_reset(struct block *b)
-{
-	struct region *r = b->region;
-
-	*b = (struct block){ .region = r, .frame = NO_FRAME, .slot = NO_SLOT };
-}

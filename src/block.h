@@ -9,7 +9,8 @@
  *  NONE      nowhere: all zero                -    -
  *  FILLING   being zeroed in a frame          x    -    in flight
  *  LOCAL     mapped, the program's            -    (x)
- *  TAKING    being copied out (no MOVE)       x    (x)  in flight
+ *  TAKING    being copied out (no MOVE, or    x    (x)  in flight
+ *            not all of it is writable)
  *  STANDBY   in a frame, unmapped             x    (x)
  *  WRITING   in a frame, being checked or     x    (x)  in flight, but can be
  *            written out                                taken back at once
@@ -28,17 +29,18 @@
  *  block_give               STANDBY|WRITING -> LOCAL            fault thread, mover, control (pull)
  *  block_expired            FETCHING -> FAR|LOST, WRITING -> LOCAL
  *                                                               fault thread, mover
- *  block_lose               FAR -> LOST, when it can't be had   mover, fault thread
+ *  block_lose               FAR -> LOST, when it can't be had   mover, fault thread, the child of a
+ *                                                               fork
  *  block_adopt              NONE -> LOCAL                       who registers the region
  *  block_take               LOCAL -> STANDBY|NONE               mover
- *                           (without MOVE via TAKING)
+ *                           (what is copied: via TAKING)
  *  block_check              STANDBY -> WRITING                  mover
  *  block_written            WRITING -> FAR|LOCAL|NONE           mover
  *  block_drop               STANDBY (clean) -> FAR              mover, fault thread, control (fork)
  *  block_forget             any -> NONE                         fault thread (events), control
  *  block_punch              any; a part of it is zero           fault thread (events)
  *  block_in_file            NONE -> FAR                         control (mapped.c)
- *  block_refetch            LOCAL|STANDBY -> FAR                fault thread, mover; of a file only
+ *  block_refetch            LOCAL|STANDBY|FETCHING -> FAR       fault thread, mover; of a file only
  *  block_loosen, block_part in flight -> at rest, to be cut     fault thread (events), control
  *  block_inherit            LOCAL, FAR as the parent's were     the child of a fork
  *
@@ -227,7 +229,7 @@ void block_unslot(struct block *b);
 /*
  * 0: STANDBY or NONE now. Else it stays LOCAL; -EAGAIN: it is in use just now, -ENOMEM: no
  * frame, -EINPROGRESS: see pinned.h, -EBUSY and others: the kernel refuses. -ENOENT: it is no more,
- * don't use b. Without MOVE it gives up engine.lock meanwhile, and *b may be elsewhere in memory
+ * don't use b. Where it copies it gives up engine.lock meanwhile, and *b may be elsewhere in memory
  * afterwards.
  */
 int block_take(struct block **b);

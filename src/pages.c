@@ -10,10 +10,8 @@
 #include "frame.h"
 #include "log.h"
 #include "pinned.h"
-#include "region.h"
 #include "sparse.h"
 
-/* They go with the block's state. */
 void pages_set(struct block *b, unsigned n)
 {
 	int64_t more = ((int64_t)n - b->pages) * K_PAGE;

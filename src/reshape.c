@@ -291,3 +291,10 @@ void block_inherit(struct block *b)
 		sparse_rest(b);
 	}
 }
+
+void block_reset(struct block *b)
+{
+	struct region *r = b->region;
+
+	*b = (struct block){ .region = r, .frame = NO_FRAME, .slot = NO_SLOT };
+}

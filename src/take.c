@@ -22,14 +22,30 @@ static int not_taken(struct block *b, int err)
 	return err;
 }
 
+/* A position for a copy, counted as what is to be in it. */
+static uint32_t frame_for_copy(const struct block *b)
+{
+	if (block_is_full(b))
+		return engine_frame(false, true); /* what COPY_SLACK is for */
+	uint32_t f = frame_empty(FRAME_SMALL);
+	if (f != NO_FRAME) {
+		frame_meta(f)->bytes = (uint32_t)block_len(b);
+		engine_account((int64_t)block_len(b));
+	}
+	return f;
+}
+
 /* Without MOVE. Its region may be cut meanwhile: then *at is elsewhere. */
-static int take_copy(struct block **at, uint32_t f)
+static int take_by_copy(struct block **at)
 {
 	struct block *b = *at;
-	char *p = block_start(b), *to = frame_addr(f, b);
-	size_t len = block_len(b);
+	uint32_t f = frame_for_copy(b);
 	struct taken taken;
 
+	if (f == NO_FRAME)
+		return -ENOMEM;
+	char *p = block_start(b), *to = frame_addr(f, b);
+	size_t len = block_len(b);
 	block_hold_frame(b, f);
 	block_set_state(b, TAKING);
 	lock_give(&engine.lock);
@@ -86,38 +102,6 @@ static void moved_into(struct block *b, uint32_t f, bool torn)
 		list_remove(b);
 		block_set_state(b, NONE);
 	}
-}
-
-static int take_move(struct block *b, uint32_t f)
-{
-	bool torn;
-	int err =
-	    uffd_move(&engine.uffd, frame_addr(f, b), block_start(b), block_len(b), true, &torn);
-
-	if (err && !torn)
-		return err;
-	moved_into(b, f, torn);
-	return 0;
-}
-
-/* A position for a copy, counted as what is to be in it. */
-static uint32_t frame_for_copy(const struct block *b)
-{
-	if (block_is_full(b))
-		return engine_frame(false, true); /* what COPY_SLACK is for */
-	uint32_t f = frame_empty(FRAME_SMALL);
-	if (f != NO_FRAME) {
-		frame_meta(f)->bytes = (uint32_t)block_len(b);
-		engine_account((int64_t)block_len(b));
-	}
-	return f;
-}
-
-static int take_by_copy(struct block **b)
-{
-	uint32_t f = frame_for_copy(*b);
-
-	return f == NO_FRAME ? -ENOMEM : take_copy(b, f);
 }
 
 /* A run of pages that have their bit set, from i on: its end, and in *first its start. */
@@ -191,19 +175,23 @@ static int take_parts(struct block **at)
 static int take_by_move(struct block *b)
 {
 	uint32_t f = frame_empty(block_is_full(b) ? FRAME_BIG : FRAME_SMALL);
+	bool torn;
 
 	if (f == NO_FRAME)
 		return -ENOMEM;
-	int err = take_move(b, f);
-	if (err) {
-		/* Page by page a page table was made for them first. */
-		if (err == -EBUSY && block_is_full(b))
-			frame_release(f, frame_start(f), BLOCK_SIZE);
-		else
-			frame_vacated(f);
-		/* Pages that moved and came back have lost their protection. */
-		block_unslot(b);
+	int err =
+	    uffd_move(&engine.uffd, frame_addr(f, b), block_start(b), block_len(b), true, &torn);
+	if (!err || torn) {
+		moved_into(b, f, torn);
+		return 0;
 	}
+	/* Page by page a page table was made for them first. */
+	if (err == -EBUSY && block_is_full(b))
+		frame_release(f, frame_start(f), BLOCK_SIZE);
+	else
+		frame_vacated(f);
+	/* Pages that moved and came back have lost their protection. */
+	block_unslot(b);
 	return err;
 }
 
