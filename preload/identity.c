@@ -1,21 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the main thread changes of its identity in itself alone: identity.h. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 
 #include "identity.h"
 #include "kernel.h"
 #include "preload.h"
-
-static int edge(long r)
-{
-	if (r >= 0)
-		return (int)r;
-	errno = (int)-r;
-	return -1;
-}
 
 EXPORT int prctl(int what, ...)
 {
@@ -29,7 +20,7 @@ EXPORT int prctl(int what, ...)
 	long r = k_syscall(SYS_prctl, what, a[0], a[1], a[2], a[3], 0);
 	if (r >= 0)
 		identity_prctl(what, a[0], a[1], a[2], a[3]);
-	return edge(r);
+	return (int)edge(r);
 }
 
 int capset(void *head, const void *data);
@@ -39,5 +30,5 @@ EXPORT int capset(void *head, const void *data)
 
 	if (!r)
 		identity_capset(head, data);
-	return edge(r);
+	return (int)edge(r);
 }

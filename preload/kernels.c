@@ -6,7 +6,6 @@
  * that.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -15,6 +14,7 @@
 #include <time.h>
 
 #include "kernel.h"
+#include "preload.h"
 
 /* TO(result, name, (parameters), number, arguments...): up to six, the rest are zero. */
 #define TO(type, name, parameters, ...)                                                            \
@@ -25,14 +25,6 @@
 	}
 #define SIX(n, a, b, c, d, e, f, ...)                                                              \
 	k_syscall(SYS_##n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-
-static long edge(long r)
-{
-	if (r >= 0)
-		return r;
-	errno = (int)-r;
-	return -1;
-}
 
 TO(int, access, (const char *path, int mode), faccessat, AT_FDCWD, path, mode)
 TO(int, close, (int fd), close, fd)

@@ -29,15 +29,6 @@
 bool lock_future;
 static bool populate_future; /* and is to be there at once */
 
-static long edge(long r)
-{
-	if (r < 0) {
-		errno = (int)-r;
-		return -1;
-	}
-	return r;
-}
-
 static size_t pages(size_t len)
 {
 	return (len + K_PAGE - 1) & ~(size_t)(K_PAGE - 1);

@@ -6,11 +6,21 @@
 #ifndef EMF_PRELOAD_H
 #define EMF_PRELOAD_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
+
+/* The kernel's convention, of which -4095 to -1 are errors, to libc's. */
+static inline long edge(long r)
+{
+	if (r >= 0 || r <= -4096)
+		return r;
+	errno = (int)-r;
+	return -1;
+}
 
 /* Allocations and mappings of at least so many bytes are managed. SIZE_MAX: none, yet or at all. */
 extern size_t managed_min;

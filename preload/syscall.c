@@ -36,11 +36,6 @@ long emf_syscall_failed(long r)
 	return -1;
 }
 
-static long edge(long r)
-{
-	return r < 0 && r > -4096 ? emf_syscall_failed(r) : r;
-}
-
 /* fork and what equals it. Both sides return. */
 static long fork_by(long n, long a, long b, long c, long d, long e)
 {
