@@ -102,7 +102,7 @@ tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/$(1).c tools/$(1)/*.
 $(BUILD)/emfatier: $(call tool_obj,emfatier) $(BUILD)/obj/tools/common/say.o \
 		$(patsubst %,$(BUILD)/obj/tools/tierstat/%.o,segment text hist) $(BUILD)/librt_emf.a
 	$(CC) -o $@ $^ $(STATIC_LIBS) -Wl,-z,now -pthread -ldl
-# Their headers hold the declarations in it to account; it does without.
+# Where libcxl's and libdaxctl's headers are the compiler holds the declarations in it against them.
 $(BUILD)/obj/tools/emfatier/topo_ndctl.o: ALL_CFLAGS += $(if $(wildcard /usr/include/cxl/libcxl.h),-DHAVE_LIBCXL_H) \
 	$(if $(wildcard /usr/include/daxctl/libdaxctl.h),-DHAVE_LIBDAXCTL_H)
 COMMON_OBJ := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tools/common/*.c))

@@ -339,7 +339,7 @@ static bool clean(void)
 		bool torn = b->flags & B_TORN;
 		if (block_give(b, ARRIVE_STANDBY, false))
 			return false;
-		/* Or it would come and go without end, and who starves wait for that. */
+		/* Or it would come and go without end, and those who starve wait for that. */
 		if (torn)
 			put_aside(b, -EBUSY);
 		return true;

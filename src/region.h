@@ -50,10 +50,10 @@ struct region {
 	 */
 	struct source *source;
 	int64_t file_at;
-	uintptr_t lent;	    /* while one forks: a mapping of it for the child; 0: none */
-	bool shared;	    /* the program had mapped it MAP_SHARED */
-	bool random;	    /* MADV_RANDOM */
-	struct grain grain; /* sparse.h */
+	uintptr_t lent; /* while one forks: a mapping of it for the child; 0: none */
+	bool shared;	/* the program had mapped it MAP_SHARED */
+	bool random;	/* MADV_RANDOM */
+	struct grain grain;
 	struct policy_region note;
 };
 

@@ -45,7 +45,8 @@ static size_t capacity; /* blocks that can be resident at once */
 static size_t target;
 static unsigned calm; /* arrivals since it shrank, or grew */
 static size_t total;
-static size_t budget, window; /* streaming blocks that stay mapped behind their stream */
+static size_t budget; /* blocks: what is left of it by the window is the capacity */
+static size_t window; /* streaming blocks that stay mapped behind their stream */
 static struct {
 	size_t least;
 	struct {

@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE 1 /* clone, memfd_create, pipe2 */
 #include "guard.h"
-#include "pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +25,7 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "pool.h"
 #include "where.h"
 
 #define STACK_BYTES (64u << 10) /* one for the intermediate, one for the helper */
@@ -174,7 +174,7 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];
-	/* Where slots lie on tiers, or after changes of a pool, died with the process. */
+	/* Where slots lie on tiers, or in a pool that is no stripe, died with the process. */
 	if (st->hierarchy || opt->generation || (st->pool && pool_is_scattered(st->pool)))
 		argv[n++] = (char *)(uintptr_t) "--whole";
 	if (opt->provider_dir) {

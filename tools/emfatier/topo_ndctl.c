@@ -2,7 +2,7 @@
 /*
  * CXL devices by libcxl, DAX devices by libdaxctl: loaded when they are asked, for most hosts
  * have neither. The declarations are their own of version 76, less what is not used; where their
- * headers are installed the compiler holds the two against each other.
+ * headers are installed the compiler holds the two against each other. "verison" is libcxl's.
  */
 #include "topo_int.h"
 

@@ -56,6 +56,7 @@ static struct why_thread cpu_of(pid_t pid, const char *name)
 	return sum;
 }
 
+/* Of two of these, in cores. */
 static struct why_thread since(const struct why_thread *before, const struct why_thread *now,
 			       double seconds)
 {
