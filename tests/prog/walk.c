@@ -5,6 +5,7 @@
  *   read     from end to end, again and again
  *   write    the same, and changes them
  *   random   a word here and there
+ *   sealed   reads what may not be written any more
  *   think    reads as well, and does something else between blocks of 2 MiB
  *   pin      reads, a sixteenth being pinned by the kernel, which nobody is told
  *   fresh    fills new memory and gives it back, again and again
@@ -104,6 +105,8 @@ int main(int argc, char **argv)
 		puts("cannot pin");
 		return 77;
 	}
+	if (!strcmp(how, "sealed") && mprotect((void *)(uintptr_t)p, size, PROT_READ))
+		return 1;
 	printf("%d\n", (int)getpid());
 	fflush(stdout);
 	end = now() + atof(argv[3]);
