@@ -84,7 +84,11 @@ static bool store_blocked(void)
 
 static long op_unshare(uintptr_t start, uintptr_t end, unsigned advice)
 {
-	k_madvise((void *)start, end - start, (int)advice);
+	int err = k_madvise((void *)start, end - start, (int)advice);
+
+	/* It ends at the first mapping that the program may not write: there is more behind. */
+	for (uintptr_t at = start; err && advice == MADV_POPULATE_WRITE && at < end; at += K_PAGE)
+		k_madvise((void *)at, K_PAGE, (int)advice);
 	return 0;
 }
 

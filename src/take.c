@@ -98,6 +98,7 @@ static void moved_into(struct block *b, uint32_t f, bool torn)
 	if (!found.bytes) {
 		block_put_frame(b, false);
 		block_put_slot(b);
+		block_close_holes(b);
 		b->flags = 0;
 		list_remove(b);
 		block_set_state(b, NONE);
