@@ -183,15 +183,8 @@ static void push_freed(uint32_t s)
 	sl.none_left = false;
 }
 
-void slot_free(uint32_t s)
+static void leave(uint32_t s)
 {
-	if (s == SLOT_FILE || --sl.refs[s])
-		return;
-	if (slot_is_mine(s)) {
-		push_freed(s);
-		return;
-	}
-	sl.nused--;
 	if (atomic_fetch_and(sl.owners + s, ~bit(sl.me)) & ~bit(sl.me))
 		return;
 	/* The others have left it in the same moment: it is nobody's, but to be trimmed. */
@@ -199,6 +192,20 @@ void slot_free(uint32_t s)
 		sl.refs[s] = 0;
 		push_freed(s);
 	}
+}
+
+void slot_free(uint32_t s)
+{
+	if (s == SLOT_FILE || --sl.refs[s])
+		return;
+	/* Before slot_attach a child only counts: that leaves what it does not hold then. */
+	if (sl.fd >= 0 && slot_is_mine(s)) {
+		push_freed(s);
+		return;
+	}
+	sl.nused--;
+	if (sl.fd >= 0)
+		leave(s);
 }
 
 bool slot_is_mine(uint32_t s)
@@ -282,10 +289,11 @@ void slot_attach(int memfd, int life)
 {
 	sl.fd = memfd;
 	sl.life = life;
-	/* What the parent's transfers without a block held is none of ours. */
+	/* What the parent's transfers without a block held is none of ours, nor what is given back
+	 * already. */
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (!sl.refs[s] && atomic_load(sl.owners + s) & bit(sl.me))
-			atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+			leave((uint32_t)s);
 }
 
 void slot_forget(void)

@@ -196,6 +196,45 @@ static void family(void **state)
 	slot_forget();
 }
 
+/* What a child gives back before it is attached, when nobody else has it any more, it owns or not. */
+static void family_early(void **state)
+{
+	int to_child[2], from_child[2];
+	char ok = 'n';
+
+	(void)state;
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
+	uint32_t a = slot_alloc();
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	assert_true(life >= 0);
+	pid_t pid = fork();
+	if (!pid) {
+		int memfd = slot_memfd();
+		(void)!read(to_child[0], &ok, 1);
+		slot_forked();
+		slot_share(a);
+		slot_free(a);
+		slot_attach(memfd, life);
+		bool good = slot_alloc() == a && slot_is_mine(a) && slot_used() == 1;
+		(void)!write(from_child[1], good ? "y" : "n", 1);
+		pause();
+	}
+	close(life);
+	slot_free(a);
+	(void)!write(to_child[1], "", 1);
+	assert_int_equal(read(from_child[0], &ok, 1), 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	assert_int_equal(ok, 'y');
+	close(to_child[0]);
+	close(to_child[1]);
+	close(from_child[0]);
+	close(from_child[1]);
+	slot_forget();
+}
+
 static void format(void **state)
 {
 	char buf[64];
@@ -216,7 +255,7 @@ int main(void)
 		cmocka_unit_test(find),
 		cmocka_unit_test(split),
 		cmocka_unit_test(slots), cmocka_unit_test(move), cmocka_unit_test(family),
-		cmocka_unit_test(format),
+		cmocka_unit_test(family_early), cmocka_unit_test(format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
