@@ -19,6 +19,7 @@ struct header {
 	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
 	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
 	_Atomic uint64_t scattered;  /* STORE_SLOTS_SCATTERED */
+	_Atomic uint32_t births[MEMBERS]; /* how often each number was given out */
 };
 
 _Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
@@ -262,14 +263,15 @@ int slot_fork(void)
 		return m;
 	int life = k_reopen(sl.fd);
 	int err = life < 0 ? life : k_lock_byte(life, (uint64_t)m);
-	/* Somebody who looked for the dead may have taken the number back before it was locked. */
-	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	if (err) {
+		/* The number may be another's by now; if not, it is found dead. */
 		if (life >= 0)
 			close(life);
-		atomic_fetch_and(&sl.family->members, ~bit((unsigned)m));
 		return err;
 	}
+	atomic_fetch_add(&sl.family->births[m], 1);
+	/* Somebody who looked for the dead may have taken the number back before it was locked. */
+	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (sl.refs[s])
 			atomic_fetch_or(sl.owners + s, bit((unsigned)m));
@@ -319,7 +321,8 @@ void slot_reap(void)
 {
 	if (sl.life < 0)
 		return;
-	static uint64_t dead; /* found so by the call before */
+	static uint64_t dead; /* found so by the call before, with that birth */
+	static uint32_t birth[MEMBERS];
 	uint64_t others = atomic_load(&sl.family->members) & ~bit(sl.me), was_dead = dead;
 
 	dead = 0;
@@ -327,9 +330,11 @@ void slot_reap(void)
 		if (!(others & bit(m)) || k_lock_byte(sl.life, m))
 			continue;
 		/* We are the only one, and the number is not given out before it is unlocked. */
-		if (!(was_dead & bit(m))) {
+		uint32_t now = atomic_load(&sl.family->births[m]);
+		if (!(was_dead & bit(m)) || birth[m] != now) {
 			/* What it had sent may still be on its way into the store. */
 			dead |= bit(m);
+			birth[m] = now;
 		} else if (atomic_load(&sl.family->members) & bit(m)) {
 			take_over(m);
 			atomic_fetch_and(&sl.family->members, ~bit(m));

@@ -204,7 +204,7 @@ static void family_early(void **state)
 
 	(void)state;
 	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
-	uint32_t a = slot_alloc();
+	uint32_t a = slot_alloc(), b = slot_alloc();
 	assert_int_equal(pipe(to_child), 0);
 	assert_int_equal(pipe(from_child), 0);
 	int life = slot_fork();
@@ -216,18 +216,68 @@ static void family_early(void **state)
 		slot_forked();
 		slot_share(a);
 		slot_free(a);
+		/* One of two blocks that have it. */
+		slot_share(b);
+		slot_free(b);
+		slot_share(b);
 		slot_attach(memfd, life);
-		bool good = slot_alloc() == a && slot_is_mine(a) && slot_used() == 1;
+		bool good = slot_alloc() == a && slot_is_mine(a) && slot_is_mine(b);
+		good = good && slot_used() == 2;
 		(void)!write(from_child[1], good ? "y" : "n", 1);
 		pause();
 	}
 	close(life);
 	slot_free(a);
+	slot_free(b);
 	(void)!write(to_child[1], "", 1);
 	assert_int_equal(read(from_child[0], &ok, 1), 1);
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	assert_int_equal(ok, 'y');
+	close(to_child[0]);
+	close(to_child[1]);
+	close(from_child[0]);
+	close(from_child[1]);
+	slot_forget();
+}
+
+/* A number that was given out again is that of another process: it has its time, too. */
+static void family_number(void **state)
+{
+	int to_child[2], from_child[2];
+	char c;
+
+	(void)state;
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
+	uint32_t a = slot_alloc();
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	pid_t pid = fork();
+	if (!pid) {
+		int memfd = slot_memfd();
+		slot_forked();
+		slot_attach(memfd, life);
+		while (read(to_child[0], &c, 1) == 1) {
+			slot_reap();
+			slot_reap();
+			(void)!write(from_child[1], "", 1);
+		}
+	}
+	close(life);
+	close(slot_fork()); /* born, and dead */
+	slot_reap();
+	assert_false(slot_is_mine(a));
+	(void)!write(to_child[1], "", 1);
+	assert_int_equal(read(from_child[0], &c, 1), 1);
+	assert_true(slot_is_mine(a)); /* the child has seen to it */
+	close(slot_fork());
+	slot_reap();
+	assert_false(slot_is_mine(a));
+	slot_reap();
+	assert_true(slot_is_mine(a));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 	close(to_child[0]);
 	close(to_child[1]);
 	close(from_child[0]);
@@ -255,7 +305,8 @@ int main(void)
 		cmocka_unit_test(find),
 		cmocka_unit_test(split),
 		cmocka_unit_test(slots), cmocka_unit_test(move), cmocka_unit_test(family),
-		cmocka_unit_test(family_early), cmocka_unit_test(format),
+		cmocka_unit_test(family_early),
+		cmocka_unit_test(family_number), cmocka_unit_test(format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
