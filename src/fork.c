@@ -341,12 +341,14 @@ static void inherit_regions(void)
 {
 	struct region *r;
 
-	for (size_t i = 0; (r = region_at(i));) {
-		bool registered = r->registered;
-		if (registered || !inherited)
+	/* All, before any is let go of: a slot that only half of a cut block gives up stays ours. */
+	for (size_t i = 0; (r = region_at(i)); i++) {
+		if (r->registered || !inherited)
 			inherit(r);
 		if (!inherited)
 			r->registered = false;
+	}
+	for (size_t i = 0; (r = region_at(i));) {
 		if (!r->no_fork) {
 			i++;
 			continue;
