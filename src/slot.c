@@ -282,10 +282,17 @@ void slot_attach(int memfd, int life)
 {
 	sl.fd = memfd;
 	sl.life = life;
-	/* What the parent's transfers without a block held is none of ours. */
+	/*
+	 * What the parent's transfers without a block held is none of ours; what we have given back
+	 * by now (of what is not inherited after all) is, until it is trimmed.
+	 */
+	for (uint64_t i = 0; i < sl.nfreed; i++)
+		sl.refs[sl.freed[i]] = 1;
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (!sl.refs[s] && atomic_load(sl.owners + s) & bit(sl.me))
 			atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+	for (uint64_t i = 0; i < sl.nfreed; i++)
+		sl.refs[sl.freed[i]] = 0;
 }
 
 void slot_forget(void)

@@ -196,6 +196,49 @@ static void family(void **state)
 	slot_forget();
 }
 
+/* What the child gives up before it has attached is its own, if nobody else has it any more. */
+static void family_gives_up(void **state)
+{
+	int to_child[2], from_child[2];
+	char c = 'x';
+
+	(void)state;
+	assert_int_equal(slot_init(2 * BLOCK_SIZE, 2 * BLOCK_SIZE), 0);
+	uint32_t a = slot_alloc();
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	assert_true(life >= 0);
+	pid_t pid = fork();
+	if (!pid) {
+		close(to_child[1]);
+		int memfd = slot_memfd();
+		slot_forked();
+		slot_share(a);
+		(void)!read(to_child[0], &c, 1);
+		slot_free(a);
+		slot_attach(memfd, life);
+		bool good = slot_used() == 1 && slot_freed_count() == 1 && slot_alloc() == a &&
+			    slot_is_mine(a);
+		(void)!write(from_child[1], good ? "y" : "n", 1);
+		(void)!read(to_child[0], &c, 1); /* until the parent ends, whatever it has found */
+		_exit(0);
+	}
+	close(life);
+	slot_free(a);
+	assert_int_equal(write(to_child[1], "x", 1), 1);
+	assert_int_equal(read(from_child[0], &c, 1), 1);
+	assert_int_equal(c, 'y');
+	assert_int_not_equal(slot_alloc(), a);
+	assert_int_equal(slot_alloc(), NO_SLOT); /* the child has it */
+	for (int i = 2; i--;) {
+		close(to_child[i]);
+		close(from_child[i]);
+	}
+	waitpid(pid, NULL, 0);
+	slot_forget();
+}
+
 static void format(void **state)
 {
 	char buf[64];
@@ -216,7 +259,7 @@ int main(void)
 		cmocka_unit_test(find),
 		cmocka_unit_test(split),
 		cmocka_unit_test(slots), cmocka_unit_test(move), cmocka_unit_test(family),
-		cmocka_unit_test(format),
+		cmocka_unit_test(family_gives_up), cmocka_unit_test(format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
