@@ -341,7 +341,7 @@ static void inherit_regions(void)
 {
 	struct region *r;
 
-	/* All, before any is let go of: a slot that only half of a cut block gives up stays ours. */
+	/* All before any is let go of: what half of a cut block gives up the other has still. */
 	for (size_t i = 0; (r = region_at(i)); i++) {
 		if (r->registered || !inherited)
 			inherit(r);

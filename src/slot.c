@@ -16,13 +16,15 @@
 /* The memfd: a page of header, then a mask for each slot. See also store/reap.c. */
 struct header {
 	_Atomic uint64_t members;
-	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
-	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
-	_Atomic uint64_t scattered;  /* STORE_SLOTS_SCATTERED */
+	_Atomic uint64_t high;		/* no slot from here on was ever owned */
+	_Atomic uint64_t generation;	/* STORE_SLOTS_GENERATION */
+	_Atomic uint64_t scattered;	/* STORE_SLOTS_SCATTERED */
+	_Atomic uint32_t born[MEMBERS]; /* so many had the number */
 };
 
 _Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
 _Static_assert(offsetof(struct header, scattered) == STORE_SLOTS_SCATTERED, "as reap.c reads it");
+_Static_assert(sizeof(struct header) <= STORE_SLOTS_HEADER, "it has that page");
 
 static struct {
 	struct header *family;
@@ -263,6 +265,7 @@ int slot_fork(void)
 		atomic_fetch_and(&sl.family->members, ~bit((unsigned)m));
 		return err;
 	}
+	atomic_fetch_add(sl.family->born + m, 1);
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (sl.refs[s])
 			atomic_fetch_or(sl.owners + s, bit((unsigned)m));
@@ -319,6 +322,7 @@ void slot_reap(void)
 	if (sl.life < 0)
 		return;
 	static uint64_t dead; /* found so by the call before */
+	static uint32_t born[MEMBERS];
 	uint64_t others = atomic_load(&sl.family->members) & ~bit(sl.me), was_dead = dead;
 
 	dead = 0;
@@ -326,9 +330,14 @@ void slot_reap(void)
 		if (!(others & bit(m)) || k_lock_byte(sl.life, m))
 			continue;
 		/* We are the only one, and the number is not given out before it is unlocked. */
-		if (!(was_dead & bit(m))) {
-			/* What it had sent may still be on its way into the store. */
+		uint32_t now = atomic_load(sl.family->born + m);
+		if (!(was_dead & bit(m)) || born[m] != now) {
+			/*
+			 * What it had sent may still be on its way into the store; and of who had
+			 * the number then others may have seen the end.
+			 */
 			dead |= bit(m);
+			born[m] = now;
 		} else if (atomic_load(&sl.family->members) & bit(m)) {
 			take_over(m);
 			atomic_fetch_and(&sl.family->members, ~bit(m));

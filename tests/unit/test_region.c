@@ -239,6 +239,64 @@ static void family_gives_up(void **state)
 	slot_forget();
 }
 
+/* A child that dies at once, having taken over a slot. Returns which. */
+static uint32_t short_life(void)
+{
+	uint32_t s = slot_alloc();
+	int life = slot_fork();
+
+	assert_true(s != NO_SLOT && life >= 0);
+	slot_free(s);
+	close(life);
+	return s;
+}
+
+/* A number that another process has found dead, and has given out again, is another child's. */
+static void family_number(void **state)
+{
+	int to_child[2], from_child[2];
+	char c = 'x';
+
+	(void)state;
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	assert_true(life >= 0);
+	pid_t pid = fork();
+	if (!pid) {
+		close(to_child[1]);
+		int memfd = slot_memfd();
+		slot_forked();
+		slot_attach(memfd, life);
+		(void)!read(to_child[0], &c, 1);
+		slot_reap();
+		slot_reap();
+		(void)!write(from_child[1], "y", 1);
+		(void)!read(to_child[0], &c, 1);
+		_exit(0);
+	}
+	close(life);
+	uint32_t a = short_life();
+	assert_false(slot_is_mine(a));
+	slot_reap(); /* found dead */
+	assert_int_equal(write(to_child[1], "x", 1), 1);
+	assert_int_equal(read(from_child[0], &c, 1), 1);
+	/* The child has it all, and the number is free. */
+	short_life();
+	assert_int_equal(slot_freed_count(), 0);
+	slot_reap(); /* what it had sent may be on its way still */
+	assert_int_equal(slot_freed_count(), 0);
+	slot_reap();
+	assert_int_equal(slot_freed_count(), 1);
+	for (int i = 2; i--;) {
+		close(to_child[i]);
+		close(from_child[i]);
+	}
+	waitpid(pid, NULL, 0);
+	slot_forget();
+}
+
 static void format(void **state)
 {
 	char buf[64];
@@ -259,7 +317,8 @@ int main(void)
 		cmocka_unit_test(find),
 		cmocka_unit_test(split),
 		cmocka_unit_test(slots), cmocka_unit_test(move), cmocka_unit_test(family),
-		cmocka_unit_test(family_gives_up), cmocka_unit_test(format),
+		cmocka_unit_test(family_gives_up), cmocka_unit_test(family_number),
+		cmocka_unit_test(format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
