@@ -234,6 +234,19 @@ void slot_trimmed(uint32_t s)
 	sl.nused--;
 }
 
+#ifdef EMF_DEBUG
+bool slot_audit(void)
+{
+	bool good = true;
+
+	for (uint64_t s = 0; sl.family && s < sl.family->high; s++)
+		good &= !sl.refs[s] || atomic_load(sl.owners + s) & bit(sl.me);
+	for (uint64_t i = 0; i < sl.nfreed; i++)
+		good &= !sl.refs[sl.freed[i]] && atomic_load(sl.owners + sl.freed[i]) == bit(sl.me);
+	return good;
+}
+#endif
+
 /* --- the family --- */
 
 static int new_member(void)

@@ -76,6 +76,9 @@ void slot_set_scattered(void);
 /* Slots that the memfd has room for. */
 uint64_t slot_table(void);
 
+/* Do others know of all that we use, and of nothing that is to be trimmed? For debug builds. */
+bool slot_audit(void);
+
 /* Gives back what members held that had ended at the call before: a second apart or more. Cheap. */
 void slot_reap(void);
 
