@@ -270,14 +270,14 @@ int slot_fork(void)
 		return m;
 	int life = k_reopen(sl.fd);
 	int err = life < 0 ? life : k_lock_byte(life, (uint64_t)m);
-	/* Somebody who looked for the dead may have taken the number back before it was locked. */
-	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	if (err) {
+		/* The number may be another's by now. Else it is found dead. */
 		if (life >= 0)
 			close(life);
-		atomic_fetch_and(&sl.family->members, ~bit((unsigned)m));
 		return err;
 	}
+	/* Somebody who looked for the dead may have taken the number back before it was locked. */
+	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	atomic_fetch_add(sl.family->born + m, 1);
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (sl.refs[s])
