@@ -57,7 +57,8 @@ void slot_trimmed(uint32_t s);
 /*
  * fork. slot_fork: by the parent, before: a child is to be a member that holds
  * whatever we hold. Returns the descriptor of its life, for the child only, or -errno.
- * slot_forked: by the child; what it holds is then what the caller adds with slot_share.
+ * slot_forked: by the child; what it holds is then what the caller adds with slot_share,
+ * all of it before it gives up any.
  * slot_attach: by its runtime, with copies of slot_memfd and of its life.
  */
 int slot_fork(void);
