@@ -16,14 +16,15 @@
 /* The memfd: a page of header, then a mask for each slot. See also store/reap.c. */
 struct header {
 	_Atomic uint64_t members;
-	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
-	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
-	_Atomic uint64_t scattered;  /* STORE_SLOTS_SCATTERED */
+	_Atomic uint64_t high;		  /* no slot from here on was ever owned */
+	_Atomic uint64_t generation;	  /* STORE_SLOTS_GENERATION */
+	_Atomic uint64_t scattered;	  /* STORE_SLOTS_SCATTERED */
 	_Atomic uint32_t births[MEMBERS]; /* how often each number was given out */
 };
 
 _Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
 _Static_assert(offsetof(struct header, scattered) == STORE_SLOTS_SCATTERED, "as reap.c reads it");
+_Static_assert(sizeof(struct header) <= STORE_SLOTS_HEADER, "it has that page");
 
 static struct {
 	struct header *family;
@@ -239,6 +240,19 @@ void slot_trimmed(uint32_t s)
 	atomic_fetch_and(sl.owners + s, ~bit(sl.me));
 	sl.nused--;
 }
+
+#ifdef EMF_DEBUG
+bool slot_audit(void)
+{
+	bool good = true;
+
+	for (uint64_t s = 0; sl.family && s < sl.family->high; s++)
+		good &= !sl.refs[s] || atomic_load(sl.owners + s) & bit(sl.me);
+	for (uint64_t i = 0; i < sl.nfreed; i++)
+		good &= !sl.refs[sl.freed[i]] && atomic_load(sl.owners + sl.freed[i]) == bit(sl.me);
+	return good;
+}
+#endif
 
 /* --- the family --- */
 

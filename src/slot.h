@@ -57,7 +57,8 @@ void slot_trimmed(uint32_t s);
 /*
  * fork. slot_fork: by the parent, before: a child is to be a member that holds
  * whatever we hold. Returns the descriptor of its life, for the child only, or -errno.
- * slot_forked: by the child; what it holds is then what the caller adds with slot_share.
+ * slot_forked: by the child; what it holds is then what the caller adds with slot_share. What it
+ * gives up before slot_attach leaves only then.
  * slot_attach: by its runtime, with copies of slot_memfd and of its life.
  */
 int slot_fork(void);
@@ -75,6 +76,9 @@ void slot_set_generation(uint64_t generation);
 void slot_set_scattered(void);
 /* Slots that the memfd has room for. */
 uint64_t slot_table(void);
+
+/* Do others know of all that we use, and of nothing that is to be trimmed? For debug builds. */
+bool slot_audit(void);
 
 /* Gives back what members held that had ended at the call before: a second apart or more. Cheap. */
 void slot_reap(void);
