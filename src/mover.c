@@ -568,7 +568,8 @@ static void reap_family(void)
 	if (!engine.forked || now < next)
 		return;
 	next = now + REAP_NS;
-	slot_reap();
+	/* A server may be slow, or away, for so long. */
+	slot_reap(engine.store.outlives ? engine.config.timeout_ms * 1000000ull : 0);
 }
 
 /* Slots are spread evenly over the members, with what redundancy adds; tiers count by themselves.

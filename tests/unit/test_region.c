@@ -171,6 +171,7 @@ static void family(void **state)
 		slot_attach(memfd, life);
 		bool good = !slot_is_mine(a) && slot_used() == 1;
 		uint32_t c = slot_alloc();
+		slot_writing(c);
 		good = good && c != a && c != b && slot_is_mine(c);
 		(void)!write(from_child[1], good ? "y" : "n", 1);
 		pause();
@@ -179,17 +180,19 @@ static void family(void **state)
 	assert_int_equal(read(from_child[0], &ok, 1), 1);
 	assert_int_equal(ok, 'y');
 	assert_false(slot_is_mine(a));
-	slot_reap(); /* it lives */
+	slot_reap(0); /* it lives */
 	assert_false(slot_is_mine(a));
 	assert_int_equal(slot_alloc(), b);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
 	assert_int_equal(slot_alloc(), NO_SLOT); /* the child has the fourth */
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	slot_reap(); /* what it had sent may be on its way still */
+	slot_reap(UINT64_MAX); /* it has just ended */
 	assert_false(slot_is_mine(a));
-	slot_reap();
+	slot_reap(UINT64_MAX);
 	assert_true(slot_is_mine(a));
+	assert_int_equal(slot_alloc(), NO_SLOT); /* what it was writing may still come */
+	slot_reap(0);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
 	close(from_child[0]);
 	close(from_child[1]);
@@ -259,22 +262,22 @@ static void family_number(void **state)
 		slot_forked();
 		slot_attach(memfd, life);
 		while (read(to_child[0], &c, 1) == 1) {
-			slot_reap();
-			slot_reap();
+			slot_reap(0);
+			slot_reap(0);
 			(void)!write(from_child[1], "", 1);
 		}
 	}
 	close(life);
 	close(slot_fork()); /* born, and dead */
-	slot_reap();
+	slot_reap(0);
 	assert_false(slot_is_mine(a));
 	(void)!write(to_child[1], "", 1);
 	assert_int_equal(read(from_child[0], &c, 1), 1);
 	assert_true(slot_is_mine(a)); /* the child has seen to it */
 	close(slot_fork());
-	slot_reap();
+	slot_reap(0);
 	assert_false(slot_is_mine(a));
-	slot_reap();
+	slot_reap(0);
 	assert_true(slot_is_mine(a));
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);

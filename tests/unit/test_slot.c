@@ -72,8 +72,10 @@ static void write_out(unsigned i)
 	}
 	if (block[i].slot == NO_SLOT)
 		return;
+	slot_writing(block[i].slot);
 	block[i].content = atomic_fetch_add(&shared->written, 1) + 1;
 	shared->content[block[i].slot] = block[i].content;
+	slot_wrote(block[i].slot);
 }
 
 /* As two halves of a block that is cut. */
@@ -161,7 +163,7 @@ static void step(void)
 		break;
 	case 5:
 		if (!below(16))
-			slot_reap();
+			slot_reap(0);
 		break;
 	case 6:
 		while (waitpid(-1, NULL, WNOHANG) > 0)
@@ -207,8 +209,8 @@ static void family(void **state)
 	/* All have ended: what they had comes back, and nothing is lost. */
 	for (unsigned i = 0; i < BLOCKS; i++)
 		drop(i);
-	slot_reap();
-	slot_reap();
+	slot_reap(0);
+	slot_reap(0);
 	assert_true(slot_alone());
 	while (slot_freed_count())
 		trim();
