@@ -143,10 +143,31 @@ static void move(void **state)
 	assert_int_equal(region_bytes(), 0);
 }
 
+static int to_child[2], from_child[2];
+
+static void open_pipes(void)
+{
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+}
+
+static void close_pipes(void)
+{
+	for (int i = 0; i < 2; i++) {
+		close(to_child[i]);
+		close(from_child[i]);
+	}
+}
+
+static void end_child(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
 /* Two processes with one store: neither writes to what the other has, nor loses it. */
 static void family(void **state)
 {
-	int from_child[2];
 	char ok = 'n';
 
 	(void)state;
@@ -159,7 +180,7 @@ static void family(void **state)
 	assert_true(slot_is_mine(b));
 	slot_free(b);
 	assert_int_equal(slot_freed_count(), 1);
-	assert_int_equal(pipe(from_child), 0);
+	open_pipes();
 	int life = slot_fork();
 	assert_true(life >= 0);
 	pid_t pid = fork();
@@ -185,8 +206,7 @@ static void family(void **state)
 	assert_int_equal(slot_alloc(), b);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
 	assert_int_equal(slot_alloc(), NO_SLOT); /* the child has the fourth */
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	end_child(pid);
 	slot_reap(UINT64_MAX); /* it has just ended */
 	assert_false(slot_is_mine(a));
 	slot_reap(UINT64_MAX);
@@ -194,22 +214,19 @@ static void family(void **state)
 	assert_int_equal(slot_alloc(), NO_SLOT); /* what it was writing may still come */
 	slot_reap(0);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
-	close(from_child[0]);
-	close(from_child[1]);
+	close_pipes();
 	slot_forget();
 }
 
 /* What a child gives back before it is attached, when nobody else has it any more, it owns or not. */
 static void family_early(void **state)
 {
-	int to_child[2], from_child[2];
 	char ok = 'n';
 
 	(void)state;
 	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
 	uint32_t a = slot_alloc(), b = slot_alloc();
-	assert_int_equal(pipe(to_child), 0);
-	assert_int_equal(pipe(from_child), 0);
+	open_pipes();
 	int life = slot_fork();
 	assert_true(life >= 0);
 	pid_t pid = fork();
@@ -234,27 +251,21 @@ static void family_early(void **state)
 	slot_free(b);
 	(void)!write(to_child[1], "", 1);
 	assert_int_equal(read(from_child[0], &ok, 1), 1);
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	end_child(pid);
 	assert_int_equal(ok, 'y');
-	close(to_child[0]);
-	close(to_child[1]);
-	close(from_child[0]);
-	close(from_child[1]);
+	close_pipes();
 	slot_forget();
 }
 
 /* A number that was given out again is that of another process: it has its time, too. */
 static void family_number(void **state)
 {
-	int to_child[2], from_child[2];
 	char c;
 
 	(void)state;
 	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
 	uint32_t a = slot_alloc();
-	assert_int_equal(pipe(to_child), 0);
-	assert_int_equal(pipe(from_child), 0);
+	open_pipes();
 	int life = slot_fork();
 	pid_t pid = fork();
 	if (!pid) {
@@ -279,12 +290,8 @@ static void family_number(void **state)
 	assert_false(slot_is_mine(a));
 	slot_reap(0);
 	assert_true(slot_is_mine(a));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	close(to_child[0]);
-	close(to_child[1]);
-	close(from_child[0]);
-	close(from_child[1]);
+	end_child(pid);
+	close_pipes();
 	slot_forget();
 }
 
