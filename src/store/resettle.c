@@ -89,8 +89,8 @@ static bool answers(const struct pool *p, unsigned i)
 	return !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
 }
 
-static int transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
-		    char *buf)
+int resettle_transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
+		      char *buf)
 {
 	unsigned member = PLACE_MEMBER(place);
 	struct emf_queue **q = &p->resettle->queue[member];
@@ -127,7 +127,7 @@ static void settle_behind(struct pool *p)
 			continue;
 		}
 		if (p->member[member].be->caps & EMF_CAP_TRIM && !(silent >> member & 1))
-			rc = transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
+			rc = resettle_transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
 		if (rc)
 			silent |= 1u << member;
 		if (!solo_in_doubt(rc))
@@ -192,7 +192,7 @@ static int read_right(struct pool *p, uint64_t slot, unsigned column, uint32_t p
 	int rc = -EBADMSG;
 
 	for (unsigned i = 0; i < REREADS && rc == -EBADMSG; i++) {
-		rc = transfer(p, EMF_READ, place, within, length, buf);
+		rc = resettle_transfer(p, EMF_READ, place, within, length, buf);
 		if (!rc && p->sums && !checksum_matches(p->sums, offset, length, buf))
 			rc = -EBADMSG;
 	}
@@ -207,7 +207,7 @@ static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, u
 
 	if (rc)
 		return rc;
-	rc = transfer(p, EMF_WRITE, to, within, length, r->buf);
+	rc = resettle_transfer(p, EMF_WRITE, to, within, length, r->buf);
 	*in_doubt = solo_in_doubt(rc);
 	r->moved += length;
 	if (rc)
@@ -291,8 +291,7 @@ static int emptiest(const struct pool *p)
 	return best;
 }
 
-/* Bytes that are to be moved, from it or to it. */
-static uint64_t left(const struct pool *p, unsigned member)
+uint64_t resettle_left(const struct pool *p, unsigned member)
 {
 	uint32_t used = atomic_load(&p->shared->used[member]), share;
 
@@ -420,8 +419,9 @@ static void publish(struct pool *p)
 			to = EMF_STORE_OK;
 		atomic_store(&s->used_bytes, pool_used(&p->be, i));
 		atomic_store(&s->rebuild_bytes,
-			     member == MEMBER_DRAINING || member == MEMBER_FILLING ? left(p, i)
-										   : 0);
+			     member == MEMBER_DRAINING || member == MEMBER_FILLING
+				 ? resettle_left(p, i)
+				 : 0);
 		if (to != state)
 			atomic_compare_exchange_strong(&s->state, &state, to);
 	}
@@ -442,7 +442,7 @@ static void drain_round_ended(struct pool *p)
 {
 	struct resettle *r = p->resettle;
 	const struct round *round = &r->round;
-	uint64_t bytes = left(p, r->member) >> 20;
+	uint64_t bytes = resettle_left(p, r->member) >> 20;
 
 	if (!round->seen && !round->later && !is_behind(r, r->member)) {
 		log_info("store %s is drained", name_of(p, r->member));
