@@ -277,11 +277,49 @@ static uint64_t sum_units(const struct pool *p, unsigned but, bool free)
 	return sum;
 }
 
+/* For how many slots there is room on all but one, of which each needs so many members. */
+static uint64_t redundant_slots(const struct pool *p, unsigned but)
+{
+	uint64_t slots = UINT64_MAX, most;
+
+	do {
+		uint64_t sum = 0;
+
+		most = slots;
+		for (unsigned i = 0; i < atomic_load(&p->n); i++) {
+			uint64_t units = p->member[i].units;
+
+			if (i != but && pool_is_open(p, i))
+				sum += units < most ? units : most;
+		}
+		slots = sum / p->columns;
+	} while (slots < most);
+	return slots;
+}
+
+/* Are there as many others as a slot needs? */
+static bool has_others(const struct pool *p, unsigned but)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < atomic_load(&p->n); i++)
+		n += i != but && pool_is_open(p, i) && p->member[i].units;
+	return n >= (p->kind ? p->columns : 1);
+}
+
+/* Of a redundant set as much as finds partners. */
 uint64_t pool_free(const struct emf_backend *be, unsigned but)
 {
 	const struct pool *p = (const struct pool *)be;
+	uint64_t free = sum_units(p, but, true), room, used = 0;
 
-	return sum_units(p, but, true) * p->unit;
+	if (p->kind) {
+		room = redundant_slots(p, but) * p->columns;
+		for (unsigned i = 0; i < atomic_load(&p->n); i++)
+			used += i != but ? atomic_load(&p->shared->used[i]) : 0;
+		free = room < used ? 0 : room - used < free ? room - used : free;
+	}
+	return free * p->unit;
 }
 
 bool pool_is_scattered(const struct emf_backend *be)
@@ -292,7 +330,8 @@ bool pool_is_scattered(const struct emf_backend *be)
 uint64_t pool_capacity(const struct emf_backend *be)
 {
 	const struct pool *p = (const struct pool *)be;
-	uint64_t slots = sum_units(p, STORE_LEAVES, false) / p->columns;
+	uint64_t slots = p->kind ? redundant_slots(p, STORE_LEAVES)
+				 : sum_units(p, STORE_LEAVES, false) / p->columns;
 
 	if (!atomic_load(&p->shared->changed))
 		slots = p->homes;
@@ -308,6 +347,14 @@ static void tell(struct pool *p, unsigned i, enum emf_store_state state)
 	signal_raise(p->o.wake_fd);
 }
 
+/* From here on nothing need be at home. */
+static void scatter(struct pool *p)
+{
+	if (p->o.scattered)
+		p->o.scattered();
+	atomic_store(&p->shared->changed, 1);
+}
+
 int pool_add(struct emf_backend *be, unsigned i, struct emf_backend *member)
 {
 	struct pool *p = (struct pool *)be;
@@ -320,10 +367,12 @@ int pool_add(struct emf_backend *be, unsigned i, struct emf_backend *member)
 		return -ENOTSUP;
 	if (member->size < p->unit)
 		return -ENOSPC;
+	scatter(p);
+	if (p->kind)
+		reconnect_set_rebuilt(member);
 	rc = set_member(p, i, member, MEMBER_FILLING);
 	if (rc)
 		return rc;
-	atomic_store(&p->shared->changed, 1);
 	tell(p, i, EMF_STORE_REBUILDING);
 	return 0;
 }
@@ -334,14 +383,14 @@ int pool_drain(struct emf_backend *be, unsigned i)
 
 	if (!pool_is_open(p, i))
 		return -EALREADY;
-	if (!sum_units(p, i, false))
+	if (!has_others(p, i))
 		return -ENODEV;
-	if (reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be))
+	if (!p->kind && reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be))
 		return -ENOTCONN;
 	if (pool_free(be, i) < pool_used(be, i))
 		return -ENOSPC;
 	p->member[i].again = false;
-	atomic_store(&p->shared->changed, 1);
+	scatter(p);
 	atomic_store(&p->member[i].state, MEMBER_DRAINING);
 	tell(p, i, EMF_STORE_DRAINING);
 	return 0;

@@ -372,6 +372,7 @@ static struct spread_options spread_options(const struct store *st, const struct
 		.release = opt->release,
 		.k = opt->data,
 		.m = opt->more,
+		.live = opt->live,
 		.alone = opt->alone,
 		.still = opt->still,
 		.scattered = opt->scattered,
