@@ -234,7 +234,7 @@ int pool_go_on(struct pool *p)
 		if (atomic_load(&p->users[s]))
 			atomic_store(&p->users[s], 0);
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		atomic_store(&p->member[i].queues, 0);
+		p->member[i].queues = p->member[i].behind = 0;
 	p->resettle = NULL;
 	pool_weigh_anew(p);
 	p->ready_fd = ready_open();

@@ -65,6 +65,7 @@ struct member {
 	_Atomic uint32_t queues; /* that have one of it open */
 	_Atomic uint32_t weight; /* by its speed: up to POOL_WEIGHT */
 	struct speed speed;	 /* who has `weighing` */
+	uint32_t behind;	 /* places that have been left: the store's thread's */
 	bool again;		 /* it was looked at once more before it was left */
 };
 

@@ -842,7 +842,8 @@ static void send_columns(struct part_queue *rq, struct task *t, unsigned columns
 
 /*
  * The member for a column: one that has none of the slot, and the most room, so that there will be
- * room on as many as a slot needs; a new one gets but a part of what it is to have. NOWHERE: none.
+ * room on as many as a slot needs. A new one gets but a part of what it is to have as long as there
+ * is much room elsewhere. NOWHERE: none.
  */
 static unsigned choose(const struct part_queue *rq, uint64_t slot, unsigned column)
 {
@@ -851,20 +852,20 @@ static unsigned choose(const struct part_queue *rq, uint64_t slot, unsigned colu
 	uint64_t now = timer_now(), most = 0;
 
 	for (unsigned k = 0; k < members(rq->r); k++) {
-		unsigned i = (turn + k) % members(rq->r);
-		uint64_t used = atomic_load(&p->shared->used[i]), room = p->member[i].units;
-		unsigned rank =
-		    (is_up(rq, i) ? 2u : 0u) + (turn % RAMP_STEPS < pool_share(p, i, now));
+		unsigned i = (turn + k) % members(rq->r), rank;
+		uint64_t used = atomic_load(&p->shared->used[i]), units = p->member[i].units;
 
 		/* Without a queue here it may be left at any time. */
-		if (!rq->member[i] || !pool_is_open(p, i) || used >= room ||
+		if (!rq->member[i] || !pool_is_open(p, i) || used >= units ||
 		    pool_has_column(p, slot, i))
 			continue;
-		room -= used;
-		if (best == NOWHERE || rank > best_rank || (rank == best_rank && room > most)) {
+		rank = is_up(rq, i) ? 2 : 0;
+		rank += used * 2 <= units && turn % RAMP_STEPS < pool_share(p, i, now);
+		if (best == NOWHERE || rank > best_rank ||
+		    (rank == best_rank && units - used > most)) {
 			best = i;
 			best_rank = rank;
-			most = room;
+			most = units - used;
 		}
 	}
 	return best;

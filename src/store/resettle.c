@@ -131,6 +131,7 @@ static void settle_behind(struct pool *p)
 			rc = resettle_transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
 		if (rc)
 			silent |= 1u << member;
+		p->member[member].behind--;
 		if (!solo_in_doubt(rc) && !b.doubt)
 			pool_release(p, b.place);
 	}
@@ -184,6 +185,7 @@ static bool replace(struct pool *p, uint64_t slot, unsigned column, uint32_t fro
 	if (!done)
 		return false;
 	r->behind[r->nbehind++] = (struct left_behind){ slot, from, doubt };
+	p->member[PLACE_MEMBER(from)].behind++;
 	r->round.moved++;
 	return true;
 }
@@ -365,7 +367,7 @@ static void drain_slot(struct pool *p, uint64_t slot, bool held)
 
 static bool has_more_than_its_share(const struct pool *p, unsigned i)
 {
-	return atomic_load(&p->shared->used[i]) > pool_fair_share(p, i);
+	return atomic_load(&p->shared->used[i]) - p->member[i].behind > pool_fair_share(p, i);
 }
 
 /* The column of it that is to come to the new member; p->columns: none. */

@@ -171,4 +171,20 @@ static inline void expect_all(struct scene *s, unsigned version)
 		expect(s, i, version);
 }
 
+static inline void wait_left(struct scene *s, unsigned i)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+	bool there = true;
+
+	while (there) {
+		if (now_ms() > limit)
+			fail_msg("store %u is not let go of", i);
+		s->q->ops->poll(s->q);
+		usleep(1000);
+		still(true);
+		there = s->st.leaf[i];
+		still(false);
+	}
+}
+
 #endif

@@ -367,22 +367,6 @@ static pid_t hold_lock(const char *uri, const char *dir)
 	return holder;
 }
 
-static void wait_left(struct scene *s, unsigned i)
-{
-	uint64_t limit = now_ms() + LIMIT_MS;
-	bool there = true;
-
-	while (there) {
-		if (now_ms() > limit)
-			fail_msg("store %u is not let go of", i);
-		s->q->ops->poll(s->q);
-		usleep(1000);
-		still(true);
-		there = s->st.leaf[i];
-		still(false);
-	}
-}
-
 /*
  * A member that is being opened is not seen by who forks, not even in part: a child would use it.
  * One that is refused leaves what was shown of the one before.
