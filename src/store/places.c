@@ -98,6 +98,7 @@ static bool enter_member(struct pool *p, unsigned i)
 int pool_open_queues(struct pool *p, struct pool_queues *pq, struct emf_queue **member)
 {
 	uint32_t n = atomic_load(&p->n);
+	unsigned away = 0;
 	int rc = 0;
 
 	pq->generation = atomic_load(&p->generation);
@@ -107,6 +108,9 @@ int pool_open_queues(struct pool *p, struct pool_queues *pq, struct emf_queue **
 		if (!enter_member(p, i))
 			continue;
 		rc = m->be->ops->queue_open(m->be, pq->kind, pq->depth, &member[i]);
+		/* It may have been away for long, as when a child is forked. */
+		if (rc && p->kind && away++ < p->o.m)
+			rc = reconnect_queue_later(m->be, pq->kind, pq->depth, &member[i]);
 		if (!rc)
 			continue;
 		member[i] = NULL;

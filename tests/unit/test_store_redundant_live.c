@@ -360,6 +360,28 @@ static void test_drain_dead(void **state)
 	}
 }
 
+/* Who comes when one is lost, as a child that is forked, finds all on the others. */
+static void test_open_degraded(void **state)
+{
+	struct emf_queue *q;
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	servers_start(2);
+	scene_open(&s, uri, 2, 1, 1, false, NULL);
+	put_all(&s, 1);
+	server_kill(&server[0]);
+	expect_all(&s, 1);
+	q = s.q;
+	s.q = queue_ok(s.st.top, EMF_QUEUE_DEMAND, 8);
+	expect_all(&s, 1);
+	s.q->ops->close(s.q);
+	s.q = q;
+	scene_close(&s);
+	servers_stop(2);
+}
+
 /* Waits until something was moved, and something is left. */
 static void wait_amid(struct scene *s, unsigned i, uint64_t of)
 {
@@ -775,7 +797,7 @@ int main(void)
 		cmocka_unit_test(test_children),      cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_stops),	      cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_drain_dead),    cmocka_unit_test(test_drained_dies),
-		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies),
+		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies), cmocka_unit_test(test_open_degraded),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */
