@@ -23,6 +23,7 @@
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
 #define PATIENCE_NS 500000000ull /* after a round in which nothing could be made good */
 #define FDS 64
+#define MOVES_EVERY 8u /* steps of a rebuild */
 
 struct transfer_one {
 	struct emf_io io;
@@ -38,9 +39,10 @@ struct rebuild {
 	uint64_t at;		       /* the next slot */
 	uint64_t not_before;	       /* ns: the rate, or patience */
 	bool hopeless;		       /* it could not, of anything that is stale */
-	bool busy;		       /* the last step has made something good */
-	uint64_t to_look;	       /* so many slots are to be looked at ... */
-	uint32_t liars;		       /* ... for these members have lied */
+	unsigned turns;
+	bool busy;	  /* the last step has made something good */
+	uint64_t to_look; /* so many slots are to be looked at ... */
+	uint32_t liars;	  /* ... for these members have lied */
 };
 
 static bool open_all(struct redundant *r)
@@ -520,13 +522,16 @@ static uint64_t rebuild_work(struct redundant *r, uint64_t now)
 	return any_stale(r) || b->to_look ? b->not_before : again;
 }
 
-/* One after the other, for the rate is one: first what is stale. */
+/*
+ * One after the other, for the rate is one: first what is stale, but one that lies again and again
+ * does not hold up the moves for ever.
+ */
 uint64_t redundant_work(struct emf_backend *be, uint64_t now)
 {
 	struct redundant *r = (struct redundant *)be;
 	uint64_t next = rebuild_work(r, now), moves;
 
-	if (r->rebuild && r->rebuild->busy)
+	if (r->rebuild && r->rebuild->busy && ++r->rebuild->turns % MOVES_EVERY)
 		return next;
 	moves = pool_work(be, now);
 	return moves < next ? moves : next;

@@ -12,7 +12,7 @@ static pthread_mutex_t held[64];
 static _Atomic bool unused[64], children;
 static uint64_t rate = 1ull << 40;
 static const char *run_dir;
-static _Atomic unsigned times_grown;
+static _Atomic unsigned times_grown, times_scattered;
 
 static inline bool hold(uint64_t slot)
 {
@@ -56,6 +56,11 @@ static inline void grown(void)
 	times_grown++;
 }
 
+static inline void scattered(void)
+{
+	times_scattered++;
+}
+
 /* What the store is told, but for redundancy. */
 static inline void live_options(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 				const char *inject)
@@ -80,8 +85,9 @@ static inline void live_options(struct scene *s, const char *const *uri, unsigne
 				 .alone = alone,
 				 .still = still,
 				 .grown = grown,
+				 .scattered = scattered,
 			     } };
-	times_grown = 0;
+	times_grown = times_scattered = 0;
 }
 
 static inline int change(struct scene *s, bool drain, const char *uri, unsigned *index, char *text)

@@ -158,6 +158,20 @@ static void expect_whole(struct scene *s, unsigned slot, unsigned version)
 	assert_memory_equal(s->buf, s->back, SLOT);
 }
 
+/* Who cleans up after a process that is killed has to know that slots lie elsewhere by then. */
+static void test_drain_scatters(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, two, 2, false, NULL);
+	put_all(&s, 1);
+	assert_int_equal(times_scattered, 0);
+	done(&s, true, two[1]);
+	assert_true(times_scattered > 0);
+	scene_close(&s);
+}
+
 /* Members of different size: all room is used, and both from the start nearly to the end. */
 static void test_sizes(void **state)
 {
@@ -605,14 +619,15 @@ static void test_hanging_read(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),	     cmocka_unit_test(test_add_and_drain),
-		cmocka_unit_test(test_encrypted),    cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_grows),	     cmocka_unit_test(test_stops),
-		cmocka_unit_test(test_damage),	     cmocka_unit_test(test_children),
-		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
-		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
-		cmocka_unit_test(test_sizes),	     cmocka_unit_test(test_speeds),
-		cmocka_unit_test(test_hanging_trim), cmocka_unit_test(test_hanging_read),
+		cmocka_unit_test(test_model),	       cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_encrypted),      cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),	       cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_damage),	       cmocka_unit_test(test_children),
+		cmocka_unit_test(test_servers),	       cmocka_unit_test(test_other_is_away),
+		cmocka_unit_test(test_number_again),   cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_speeds),
+		cmocka_unit_test(test_drain_scatters), cmocka_unit_test(test_hanging_trim),
+		cmocka_unit_test(test_hanging_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

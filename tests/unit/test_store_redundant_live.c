@@ -136,7 +136,9 @@ static void test_without_spare(void **state)
 	(void)state;
 	scene_open(&s, mem, 3, 1, 1, false, NULL);
 	put_all(&s, 1);
+	assert_int_equal(times_scattered, 0);
 	done(&s, true, mem[1]);
+	assert_true(times_scattered > 0);
 	wait_state(&s, 1, EMF_STORE_DRAINED);
 	check_places(&s, 1);
 	assert_int_equal(stale(&s), 0);
@@ -797,7 +799,8 @@ int main(void)
 		cmocka_unit_test(test_children),      cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_stops),	      cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_drain_dead),    cmocka_unit_test(test_drained_dies),
-		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies), cmocka_unit_test(test_open_degraded),
+		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies),
+		cmocka_unit_test(test_open_degraded),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */
