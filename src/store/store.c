@@ -909,6 +909,7 @@ static int change_add(struct store *st, unsigned *index)
 {
 	struct store_live *live = st->live;
 	struct emf_store_stats *stats, before;
+	uint64_t room;
 	unsigned i = 0;
 	int rc;
 
@@ -935,7 +936,12 @@ static int change_add(struct store *st, unsigned *index)
 		memset(stats, 0, sizeof(*stats));
 	}
 	*index = i;
+	room = store_capacity(st);
 	rc = open_and_join(st, i);
+	if (!rc && st->redundant)
+		snprintf(live->text, sizeof(live->text), "room for %llu MiB, before for %llu MiB",
+			 (unsigned long long)store_capacity(st) >> 20,
+			 (unsigned long long)room >> 20);
 	if (!rc)
 		return 0;
 	store_free(live->uri[i]);

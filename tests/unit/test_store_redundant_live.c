@@ -178,15 +178,17 @@ static void test_refused(void **state)
 /* Room grows by what finds a partner, and it can all be used. */
 static void test_grows(void **state)
 {
+	unsigned i = 0, index;
+	char text[512];
 	struct scene s;
-	unsigned i = 0;
 
 	(void)state;
 	scene_open(&s, mem, 2, 1, 1, false, NULL);
 	while (!put(&s, i, 1))
 		i++;
 	assert_int_equal(i, 32);
-	done(&s, false, mem[2]);
+	assert_int_equal(change(&s, false, mem[2], &index, text), 0);
+	assert_string_equal(text, "room for 96 MiB, before for 64 MiB");
 	assert_int_equal(times_grown, 1);
 	assert_int_equal(store_capacity(&s.st), 96 * MIB);
 	wait_state(&s, 2, EMF_STORE_OK);

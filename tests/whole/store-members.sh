@@ -91,6 +91,8 @@ for kind in mirror parity:2+1; do
 	wait_for 30 is_far 30
 	pid=$(pgrep -P "$pid" -x integrity)
 	changed "$name: one joins" add "${uri_of[c]}"
+	grep -q '^room for [0-9]* MiB, before for [0-9]* MiB$' "$T/ctl.out" && ok "$name: ctl tells of the room" ||
+		not_ok "$name: ctl tells of the room" "$(gist "$T/ctl.out")"
 	changed "$name: one is drained" drain "${uri_of[a]}"
 	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
 	kill_server a
