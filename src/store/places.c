@@ -291,10 +291,9 @@ static uint64_t redundant_slots(const struct pool *p, unsigned but)
 
 		most = slots;
 		for (unsigned i = 0; i < atomic_load(&p->n); i++) {
-			uint64_t units = p->member[i].units;
-
-			if (i != but && pool_is_open(p, i))
-				sum += units < most ? units : most;
+			if (i == but || !pool_is_open(p, i))
+				continue;
+			sum += p->member[i].units < most ? p->member[i].units : most;
 		}
 		slots = sum / p->columns;
 	} while (slots < most);
@@ -307,7 +306,8 @@ static bool has_others(const struct pool *p, unsigned but)
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < atomic_load(&p->n); i++)
-		n += i != but && pool_is_open(p, i) && p->member[i].units;
+		if (i != but && pool_is_open(p, i))
+			n++;
 	return n >= (p->kind ? p->columns : 1);
 }
 
@@ -320,7 +320,8 @@ uint64_t pool_free(const struct emf_backend *be, unsigned but)
 	if (p->kind) {
 		room = redundant_slots(p, but) * p->columns;
 		for (unsigned i = 0; i < atomic_load(&p->n); i++)
-			used += i != but ? atomic_load(&p->shared->used[i]) : 0;
+			if (i != but)
+				used += atomic_load(&p->shared->used[i]);
 		free = room < used ? 0 : room - used < free ? room - used : free;
 	}
 	return free * p->unit;
