@@ -354,7 +354,7 @@ static void doubt(struct redundant *r, unsigned member)
 
 static bool is_looked_at(const struct redundant *r, unsigned member)
 {
-	return r->rebuild->to_look && r->rebuild->liars >> member & 1;
+	return r->rebuild && r->rebuild->to_look && r->rebuild->liars >> member & 1;
 }
 
 /* Which has something that it lacks, or is to get, or to give away. */
@@ -401,8 +401,8 @@ void rebuild_publish(struct pool *p)
 }
 
 /*
- * Where columns move what was counted may belong to another member by now. False: nothing is stale;
- * else what is counted and shown may change again without a wake-up.
+ * Where columns move what was counted may belong to another member by now. True: what is counted
+ * and shown may change again without a wake-up.
  */
 static bool count_anew(struct redundant *r)
 {
@@ -410,15 +410,13 @@ static bool count_anew(struct redundant *r)
 	bool any = atomic_load(&r->all_stale) > 0;
 	uint64_t high = any ? high_of(r) : 0;
 
-	if (!atomic_load(&r->p.shared->changed))
-		return false;
 	for (uint64_t s = 0; s < high; s++)
 		for (unsigned c = 0, stale = atomic_load(&r->stale[s]); stale >> c; c++)
 			if (stale >> c & 1)
 				n[member_of(r, s, c)]++;
 	for (unsigned i = 0; i <= STORE_LEAVES; i++)
 		atomic_store(&r->nstale[i], n[i]);
-	return any;
+	return any && atomic_load(&r->p.shared->changed);
 }
 
 static bool any_stale(const struct redundant *r)

@@ -507,8 +507,8 @@ static void part_done(struct emf_io *io)
 			atomic_fetch_or(&rq->r->unsure[t->slot], (uint16_t)(1u << p->column));
 		write_failed(t, p->column, io->status);
 	}
-	/* Where a trim may still come to pass the place stays the slot's. */
-	if (io->op == EMF_TRIM && !solo_in_doubt(io->status))
+	/* Where something may still come to pass the place stays the slot's. */
+	if (io->op == EMF_TRIM && !(atomic_load(&rq->r->unsure[t->slot]) >> p->column & 1))
 		leave_place(rq->r, t->slot, p->column, p->place);
 	p->busy = false;
 	io_push(&rq->spare, io);

@@ -772,36 +772,68 @@ static void test_lost(void **state)
 
 static unsigned doubtful_writes;
 
-static void hang_at_trim(struct toy *t, const struct emf_io *io)
+static void hang(struct toy *t, const struct emf_io *io)
 {
 	doubtful_writes += io->op == EMF_WRITE && io->offset == 0;
-	t->hangs |= io->op == EMF_TRIM && io->offset == 0;
+	t->hangs |= io->op == d.op && io->offset == 0;
 }
 
-/* Where a trim was cut off, and may still come to pass, no other slot gets its place. */
-static void test_hanging_trim(void **state)
+static void go_on(void)
 {
-	(void)state;
-	direct_open();
-	direct_put(0, 1);
-	direct_add();
-	assert_int_equal(pool_used(d.mirror, 0), SLOT);
-	d.toy[0].before = hang_at_trim;
-	assert_int_equal(transfer(d.q, EMF_TRIM, 0, SLOT, NULL), 0);
 	assert_true(d.toy[0].hangs);
 	d.toy[0].hangs = false;
 	reconnect_work(d.member[0], timer_now());
 	d.q->ops->poll(d.q);
+}
+
+static void hanging(enum emf_op op)
+{
+	direct_open();
+	direct_put(0, 1);
+	direct_add();
+	assert_int_equal(pool_used(d.mirror, 0), SLOT);
+	d.op = op;
+	d.toy[0].before = hang;
+	if (op == EMF_WRITE) {
+		struct emf_io io = { .op = op, .length = SLOT, .buf = d.buf, .done = flag_done };
+		bool ended = false;
+
+		io.user = &ended;
+		assert_int_equal(submit_wait(d.q, &io), 0);
+		while (!ended) {
+			d.q->ops->poll(d.q);
+			if (d.toy[0].hangs && reconnect_is_down(d.member[0])) {
+				d.op = EMF_READ;
+				go_on();
+			}
+			usleep(1000);
+		}
+	}
+	assert_int_equal(transfer(d.q, EMF_TRIM, 0, SLOT, NULL), 0);
+	if (op == EMF_TRIM)
+		go_on();
+	d.op = EMF_READ;
 	doubtful_writes = 0;
 	for (unsigned i = 1; i < 4; i++)
 		direct_put(i, 1);
 	assert_int_equal(doubtful_writes, 0);
 	assert_int_equal(pool_used(d.mirror, 0) + pool_used(d.mirror, 1) + pool_used(d.mirror, 2),
 			 7 * SLOT);
+	d.toy[0].before = NULL;
 	direct_work();
 	for (unsigned i = 1; i < 4; i++)
 		direct_same(i, 1);
 	direct_close();
+}
+
+/*
+ * Where a trim, or a write, was cut off, and may still come to pass, no other slot gets the place.
+ */
+static void test_hanging(void **state)
+{
+	(void)state;
+	hanging(EMF_TRIM);
+	hanging(EMF_WRITE);
 }
 
 int main(void)
@@ -809,7 +841,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_write_between), cmocka_unit_test(test_read_between),
 		cmocka_unit_test(test_source_fails),  cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_lost),	      cmocka_unit_test(test_hanging_trim),
+		cmocka_unit_test(test_lost),	      cmocka_unit_test(test_hanging),
 		cmocka_unit_test(test_add_and_drain), cmocka_unit_test(test_without_spare),
 		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_grows),
 		cmocka_unit_test(test_children),      cmocka_unit_test(test_damage),
