@@ -90,6 +90,10 @@ void engine_audit(void)
 		for (size_t k = 0; r->registered && k < r->nblocks; k++)
 			sum += block_is_mapped(r->blocks + k) ? block_len(r->blocks + k)
 							      : block_page_bytes(r->blocks + k);
+	if (!slot_audit()) {
+		log_error("audit: a slot that is in use, or to be trimmed, is somebody else's");
+		abort();
+	}
 	if (sum == engine.local)
 		return;
 	log_error("audit: %lu bytes accounted for, %lu there, of which %lu in frames; phase %u, "
