@@ -510,8 +510,8 @@ static void test_other_dies(void **state)
 /* --- without threads: what happens between two steps of a move --- */
 
 static struct direct {
-	struct toy toy[3];
-	struct emf_backend *member[3], *mirror, *sums;
+	struct toy toy[4];
+	struct emf_backend *member[4], *mirror, *sums;
 	struct emf_queue *q;
 	unsigned char *buf, *back;
 	/* What happens at the first such transfer of that toy. */
@@ -520,24 +520,49 @@ static struct direct {
 	void (*what)(void);
 } d;
 
-static void direct_open(void)
+#define TOYS 4u
+
+static const struct emf_parity *codec(void)
+{
+	char path[PATH_MAX + 64];
+	const struct emf_parity *codec;
+
+	snprintf(path, sizeof(path), "%s/link-parity.so", providers_dir());
+	codec = dlsym(dlopen(path, RTLD_NOW | RTLD_LOCAL), "emf_parity");
+	assert_non_null(codec);
+	return codec;
+}
+
+/* Two copies, or two parts and parity. */
+static void open_parts(unsigned k)
 {
 	struct spread_options o = {
-		.k = 1, .m = 1, .unit = 64 * KIB, .timeout_ms = 4000, .wake_fd = -1, .live = true
+		.k = k,
+		.m = 1,
+		.codec = k > 1 ? codec() : NULL,
+		.unit = 64 * KIB,
+		.timeout_ms = 4000,
+		.wake_fd = -1,
+		.live = true,
 	};
 
 	d = (struct direct){ .buf = pages(SLOT), .back = pages(SLOT) };
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < TOYS; i++) {
 		toy_init(&d.toy[i], 8 * MIB);
 		d.toy[i].be.max_length = SLOT;
 		d.toy[i].be.caps |= EMF_CAP_CUTS;
 		assert_int_equal(reconnect_open(&d.toy[i].be, NULL, -1, &d.member[i]), 0);
 	}
-	assert_int_equal(redundant_open(d.member, 2, &o, &d.mirror), 0);
+	assert_int_equal(redundant_open(d.member, k + 1, &o, &d.mirror), 0);
 	assert_int_equal(checksum_open(d.mirror, &d.sums), 0);
 	redundant_set_sums(d.mirror, d.sums);
 	checksum_trust(d.sums);
 	d.q = queue_ok(d.sums, EMF_QUEUE_BULK, 4);
+}
+
+static void direct_open(void)
+{
+	open_parts(1);
 }
 
 static void direct_close(void)
@@ -545,7 +570,7 @@ static void direct_close(void)
 	d.q->ops->close(d.q);
 	d.sums->ops->close(d.sums);
 	d.mirror->ops->close(d.mirror);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < TOYS; i++) {
 		d.member[i]->ops->close(d.member[i]);
 		munmap(d.toy[i].mem, 8 * MIB);
 	}
@@ -566,12 +591,17 @@ static void direct_expect(unsigned slot, unsigned version)
 	assert_memory_equal(d.buf, d.back, SLOT);
 }
 
+static void add_member(unsigned i)
+{
+	assert_int_equal(pool_add(d.mirror, i, d.member[i]), 0);
+	d.q->ops->poll(d.q);
+	reconnect_work(d.member[i], timer_now());
+	d.q->ops->poll(d.q);
+}
+
 static void direct_add(void)
 {
-	assert_int_equal(pool_add(d.mirror, 2, d.member[2]), 0);
-	d.q->ops->poll(d.q);
-	reconnect_work(d.member[2], timer_now());
-	d.q->ops->poll(d.q);
+	add_member(2);
 }
 
 static void direct_work(void)
@@ -623,7 +653,7 @@ static void watch(unsigned toy, enum emf_op op, void (*what)(void))
 	d.at = &d.toy[toy];
 	d.op = op;
 	d.what = what;
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < TOYS; i++)
 		d.toy[i].before = between;
 }
 
@@ -674,6 +704,39 @@ static void test_write_between(void **state)
 	(void)state;
 	draining(put_two);
 	draining(put_two_of_one);
+}
+
+static void put_second_part(void)
+{
+	assert_int_equal(transfer(d.q, EMF_WRITE, SLOT / 2, SLOT / 2, d.buf), 0);
+}
+
+/*
+ * A part that had no place gets one while another part is on its way to the same member: only one
+ * of them comes there.
+ */
+static void test_stays_apart(void **state)
+{
+	const struct redundant *r;
+	unsigned from;
+
+	(void)state;
+	open_parts(2);
+	assert_int_equal(transfer(d.q, EMF_WRITE, 0, SLOT / 2, d.buf), 0);
+	r = (const struct redundant *)d.mirror;
+	from = member_of(r, 0, 0);
+	assert_int_equal(member_of(r, 0, 1), NOWHERE);
+	add_member(3);
+	assert_int_equal(pool_drain(d.mirror, from), 0);
+	watch(3, EMF_WRITE, put_second_part);
+	direct_work();
+	assert_null(d.at);
+	direct_put(0, 1);
+	direct_expect(0, 1);
+	for (unsigned a = 0; a < 3; a++)
+		for (unsigned b = 0; b < a; b++)
+			assert_int_not_equal(member_of(r, 0, a), member_of(r, 0, b));
+	direct_close();
 }
 
 static unsigned seen;
@@ -848,7 +911,7 @@ int main(void)
 		cmocka_unit_test(test_stops),	      cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_drain_dead),    cmocka_unit_test(test_drained_dies),
 		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies),
-		cmocka_unit_test(test_open_degraded),
+		cmocka_unit_test(test_open_degraded), cmocka_unit_test(test_stays_apart),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */
