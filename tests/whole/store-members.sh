@@ -48,6 +48,13 @@ written() {
 	store_stat "$1" written_bytes
 }
 
+# moves_away MIB: the first is drained, less than that is left on it
+moves_away() {
+	local left
+	left=$(store_stat 1 rebuild_bytes)
+	[ "$(state_of 1)" = draining ] && [ "${left:-0}" -gt 0 ] && [ "$left" -lt $(($1 << 20)) ]
+}
+
 server a 256M
 server b 256M
 server c 256M
@@ -79,23 +86,29 @@ for conf in '' ';store.encrypt=on'; do
 	server a 256M
 done
 
-# --- redundancy: what was drained, and then another, is killed under load ---
+# --- redundancy: what was drained, or is, and then another, is killed under load ---
 
 server d 256M
 for kind in mirror parity:2+1; do
 	running=main seed=${SEED:-$RANDOM} name="members, $kind"
 	uris=${uri_of[a]},${uri_of[b]}
 	[ $kind = mirror ] || uris+=,${uri_of[d]}
-	begin main "store.uri=$uris;store.redundancy=$kind" \
+	begin main "store.uri=$uris;store.redundancy=$kind;store.rebuild=16M" \
 		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-10}" "$seed" mmap
 	wait_for 30 is_far 30
 	pid=$(pgrep -P "$pid" -x integrity)
 	changed "$name: one joins" add "${uri_of[c]}"
 	grep -q '^room for [0-9]* MiB, before for [0-9]* MiB$' "$T/ctl.out" && ok "$name: ctl tells of the room" ||
 		not_ok "$name: ctl tells of the room" "$(gist "$T/ctl.out")"
-	changed "$name: one is drained" drain "${uri_of[a]}"
+	timeout 60 "$EMFATIER" ctl "$pid" store drain "${uri_of[a]}" >"$T/ctl.out" 2>"$T/ctl.err" &
+	ctl_pid=$!
+	if [ $kind != mirror ]; then # in the middle
+		wait_for 20 moves_away 24 || not_ok "$name: in the middle" "$("$TIERSTAT" stores "$pid")"
+		kill_server a
+	fi
+	wait $ctl_pid && ok "$name: one is drained" || not_ok "$name: one is drained" "$(gist "$T/ctl.err")"
 	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
-	kill_server a
+	[ $kind != mirror ] || kill_server a
 	wait_for 30 is_whole || not_ok "$name: all is there twice" "$("$TIERSTAT" stores "$pid")"
 	kill_server b
 	wait "${started[-1]}"
@@ -313,12 +326,7 @@ if have nbdinfo; then
 		wait_for 30 is_far 30
 		timeout 60 "$EMFATIER" ctl "$pid" store drain "${uri_of[a]}" >"$T/ctl.out" 2>&1 9>&- &
 		started+=($!)
-		moves_away() {
-			local left
-			left=$(store_stat 1 rebuild_bytes)
-			[ "$(state_of 1)" = draining ] && [ "${left:-0}" -gt 0 ] && [ "$left" -lt $((11 << 20)) ]
-		}
-		wait_for 20 moves_away || not_ok "amid a drain" "$("$TIERSTAT" stores "$pid")"
+		wait_for 20 moves_away 11 || not_ok "amid a drain" "$("$TIERSTAT" stores "$pid")"
 		killed "amid a drain$more" a b c
 	done
 else
