@@ -36,8 +36,6 @@ static const char *cannot(void)
 {
 	if (atomic_load(&engine.phase) != PHASE_ACTIVE)
 		return "its memory fits, and no store is open yet; start it with the stores";
-	if (engine.store.redundant)
-		return "with redundancy stores can't come or go while it runs";
 	if (engine.store.hierarchy)
 		return "with tiers stores can't come or go while it runs";
 	return engine.store.live ? NULL

@@ -174,8 +174,8 @@ static int start(struct spawn *s, const struct store *st, const struct store_opt
 	};
 	for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
 		argv[n++] = (char *)(uintptr_t)fixed[i];
-	/* Where slots lie on tiers, or in a pool that is no stripe, died with the process. */
-	if (st->hierarchy || opt->generation || (st->pool && pool_is_scattered(st->pool)))
+	/* Where slots lie on tiers, or where they are not as at first, died with the process. */
+	if (st->hierarchy || opt->generation || (st->places && pool_is_scattered(st->places)))
 		argv[n++] = (char *)(uintptr_t) "--whole";
 	if (opt->provider_dir) {
 		argv[n++] = (char *)(uintptr_t) "--providers";

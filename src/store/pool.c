@@ -13,9 +13,6 @@
 #include "timer.h"
 
 #define PAGE 4096u
-/* So many times what there is at the start, or so many slots: that much room there can be. */
-#define GROWS 4u
-#define SLOTS_AT_LEAST 32768u /* 64 GiB: tables of less are not worth a thought */
 
 struct part {
 	struct emf_io io;     /* first: lists are of these */
@@ -27,10 +24,9 @@ struct part {
 struct pool_queue {
 	struct emf_queue q;
 	struct pool *pool;
-	enum emf_queue_kind kind;
-	unsigned depth, member_depth;
+	unsigned depth;
 	int64_t credit[STORE_LEAVES]; /* what was due to a member of the columns so far */
-	uint32_t generation;
+	struct pool_queues of;
 	bool closing;
 	int ended; /* transfers, counted for the result of poll */
 	struct io_list refused;
@@ -38,62 +34,6 @@ struct pool_queue {
 };
 
 /* --- places --- */
-
-static bool claim_at(struct pool *p, unsigned member, uint32_t index)
-{
-	struct member *m = &p->member[member];
-	uint64_t bit = 1ull << index % 64;
-
-	if (index >= m->units || atomic_fetch_or(&m->taken[index / 64], bit) & bit)
-		return false;
-	atomic_fetch_add(&p->shared->used[member], 1);
-	return true;
-}
-
-uint32_t pool_claim(struct pool *p, unsigned member)
-{
-	struct member *m = &p->member[member];
-	uint32_t words = (m->units + 63) / 64, hand = atomic_load(&p->shared->hand[member]);
-
-	if (atomic_load(&p->shared->used[member]) >= m->units)
-		return 0;
-	for (uint32_t i = 0; i < words; i++) {
-		uint32_t at = (hand + i) % words;
-		uint64_t bits = atomic_load(&m->taken[at]);
-
-		while (~bits) {
-			uint32_t index = at * 64 + (unsigned)__builtin_ctzll(~bits);
-
-			if (index >= m->units)
-				break;
-			if (claim_at(p, member, index)) {
-				atomic_store(&p->shared->hand[member], at);
-				return PLACE(member, index);
-			}
-			bits = atomic_load(&m->taken[at]);
-		}
-	}
-	return 0;
-}
-
-void pool_release(struct pool *p, uint32_t place)
-{
-	unsigned member = PLACE_MEMBER(place);
-	uint32_t index = PLACE_INDEX(place);
-
-	atomic_fetch_and(&p->member[member].taken[index / 64], ~(1ull << index % 64));
-	atomic_fetch_sub(&p->shared->used[member], 1);
-}
-
-unsigned pool_share(const struct pool *p, unsigned member, uint64_t now)
-{
-	const struct member *m = &p->member[member];
-	uint64_t age = now > m->since ? now - m->since : 0;
-
-	if (!m->since || age >= RAMP_NS)
-		return RAMP_STEPS;
-	return 1 + (unsigned)(age * (RAMP_STEPS - 1) / RAMP_NS);
-}
 
 /* Where the stripe link would have it, 0: it has no home. */
 static uint32_t home(const struct pool *p, uint64_t slot, unsigned column)
@@ -147,7 +87,7 @@ static uint32_t choose(struct pool_queue *pq, uint64_t slot, unsigned column)
 	uint32_t at = home(p, slot, column);
 
 	if (!atomic_load(&p->shared->changed) && at &&
-	    claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)))
+	    pool_claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)))
 		return at;
 	/* Somebody else may have it since that has changed. */
 	return atomic_load(&p->shared->changed) ? choose_by_weight(pq, timer_now()) : 0;
@@ -290,11 +230,10 @@ static bool settle_column(struct pool_queue *pq, struct emf_io *io, struct io_li
 static bool settle(struct pool_queue *pq, struct emf_io *io, struct io_list *parts)
 {
 	struct pool *p = pq->pool;
-	uint64_t slot = io->offset / SLOT, high = atomic_load(&p->shared->high);
+	uint64_t slot = io->offset / SLOT;
 	size_t from = io->offset % SLOT, to = from + io->length;
 
-	while (high <= slot && !atomic_compare_exchange_weak(&p->shared->high, &high, slot + 1))
-		;
+	pool_note_high(p, slot);
 	for (unsigned c = (unsigned)(from / p->unit); c * p->unit < to; c++)
 		if (!settle_column(pq, io, parts, c))
 			return false;
@@ -374,53 +313,10 @@ static int begin(struct pool_queue *pq, struct emf_io *io, struct io_list *parts
 	return cut(pq, io, parts);
 }
 
-/* One queue more of it, or one less: for as long as there are any it is not let go of. */
-static void leave_member(struct pool *p, unsigned i)
-{
-	atomic_fetch_sub(&p->member[i].queues, 1);
-	signal_raise(p->o.wake_fd);
-}
-
-/* False: it is none, or is left meanwhile. */
-static bool enter_member(struct pool *p, unsigned i)
-{
-	atomic_fetch_add(&p->member[i].queues, 1);
-	if (!pool_is_state(p, i, MEMBER_NONE) && !pool_is_state(p, i, MEMBER_LEAVING))
-		return true;
-	leave_member(p, i);
-	return false;
-}
-
-/* What has joined since, or leaves: closing only outside of any member's own poll. */
 static void see_members(struct pool_queue *pq, bool may_close)
 {
-	struct pool *p = pq->pool;
-	uint32_t generation = atomic_load(&p->generation), n = atomic_load(&p->n);
-	bool all = true;
-
-	if (generation == pq->generation)
-		return;
-	for (unsigned i = 0; i < n; i++) {
-		struct emf_queue **mq = &pq->fan.member[i];
-
-		if (*mq && pool_is_state(p, i, MEMBER_LEAVING)) {
-			if (!may_close || (*mq)->inflight || pq->fan.waiting[i].head) {
-				all = false;
-				continue;
-			}
-			(*mq)->ops->close(*mq);
-			*mq = NULL;
-			leave_member(p, i);
-		} else if (!*mq && enter_member(p, i) &&
-			   reconnect_queue_later(p->member[i].be, pq->kind, pq->member_depth, mq)) {
-			*mq = NULL;
-			leave_member(p, i);
-			all = false;
-		}
-	}
-	pq->fan.n = n;
-	if (all)
-		pq->generation = generation;
+	pool_see_members(pq->pool, &pq->of, pq->fan.member, pq->fan.waiting, may_close);
+	pq->fan.n = atomic_load(&pq->pool->n);
 }
 
 static int pool_submit(struct emf_queue *q, struct emf_io *io)
@@ -516,9 +412,7 @@ static void pool_queue_close(struct emf_queue *q)
 
 	pq->closing = true;
 	fan_close(&pq->fan);
-	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		if (pq->fan.member[i])
-			leave_member(pq->pool, i);
+	pool_leave_queues(pq->pool, pq->fan.member);
 	refused = io_take(&pq->refused);
 	while ((io = io_pop(&refused))) {
 		io->status = -ECANCELED;
@@ -539,29 +433,18 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 {
 	struct pool *p = (struct pool *)be;
 	struct pool_queue *pq = arena_alloc(sizeof(*pq));
-	int rc = 0;
+	int rc;
 
 	if (!pq)
 		return -ENOMEM;
 	pq->q.ops = &queue_ops;
 	pq->pool = p;
-	pq->kind = kind;
 	pq->depth = depth ? depth : 1;
-	pq->member_depth = fan_depth(pq->depth, p->columns / p->nhome + 1); /* as a stripe */
+	pq->of.kind = kind;
+	pq->of.depth = fan_depth(pq->depth, p->columns / p->nhome + 1); /* as a stripe */
 	pq->fan.part = sizeof(struct part);
-	pq->generation = atomic_load(&p->generation);
 	pq->fan.n = atomic_load(&p->n);
-	for (unsigned i = 0; i < pq->fan.n && !rc; i++) {
-		struct member *m = &p->member[i];
-
-		if (!enter_member(p, i))
-			continue;
-		rc = m->be->ops->queue_open(m->be, kind, pq->member_depth, &pq->fan.member[i]);
-		if (!rc)
-			continue;
-		pq->fan.member[i] = NULL;
-		leave_member(p, i);
-	}
+	rc = pool_open_queues(p, &pq->of, pq->fan.member);
 	if (rc) {
 		pool_queue_close(&pq->q);
 		return rc;
@@ -572,58 +455,28 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 
 /* --- the link --- */
 
-/* Filled by the kernel as it is used. */
-static void *table(uint64_t n, size_t size, int sharing)
+static void *table(uint64_t n, size_t size)
 {
 	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
-			  sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
 
 	return at == -1 ? NULL : (void *)at;
-}
-
-static void untable(void *at, uint64_t n, size_t size)
-{
-	if (at)
-		syscall(SYS_munmap, at, n * size);
-}
-
-static uint64_t words(uint32_t units)
-{
-	return units / 64 + 1;
 }
 
 static void pool_close(struct emf_backend *be)
 {
 	struct pool *p = (struct pool *)be;
 
-	resettle_end(p);
-	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		untable(p->member[i].taken, words(p->member[i].units), sizeof(uint64_t));
-	untable(p->shared, 1, sizeof(*p->shared));
-	untable(p->place, p->slots * p->columns, sizeof(*p->place));
-	untable(p->users, p->slots, sizeof(*p->users));
-	untable(p->extent, p->slots, sizeof(*p->extent));
-	if (p->ready_fd >= 0)
-		close(p->ready_fd);
+	if (p->extent)
+		syscall(SYS_munmap, p->extent, p->slots * sizeof(*p->extent));
+	pool_end(p);
 	store_free(p);
 }
 
 static int pool_link_forked(struct emf_backend *be, const int *fds)
 {
-	struct pool *p = (struct pool *)be;
-	uint64_t high = atomic_load(&p->shared->high);
-
 	(void)fds;
-	/* Who was at it in the parent is not in the child; nor are its queues and its moves. */
-	for (uint64_t s = 0; s < high; s++)
-		if (atomic_load(&p->users[s]))
-			atomic_store(&p->users[s], 0);
-	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		atomic_store(&p->member[i].queues, 0);
-	p->resettle = NULL;
-	pool_weigh_anew(p);
-	p->ready_fd = ready_open();
-	return p->ready_fd < 0 ? p->ready_fd : 0;
+	return pool_go_on((struct pool *)be);
 }
 
 void pool_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd)
@@ -639,41 +492,6 @@ static const struct emf_backend_ops backend_ops = {
 	.close = pool_close,
 	.forked = pool_link_forked,
 };
-
-static int set_member(struct pool *p, unsigned i, struct emf_backend *be, enum member_state state)
-{
-	struct member *m = &p->member[i];
-	uint64_t units = be->size / p->unit, most = 1u << PLACE_SHIFT;
-	uint32_t n = atomic_load(&p->n);
-
-	m->units = (uint32_t)(units < most ? units : most - 1);
-	m->taken = table(words(m->units), sizeof(uint64_t), MAP_SHARED);
-	if (!m->taken)
-		return -ENOMEM;
-	m->be = be;
-	m->since = state == MEMBER_FILLING ? timer_now() : 0;
-	m->speed = (struct speed){ 0 };
-	atomic_store(&m->weight, POOL_WEIGHT);
-	atomic_store(&m->queues, 0);
-	atomic_store(&p->shared->used[i], 0);
-	atomic_store(&p->shared->hand[i], 0);
-	atomic_store(&m->state, (uint32_t)state);
-	if (n <= i)
-		atomic_store(&p->n, i + 1);
-	return 0;
-}
-
-static int open_tables(struct pool *p)
-{
-	p->shared = table(1, sizeof(*p->shared), MAP_SHARED);
-	p->place = table(p->slots * p->columns, sizeof(*p->place), MAP_SHARED);
-	p->users = table(p->slots, sizeof(*p->users), MAP_PRIVATE);
-	p->extent = table(p->slots, sizeof(*p->extent), MAP_PRIVATE);
-	p->ready_fd = ready_open();
-	if (!p->shared || !p->place || !p->users || !p->extent)
-		return -ENOMEM;
-	return p->ready_fd < 0 ? p->ready_fd : 0;
-}
 
 int pool_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
 	      struct emf_backend **out)
@@ -701,17 +519,17 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 		all &= member[i]->caps;
 	}
 	p->homes = size * n / p->columns;
-	p->slots = total / p->columns * GROWS;
-	p->slots = p->slots < SLOTS_AT_LEAST ? SLOTS_AT_LEAST : p->slots;
+	p->slots = pool_slots_ever(total / p->columns);
 	p->be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = p->slots * SLOT,
 		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
 		.max_length = SLOT,
 	};
-	rc = total >= p->columns ? open_tables(p) : -ENOSPC;
-	for (unsigned i = 0; i < n && !rc; i++)
-		rc = set_member(p, i, member[i], MEMBER_USED);
+	rc = total >= p->columns ? pool_init(p, member, n) : -ENOSPC;
+	p->extent = rc ? NULL : table(p->slots, sizeof(*p->extent));
+	if (!rc && !p->extent)
+		rc = -ENOMEM;
 	/* A stripe would leave room unused. */
 	if (!rc && most > size)
 		atomic_store(&p->shared->changed, 1);
@@ -725,123 +543,4 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 void pool_set_sums(struct emf_backend *be, struct emf_backend *sums)
 {
 	((struct pool *)be)->sums = sums;
-}
-
-/* --- members --- */
-
-uint64_t pool_used(const struct emf_backend *be, unsigned member)
-{
-	const struct pool *p = (const struct pool *)be;
-
-	return atomic_load(&p->shared->used[member]) * p->unit;
-}
-
-/* So many units, or so many that are free, on what may be written to. */
-static uint64_t sum_units(const struct pool *p, unsigned but, bool free)
-{
-	uint64_t sum = 0;
-
-	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
-		uint32_t used = free ? atomic_load(&p->shared->used[i]) : 0;
-
-		if (i != but && used < p->member[i].units && pool_is_open(p, i))
-			sum += p->member[i].units - used;
-	}
-	return sum;
-}
-
-uint64_t pool_free(const struct emf_backend *be, unsigned but)
-{
-	const struct pool *p = (const struct pool *)be;
-
-	return sum_units(p, but, true) * p->unit;
-}
-
-bool pool_is_scattered(const struct emf_backend *be)
-{
-	return atomic_load(&((const struct pool *)be)->shared->changed);
-}
-
-uint64_t pool_capacity(const struct emf_backend *be)
-{
-	const struct pool *p = (const struct pool *)be;
-	uint64_t slots = sum_units(p, STORE_LEAVES, false) / p->columns;
-
-	if (!atomic_load(&p->shared->changed))
-		slots = p->homes;
-	return (slots < p->slots ? slots : p->slots) * SLOT;
-}
-
-/* So that who has asked for it sees it at once. */
-static void tell(struct pool *p, unsigned i, enum emf_store_state state)
-{
-	if (p->o.stats && atomic_load(&p->o.stats[i].state) != EMF_STORE_DOWN)
-		atomic_store(&p->o.stats[i].state, state);
-	atomic_fetch_add(&p->generation, 1);
-	signal_raise(p->o.wake_fd);
-}
-
-int pool_add(struct emf_backend *be, unsigned i, struct emf_backend *member)
-{
-	struct pool *p = (struct pool *)be;
-	int rc;
-
-	if (!pool_is_state(p, i, MEMBER_NONE))
-		return -EBUSY;
-	/* Whoever is above does not wait for what it was told needs no waiting. */
-	if (p->be.caps & EMF_CAP_SYNC && !(member->caps & EMF_CAP_SYNC))
-		return -ENOTSUP;
-	if (member->size < p->unit)
-		return -ENOSPC;
-	rc = set_member(p, i, member, MEMBER_FILLING);
-	if (rc)
-		return rc;
-	atomic_store(&p->shared->changed, 1);
-	tell(p, i, EMF_STORE_REBUILDING);
-	return 0;
-}
-
-int pool_drain(struct emf_backend *be, unsigned i)
-{
-	struct pool *p = (struct pool *)be;
-
-	if (!pool_is_open(p, i))
-		return -EALREADY;
-	if (!sum_units(p, i, false))
-		return -ENODEV;
-	if (reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be))
-		return -ENOTCONN;
-	if (pool_free(be, i) < pool_used(be, i))
-		return -ENOSPC;
-	p->member[i].again = false;
-	atomic_store(&p->shared->changed, 1);
-	atomic_store(&p->member[i].state, MEMBER_DRAINING);
-	tell(p, i, EMF_STORE_DRAINING);
-	return 0;
-}
-
-bool pool_is_leaving(const struct emf_backend *be, unsigned i)
-{
-	return pool_is_state((const struct pool *)be, i, MEMBER_LEAVING);
-}
-
-bool pool_has_left(const struct emf_backend *be, unsigned i)
-{
-	const struct pool *p = (const struct pool *)be;
-
-	return pool_is_state(p, i, MEMBER_LEAVING) && !atomic_load(&p->member[i].queues) &&
-	       (p->member[i].again || !atomic_load(&p->shared->used[i]));
-}
-
-void pool_remove(struct emf_backend *be, unsigned i)
-{
-	struct pool *p = (struct pool *)be;
-	struct member *m = &p->member[i];
-
-	atomic_store(&m->state, MEMBER_NONE);
-	untable(m->taken, words(m->units), sizeof(uint64_t));
-	m->taken = NULL;
-	m->be = NULL;
-	m->units = 0;
-	m->again = false;
 }

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What pool.c (transfers) and resettle.c (moves between members) share. */
+/*
+ * Members whose room is given out in places, a column each: places.c (who has what), weight.c (who
+ * gets how much), resettle.c (moves between members). The transfers are pool.c's, or redundant.c's,
+ * where a slot has no two columns on one member.
+ */
 #ifndef EMF_POOL_INT_H
 #define EMF_POOL_INT_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
 
+#include "../provider/io.h"
 #include "pool.h"
 #include "store.h"
 
@@ -60,6 +65,7 @@ struct member {
 	_Atomic uint32_t queues; /* that have one of it open */
 	_Atomic uint32_t weight; /* by its speed: up to POOL_WEIGHT */
 	struct speed speed;	 /* who has `weighing` */
+	uint32_t behind;	 /* places that have been left: the store's thread's */
 	bool again;		 /* it was looked at once more before it was left */
 };
 
@@ -70,8 +76,29 @@ struct pool_shared {
 	_Atomic uint64_t high; /* no slot from here on was ever written */
 };
 
+struct pool;
+
+/* What is another matter where slots are redundant. */
+struct pool_kind {
+	/* Where it lies until the first change. */
+	uint32_t (*home)(const struct pool *p, uint64_t slot, unsigned column);
+	/* What was written of it: [*begin, *end); false: nothing. */
+	bool (*written)(const struct pool *p, uint64_t slot, unsigned column, size_t *begin,
+			size_t *end);
+	/* Reads it, from its place or made from the others, and verifies that. *moved: bytes. */
+	int (*source)(struct pool *p, uint64_t slot, unsigned column, uint32_t place, size_t within,
+		      size_t length, char *buf, uint64_t *moved);
+	/* In the table, if `is` is what it has. *doubt: something may still be written there. */
+	bool (*replace)(struct pool *p, uint64_t slot, unsigned column, uint32_t is, uint32_t to,
+			bool *doubt);
+	void (*publish)(struct pool *p);
+	/* Nothing is on it any more. */
+	void (*left)(struct pool *p, unsigned member);
+};
+
 struct pool {
 	struct emf_backend be;
+	const struct pool_kind *kind; /* NULL: a stripe */
 	struct spread_options o;
 	struct emf_backend *sums;
 	_Atomic uint32_t n;	     /* no member from here on ever was */
@@ -113,12 +140,54 @@ static inline uint32_t pool_look(const struct pool *p, uint64_t slot, unsigned c
 	return atomic_load(pool_place(p, slot, column)) & ~PLACE_MOVES;
 }
 
+/* Does the slot have a column there? */
+static inline bool pool_has_column(const struct pool *p, uint64_t slot, unsigned member)
+{
+	for (unsigned c = 0; c < p->columns; c++) {
+		uint32_t place = pool_look(p, slot, c);
+
+		if (place && PLACE_MEMBER(place) == member)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * What a queue has of members: whose queues it opens, closes and polls. pool_see_members: outside
+ * of any member's own poll if may_close; whose queue is NULL does not answer.
+ */
+struct pool_queues {
+	enum emf_queue_kind kind;
+	unsigned depth;
+	uint32_t generation;
+};
+int pool_open_queues(struct pool *p, struct pool_queues *pq, struct emf_queue **member);
+void pool_see_members(struct pool *p, struct pool_queues *pq, struct emf_queue **member,
+		      const struct io_list *waiting, bool may_close);
+/* They are closed. */
+void pool_leave_queues(struct pool *p, struct emf_queue *const *member);
+
+/* unit, columns, slots and o are set. On error pool_end is still the caller's to call. */
+int pool_init(struct pool *p, struct emf_backend *const *member, unsigned n);
+void pool_end(struct pool *p);
+/* In a forked child. */
+int pool_go_on(struct pool *p);
+/* To how many slots it may grow. */
+uint64_t pool_slots_ever(uint64_t now);
+void pool_note_high(struct pool *p, uint64_t slot);
+
 /* A free place of the member; 0: there is none. */
 uint32_t pool_claim(struct pool *p, unsigned member);
+bool pool_claim_at(struct pool *p, unsigned member, uint32_t index);
 void pool_release(struct pool *p, uint32_t place);
 /* 1 to RAMP_STEPS: how much of its share a member gets by now. */
 unsigned pool_share(const struct pool *p, unsigned member, uint64_t now);
 void resettle_end(struct pool *p);
+/* Bytes that are to be moved, from it or to it. */
+uint64_t resettle_left(const struct pool *p, unsigned member);
+/* By the store's thread: one transfer, waited for. */
+int resettle_transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
+		      char *buf);
 
 /* Looks, once in a while, at how fast members have been. Any thread. */
 void pool_weigh(struct pool *p, uint64_t now);

@@ -239,6 +239,7 @@ static int clean_each(struct reap *r)
 	int rc = 0;
 
 	r->opt.nuri = 1;
+	r->opt.data = r->opt.more = 0;
 	for (unsigned i = 0; i < STORE_LEAVES && r->uri[i]; i++) {
 		r->opt.uri = (const char *const *)r->uri + i;
 		int e = clean_store(r, NULL);

@@ -23,6 +23,7 @@
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
 #define PATIENCE_NS 500000000ull /* after a round in which nothing could be made good */
 #define FDS 64
+#define MOVES_EVERY 8u /* steps of a rebuild */
 
 struct transfer_one {
 	struct emf_io io;
@@ -37,8 +38,11 @@ struct rebuild {
 	uint32_t losses[STORE_LEAVES]; /* that were taken into account */
 	uint64_t at;		       /* the next slot */
 	uint64_t not_before;	       /* ns: the rate, or patience */
-	uint64_t to_look;	       /* so many slots are to be looked at ... */
-	uint32_t liars;		       /* ... for these members have lied */
+	bool hopeless;		       /* it could not, of anything that is stale */
+	unsigned turns;
+	bool busy;	  /* the last step has made something good */
+	uint64_t to_look; /* so many slots are to be looked at ... */
+	uint32_t liars;	  /* ... for these members have lied */
 };
 
 static bool open_all(struct redundant *r)
@@ -57,10 +61,10 @@ static bool open_all(struct redundant *r)
 		     MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0L);
 	b->buf = at == -1 ? NULL : (char *)at;
 	if (!is_copy(r))
-		b->coder = store_alloc(1, r->o.codec->size(r->layout.k, 1));
+		b->coder = store_alloc(1, r->p.o.codec->size(r->layout.k, 1));
 	if (b->buf && (b->coder || is_copy(r)))
 		return true;
-	redundant_work_end(&r->be);
+	redundant_work_end(&r->p.be);
 	return false;
 }
 
@@ -71,7 +75,7 @@ void redundant_work_end(struct emf_backend *be)
 
 	if (!b)
 		return;
-	for (unsigned i = 0; i < r->layout.n; i++)
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		if (b->queue[i])
 			b->queue[i]->ops->close(b->queue[i]);
 	if (b->buf)
@@ -86,10 +90,10 @@ static struct emf_queue *queue_of(struct redundant *r, unsigned member)
 {
 	struct rebuild *b = r->rebuild;
 
-	if (reconnect_is_down(r->member[member]) && !b->queue[member])
+	if (reconnect_is_down(r->p.member[member].be) && !b->queue[member])
 		return NULL;
-	if (!b->queue[member] && r->member[member]->ops->queue_open(
-				     r->member[member], EMF_QUEUE_BULK, 1, &b->queue[member]))
+	if (!b->queue[member] && r->p.member[member].be->ops->queue_open(
+				     r->p.member[member].be, EMF_QUEUE_BULK, 1, &b->queue[member]))
 		b->queue[member] = NULL;
 	if (!b->queue[member] || !reconnect_is_up(b->queue[member]))
 		return NULL;
@@ -110,13 +114,15 @@ static char *column_buf(const struct redundant *r, unsigned column)
 static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, uint64_t slot,
 		  unsigned column, struct range range, char *buf)
 {
-	uint64_t offset;
+	uint32_t place = pool_look(&r->p, slot, column);
 	struct emf_queue *q;
 
-	t->member = layout_place(&r->layout, slot, column, &offset);
+	if (!place)
+		return false;
+	t->member = PLACE_MEMBER(place);
 	t->io = (struct emf_io){
 		.op = op,
-		.offset = offset + range.from,
+		.offset = PLACE_INDEX(place) * r->layout.column + range.from,
 		.length = range.to - range.from,
 		.buf = buf + range.from,
 		.done = one_done,
@@ -128,7 +134,7 @@ static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, u
 
 static void wait_all(struct redundant *r, struct transfer_one *t)
 {
-	uint64_t limit = timer_now() + r->o.timeout_ms * 1000000ull / 4;
+	uint64_t limit = timer_now() + r->p.o.timeout_ms * 1000000ull / 4;
 	bool busy = true;
 
 	while (busy) {
@@ -146,7 +152,7 @@ static void wait_all(struct redundant *r, struct transfer_one *t)
 			q->ops->poll(q);
 			if (!t[c].pending)
 				continue;
-			if (late && r->member[t[c].member]->caps & EMF_CAP_CUTS) {
+			if (late && r->p.member[t[c].member].be->caps & EMF_CAP_CUTS) {
 				reconnect_cut(q);
 				continue;
 			}
@@ -196,7 +202,7 @@ static bool compute(struct redundant *r, unsigned c, unsigned right)
 {
 	size_t column = (size_t)r->layout.column;
 	char *buf = r->rebuild->buf;
-	uint8_t from[MAX_WIDTH];
+	uint8_t from[MAX_WIDTH] = { 0 };
 	void *in[MAX_WIDTH], *out = buf + c * column;
 	unsigned n = 0;
 
@@ -209,11 +215,11 @@ static bool compute(struct redundant *r, unsigned c, unsigned right)
 		memcpy(out, buf + from[0] * column, column);
 		return true;
 	}
-	if (r->o.codec->decoder(r->layout.k, r->layout.m, from, c, r->rebuild->coder))
+	if (r->p.o.codec->decoder(r->layout.k, r->layout.m, from, c, r->rebuild->coder))
 		return false;
 	for (unsigned i = 0; i < n; i++)
 		in[i] = buf + from[i] * column;
-	r->o.codec->run(r->rebuild->coder, r->layout.k, 1, column, in, &out);
+	r->p.o.codec->run(r->rebuild->coder, r->layout.k, 1, column, in, &out);
 	return true;
 }
 
@@ -246,6 +252,14 @@ static void settle(struct redundant *r, uint64_t slot, uint32_t version, unsigne
 		redundant_set_stale(r, slot, ~right & all);
 }
 
+/* Then it is made good where it goes. */
+static bool is_draining(const struct redundant *r, uint64_t slot, unsigned column)
+{
+	unsigned member = member_of(r, slot, column);
+
+	return member != NOWHERE && pool_is_state(&r->p, member, MEMBER_DRAINING);
+}
+
 /* Returns how many bytes were moved. */
 static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 {
@@ -265,7 +279,7 @@ static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, extent);
 
-		if ((right | away) >> c & 1 || !compute(r, c, right))
+		if ((right | away) >> c & 1 || is_draining(r, slot, c) || !compute(r, c, right))
 			continue;
 		/* Never what is not known to be right. */
 		if (!redundant_is_right(r, slot, c, in.from, in.to - in.from,
@@ -293,75 +307,130 @@ static bool rebuild_slot(struct redundant *r, uint64_t slot, uint64_t *moved)
 	unsigned before = atomic_load(&r->stale[slot]);
 	uint32_t version = atomic_load(&r->version[slot]);
 
-	if (r->o.hold && !r->o.hold(slot)) {
+	if (r->p.o.hold && !r->p.o.hold(slot)) {
 		settle(r, slot, version, ~0u);
 		return true;
 	}
 	*moved += rebuild_held(r, slot);
-	if (r->o.release)
-		r->o.release(slot);
+	if (r->p.o.release)
+		r->p.o.release(slot);
 	return (atomic_load(&r->stale[slot]) & before) != before;
+}
+
+/* May what it lacks be made good there? */
+static bool can_be_made_good(const struct redundant *r, unsigned member)
+{
+	return pool_is_open(&r->p, member) && !reconnect_is_down(r->p.member[member].be);
 }
 
 /* Stale columns of the slot whose members answer. */
 static unsigned possible(struct redundant *r, uint64_t slot)
 {
 	unsigned stale = atomic_load(&r->stale[slot]), can = 0;
-	uint64_t offset;
 
-	for (unsigned c = 0; stale >> c; c++)
-		if (stale >> c & 1 &&
-		    !reconnect_is_down(r->member[layout_place(&r->layout, slot, c, &offset)]))
+	for (unsigned c = 0; stale >> c; c++) {
+		unsigned member = member_of(r, slot, c);
+
+		if (!(stale >> c & 1))
+			continue;
+		if (member == NOWHERE) /* it has got lost meanwhile, and with it what it lacked */
+			redundant_clear_stale(r, slot, 1u << c);
+		else if (can_be_made_good(r, member))
 			can |= 1u << c;
+	}
 	return can;
 }
 
 /* All that the member has may be gone. */
 static void doubt(struct redundant *r, unsigned member)
 {
-	uint64_t high = atomic_load(&r->high), offset;
+	uint64_t high = high_of(r);
 
 	for (uint64_t s = 0; s < high; s++)
 		for (unsigned c = 0; r->extent[s] && c < width(r); c++)
-			if (layout_place(&r->layout, s, c, &offset) == member)
+			if (member_of(r, s, c) == member)
 				redundant_set_stale(r, s, 1u << c);
 }
 
 static bool is_looked_at(const struct redundant *r, unsigned member)
 {
-	return r->rebuild->to_look && r->rebuild->liars >> member & 1;
+	return r->rebuild && r->rebuild->to_look && r->rebuild->liars >> member & 1;
+}
+
+/* Which has something that it lacks, or is to get, or to give away. */
+static enum emf_store_state state_of(const struct redundant *r, unsigned i, uint64_t stale,
+				     bool hopeless, uint32_t state)
+{
+	if (pool_is_state(&r->p, i, MEMBER_LEAVING))
+		return EMF_STORE_DRAINED;
+	if (state == EMF_STORE_DOWN || reconnect_is_down(r->p.member[i].be))
+		return state;
+	if (pool_is_state(&r->p, i, MEMBER_DRAINING))
+		return EMF_STORE_DRAINING;
+	if (pool_is_state(&r->p, i, MEMBER_FILLING) && state != EMF_STORE_FULL)
+		return EMF_STORE_REBUILDING;
+	if ((stale || is_looked_at(r, i)) && state != EMF_STORE_FULL)
+		return hopeless ? EMF_STORE_DEGRADED : EMF_STORE_REBUILDING;
+	return state == EMF_STORE_FULL ? state : EMF_STORE_OK;
 }
 
 static void publish(struct redundant *r, bool hopeless)
 {
-	for (unsigned i = 0; r->o.stats && i < r->layout.n; i++) {
-		struct emf_store_stats *s = &r->o.stats[i];
-		uint64_t left = redundant_stale(&r->be, i);
-		uint32_t state = atomic_load(&s->state), to = state;
+	for (unsigned i = 0; r->p.o.stats && i < members(r); i++) {
+		struct emf_store_stats *s = &r->p.o.stats[i];
+		uint64_t stale = redundant_stale(&r->p.be, i);
+		uint32_t state = atomic_load(&s->state), to;
 
-		if (reconnect_is_down(r->member[i]))
+		if (pool_is_state(&r->p, i, MEMBER_NONE))
 			continue;
-		if ((left || is_looked_at(r, i)) && state != EMF_STORE_FULL)
-			to = hopeless ? EMF_STORE_DEGRADED : EMF_STORE_REBUILDING;
-		else if (state == EMF_STORE_REBUILDING || state == EMF_STORE_DEGRADED)
-			to = EMF_STORE_OK;
+		if (atomic_load(&r->p.shared->changed)) {
+			atomic_store(&s->used_bytes, pool_used(&r->p.be, i));
+			atomic_store(&s->rebuild_bytes, stale + resettle_left(&r->p, i));
+		}
+		to = state_of(r, i, stale, hopeless, state);
 		if (to != state)
 			atomic_compare_exchange_strong(&s->state, &state, to);
 	}
 }
 
+void rebuild_publish(struct pool *p)
+{
+	struct redundant *r = (struct redundant *)p;
+
+	publish(r, r->rebuild && r->rebuild->hopeless);
+}
+
+/*
+ * Where columns move what was counted may belong to another member by now. True: what is counted
+ * and shown may change again without a wake-up.
+ */
+static bool count_anew(struct redundant *r)
+{
+	int64_t n[STORE_LEAVES + 1] = { 0 };
+	bool any = atomic_load(&r->all_stale) > 0;
+	uint64_t high = any ? high_of(r) : 0;
+
+	for (uint64_t s = 0; s < high; s++)
+		for (unsigned c = 0, stale = atomic_load(&r->stale[s]); stale >> c; c++)
+			if (stale >> c & 1)
+				n[member_of(r, s, c)]++;
+	for (unsigned i = 0; i <= STORE_LEAVES; i++)
+		atomic_store(&r->nstale[i], n[i]);
+	return any && atomic_load(&r->p.shared->changed);
+}
+
 static bool any_stale(const struct redundant *r)
 {
-	for (unsigned i = 0; i < r->layout.n; i++)
-		if (redundant_stale(&r->be, i) && !reconnect_is_down(r->member[i]))
+	for (unsigned i = 0; i < members(r); i++)
+		if (redundant_stale(&r->p.be, i) && can_be_made_good(r, i))
 			return true;
-	return false;
+	return atomic_load(&r->nstale[NOWHERE]) > 0;
 }
 
 static bool all_up(const struct redundant *r)
 {
-	for (unsigned i = 0; i < r->layout.n; i++)
-		if (reconnect_is_down(r->member[i]))
+	for (unsigned i = 0; i < members(r); i++)
+		if (is_member(r, i) && reconnect_is_down(r->p.member[i].be))
 			return false;
 	return true;
 }
@@ -377,15 +446,18 @@ static void see_liars(struct redundant *r)
 	if (!lied)
 		return;
 	r->rebuild->liars |= lied;
-	r->rebuild->to_look = atomic_load(&r->high);
+	r->rebuild->to_look = high_of(r);
 }
 
 static void see_losses(struct redundant *r)
 {
-	for (unsigned i = 0; i < r->layout.n; i++) {
-		uint32_t losses = reconnect_losses(r->member[i]);
+	for (unsigned i = 0; i < members(r); i++) {
+		uint32_t losses;
 
-		if (losses == r->rebuild->losses[i] || reconnect_is_down(r->member[i]))
+		if (!is_member(r, i))
+			continue;
+		losses = reconnect_losses(r->p.member[i].be);
+		if (losses == r->rebuild->losses[i] || reconnect_is_down(r->p.member[i].be))
 			continue;
 		r->rebuild->losses[i] = losses;
 		doubt(r, i);
@@ -395,30 +467,34 @@ static void see_losses(struct redundant *r)
 		r->rebuild->to_look = 0;
 }
 
-uint64_t redundant_work(struct emf_backend *be, uint64_t now)
+static uint64_t rebuild_work(struct redundant *r, uint64_t now)
 {
-	struct redundant *r = (struct redundant *)be;
-	uint64_t end = now + STEP_NS, looked = 0, moved = 0, high;
+	uint64_t end = now + STEP_NS, looked = 0, moved = 0, high, again;
 	bool progress = false, tried = false;
 	struct rebuild *b;
 
 	if (!open_all(r))
 		return now + PATIENCE_NS;
 	b = r->rebuild;
+	b->busy = false;
 	/* Its own connections, too, are to be had anew. */
-	for (unsigned i = 0; i < r->layout.n; i++)
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		if (b->queue[i])
 			b->queue[i]->ops->poll(b->queue[i]);
 	see_liars(r);
 	see_losses(r);
+	again = count_anew(r) ? now + PATIENCE_NS : UINT64_MAX;
+	b->hopeless &= any_stale(r);
 	if (!any_stale(r) && !(b->to_look && all_up(r))) {
 		publish(r, false);
-		return UINT64_MAX;
+		return again;
 	}
-	if (now < b->not_before)
+	if (now < b->not_before) {
+		b->busy = !b->hopeless;
 		return b->not_before;
+	}
 	publish(r, false);
-	high = atomic_load(&r->high);
+	high = high_of(r);
 	for (; looked < high && timer_now() < end; looked++) {
 		bool look = b->to_look && all_up(r);
 
@@ -430,16 +506,68 @@ uint64_t redundant_work(struct emf_backend *be, uint64_t now)
 		tried = true;
 		progress |= rebuild_slot(r, b->at, &moved);
 		/* Not more at once than the rate has for such a step. */
-		if (r->o.rate && moved * 1000000000ull / r->o.rate > STEP_NS)
+		if (r->p.o.rate && moved * 1000000000ull / r->p.o.rate > STEP_NS)
 			break;
 	}
 	now = timer_now();
-	b->not_before = r->o.rate ? now + moved * 1000000000ull / r->o.rate : now;
-	if (!progress && (tried || looked >= high)) {
+	b->not_before = r->p.o.rate ? now + moved * 1000000000ull / r->p.o.rate : now;
+	b->busy = progress;
+	b->hopeless = !progress && (tried || looked >= high);
+	if (b->hopeless)
 		b->not_before = now + PATIENCE_NS;
-		publish(r, any_stale(r));
-	} else {
-		publish(r, false);
-	}
-	return any_stale(r) || b->to_look ? b->not_before : UINT64_MAX;
+	b->hopeless &= any_stale(r);
+	publish(r, b->hopeless);
+	return any_stale(r) || b->to_look ? b->not_before : again;
+}
+
+/*
+ * One after the other, for the rate is one: first what is stale, but one that lies again and again
+ * does not hold up the moves for ever.
+ */
+uint64_t redundant_work(struct emf_backend *be, uint64_t now)
+{
+	struct redundant *r = (struct redundant *)be;
+	uint64_t next = rebuild_work(r, now), moves;
+
+	if (r->rebuild && r->rebuild->busy && ++r->rebuild->turns % MOVES_EVERY)
+		return next;
+	moves = pool_work(be, now);
+	return moves < next ? moves : next;
+}
+
+int rebuild_source(struct pool *p, uint64_t slot, unsigned column, uint32_t place, size_t within,
+		   size_t length, char *buf, uint64_t *moved)
+{
+	struct redundant *r = (struct redundant *)p;
+	struct range extent = extent_of(r, slot);
+	unsigned right, away = 0;
+	char *made;
+
+	*moved += length;
+	if (!(atomic_load(&r->stale[slot]) >> column & 1) &&
+	    !resettle_transfer(p, EMF_READ, place, within, length, buf) &&
+	    redundant_is_right(r, slot, column, within, length, buf))
+		return 0;
+	if (!open_all(r))
+		return -ENOMEM;
+	*moved += extent.to - extent.from;
+	right = read_columns(r, slot, extent, &away);
+	made = column_buf(r, column) + within;
+	if (!(right >> column & 1) && !compute(r, column, right))
+		return away ? -ENOTCONN : -EBADMSG;
+	if (!redundant_is_right(r, slot, column, within, length, made))
+		return -EBADMSG;
+	memcpy(buf, made, length);
+	return 0;
+}
+
+void rebuild_left(struct pool *p, unsigned member)
+{
+	struct rebuild *b = ((struct redundant *)p)->rebuild;
+
+	if (!b)
+		return;
+	solo_close(&b->queue[member]);
+	b->losses[member] = 0; /* another one may get the number */
+	b->liars &= ~(1u << member);
 }

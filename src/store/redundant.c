@@ -65,6 +65,7 @@ struct part {
 	struct task *task;
 	uint64_t begin;	    /* ns */
 	struct range range; /* of the column */
+	uint32_t place;	    /* in which it is */
 	uint16_t tried;	    /* copies */
 	uint8_t member, column;
 	bool busy, rescue;
@@ -82,23 +83,24 @@ struct rescue {
 struct part_queue {
 	struct emf_queue q;
 	struct redundant *r;
-	enum emf_queue_kind kind;
+	struct pool_queues of;
 	bool closing, submitting;
 	int ended;
 	unsigned turn;
 	struct task *idle, *tasks;
-	struct task *waiting, **waiting_end; /* writes without a parity buffer */
-	struct task *to_rescue;		     /* read, but for their bad columns */
-	struct task *held;		     /* writes that wait for connections */
-	uint64_t away_since[STORE_LEAVES];   /* ns: the member has no connection; 0: it has */
+	struct task *waiting, **waiting_end;   /* writes without a parity buffer */
+	struct task *to_rescue;		       /* read, but for their bad columns */
+	struct task *held;		       /* writes that wait for connections */
+	uint64_t away_since[STORE_LEAVES + 1]; /* ns: the member has no connection; 0: it has */
 	struct io_list refused;
 	struct part *parts;
 	unsigned nparts;
 	struct io_list spare; /* parts */
 	struct io_list member_waiting[STORE_LEAVES];
-	struct emf_queue *member[STORE_LEAVES];
-	uint64_t p99[STORE_LEAVES];  /* ns, of reads, estimated */
-	uint64_t mean[STORE_LEAVES]; /* ns, of reads lately; 0: not known */
+	struct io_list lost;			    /* parts for members that there are not */
+	struct emf_queue *member[STORE_LEAVES + 1]; /* NULL: none, as for NOWHERE */
+	uint64_t p99[STORE_LEAVES + 1];		    /* ns, of reads, estimated */
+	uint64_t mean[STORE_LEAVES + 1];	    /* ns, of reads lately; 0: not known */
 	struct timer timer;
 	uint64_t tick;
 	struct rescue rescue;
@@ -127,27 +129,41 @@ static void unmap(void *p, size_t bytes)
 
 /* --- what is known of slots --- */
 
-static unsigned member_of(const struct redundant *r, uint64_t slot, unsigned column)
+static uint32_t home(const struct pool *p, uint64_t slot, unsigned column)
 {
+	const struct redundant *r = (const struct redundant *)p;
 	uint64_t offset;
+	unsigned member;
 
-	return layout_place(&r->layout, slot, column, &offset);
+	if (slot >= r->layout.slots)
+		return 0;
+	member = layout_place(&r->layout, slot, column, &offset);
+	return PLACE(member, (uint32_t)(offset / r->layout.column));
 }
 
-/* By n columns more, or less. */
+/* A column more, or less. */
+static void count_stale_on(struct redundant *r, unsigned member, int n)
+{
+	if (n > 0) /* it is 0 only when all are: count_anew */
+		atomic_fetch_add(&r->all_stale, n);
+	atomic_fetch_add(&r->nstale[member], n);
+	if (n < 0)
+		atomic_fetch_add(&r->all_stale, n);
+	/* It wraps, and comes out right; from the first change on the store's thread does it. */
+	if (r->p.o.stats && member != NOWHERE && !atomic_load(&r->p.shared->changed))
+		atomic_fetch_add(&r->p.o.stats[member].rebuild_bytes,
+				 (uint64_t)(int64_t)n * r->layout.column);
+}
+
 static void count_stale(struct redundant *r, uint64_t slot, unsigned columns, int n)
 {
-	for (unsigned c = 0; columns >> c; c++) {
-		unsigned m = member_of(r, slot, c);
-
-		if (!(columns >> c & 1))
-			continue;
-		atomic_fetch_add(&r->nstale[m], n);
-		if (r->o.stats) /* it wraps, and comes out right */
-			atomic_fetch_add(&r->o.stats[m].rebuild_bytes,
-					 (uint64_t)n * r->layout.column);
-	}
+	for (unsigned c = 0; columns >> c; c++)
+		if (columns >> c & 1)
+			count_stale_on(r, member_of(r, slot, c), n);
 }
+
+static bool redundant_replace(struct pool *p, uint64_t slot, unsigned column, uint32_t is,
+			      uint32_t to, bool *doubt);
 
 void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns)
 {
@@ -155,14 +171,16 @@ void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns)
 
 	count_stale(r, slot, fresh, 1);
 	if (fresh)
-		signal_raise(r->o.wake_fd);
+		signal_raise(r->p.o.wake_fd);
 }
 
-/* What was read of it is not what was written. */
-static void found_wrong(struct redundant *r, uint64_t slot, unsigned column)
+/* What was read of it, in that place, is not what was written. */
+static void found_wrong(struct redundant *r, uint64_t slot, unsigned column, uint32_t place)
 {
+	if (pool_look(&r->p, slot, column) != place)
+		return;
 	if (!(atomic_load(&r->stale[slot]) >> column & 1))
-		atomic_fetch_or(&r->lied, 1u << member_of(r, slot, column));
+		atomic_fetch_or(&r->lied, 1u << PLACE_MEMBER(place));
 	redundant_set_stale(r, slot, 1u << column);
 }
 
@@ -189,7 +207,7 @@ bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned colum
 	if (!is_parity(r, column)) {
 		size_t base = is_copy(r) ? 0 : column * (size_t)r->layout.column;
 
-		return checksum_matches(r->sums, slot * SLOT + base + at, length, buf);
+		return checksum_matches(r->p.sums, slot * SLOT + base + at, length, buf);
 	}
 	const uint64_t *sum = r->parity_sum + (slot * r->layout.m + column - r->layout.k) * r->rows;
 	for (; length; at += STORE_CLUSTER, p += STORE_CLUSTER, length -= STORE_CLUSTER)
@@ -200,12 +218,18 @@ bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned colum
 
 /* --- parts --- */
 
+/* Can it be used by this queue now? */
+static bool is_up(const struct part_queue *rq, unsigned member)
+{
+	return rq->member[member] && reconnect_is_up(rq->member[member]);
+}
+
 static bool usable(const struct part_queue *rq, uint64_t slot, unsigned column)
 {
 	const struct redundant *r = rq->r;
 
 	return !(atomic_load(&r->stale[slot]) >> column & 1) &&
-	       reconnect_is_up(rq->member[member_of(r, slot, column)]);
+	       is_up(rq, member_of(r, slot, column));
 }
 
 static void flush(struct part_queue *rq, unsigned member)
@@ -222,20 +246,30 @@ static void flush(struct part_queue *rq, unsigned member)
 
 static void part_done(struct emf_io *io);
 
-/* A transfer of a part of a column. There are parts enough for all tasks. */
-static void send(struct part_queue *rq, struct part *p, unsigned column)
+static void send_to(struct part_queue *rq, struct part *p, unsigned column, uint32_t place)
 {
-	uint64_t offset;
+	unsigned member = place ? PLACE_MEMBER(place) : NOWHERE;
 
 	p->column = (uint8_t)column;
-	p->member = (uint8_t)layout_place(&rq->r->layout, p->task->slot, column, &offset);
-	p->io.offset = offset + p->range.from;
+	p->place = place;
+	p->member = (uint8_t)member;
+	p->io.offset = PLACE_INDEX(place) * rq->r->layout.column + p->range.from;
 	p->io.length = p->range.to - p->range.from;
 	p->io.done = part_done;
 	p->begin = timer_now();
 	p->late = false;
-	io_push(&rq->member_waiting[p->member], &p->io);
-	flush(rq, p->member);
+	if (!rq->member[member]) {
+		io_push(&rq->lost, &p->io);
+		return;
+	}
+	io_push(&rq->member_waiting[member], &p->io);
+	flush(rq, member);
+}
+
+/* A transfer of a part of a column. There are parts enough for all tasks. */
+static void send(struct part_queue *rq, struct part *p, unsigned column)
+{
+	send_to(rq, p, column, pool_look(&rq->r->p, p->task->slot, column));
 }
 
 static struct part *new_part(struct part_queue *rq, struct task *t, enum emf_op op,
@@ -263,6 +297,7 @@ static void task_end(struct part_queue *rq, struct task *t, int status)
 {
 	struct emf_io *up = t->up;
 
+	atomic_fetch_sub(&rq->r->p.users[t->slot], up->op == EMF_WRITE ? WRITER : READER);
 	if (t->parity)
 		rq->parity[rq->nparity++] = t->parity;
 	t->next = rq->idle;
@@ -285,20 +320,32 @@ static bool is_cut(int status)
 static bool may_come(const struct part_queue *rq, const struct task *t, bool *all_up)
 {
 	const struct redundant *r = rq->r;
-	uint64_t grace = r->o.timeout_ms * 1000000ull / GRACE_PART;
+	uint64_t grace = r->p.o.timeout_ms * 1000000ull / GRACE_PART;
 
 	*all_up = true;
 	for (unsigned c = 0; t->cut >> c; c++) {
 		unsigned m = member_of(r, t->slot, c);
 
-		if (!(t->cut >> c & 1) || reconnect_is_up(rq->member[m]))
+		if (!(t->cut >> c & 1) || is_up(rq, m))
 			continue;
 		*all_up = false;
-		if (reconnect_is_failing(r->member[m]) ||
+		if (!rq->member[m] || reconnect_is_failing(r->p.member[m].be) ||
 		    (rq->away_since[m] && timer_now() - rq->away_since[m] > grace))
 			return false;
 	}
 	return true;
+}
+
+/* Nobody is to rebuild what nobody will read. */
+static void write_nothing(struct part_queue *rq, struct task *t, int status)
+{
+	struct redundant *r = rq->r;
+
+	atomic_fetch_add(&r->version[t->slot], 1);
+	r->extent[t->slot] = 0;
+	redundant_clear_stale(r, t->slot, ~0u);
+	atomic_fetch_or(&r->unsure[t->slot], t->unsure);
+	task_end(rq, t, status);
 }
 
 static void write_end(struct part_queue *rq, struct task *t)
@@ -308,16 +355,13 @@ static void write_end(struct part_queue *rq, struct task *t)
 
 	for (unsigned c = 0; c < width(r); c++)
 		lost += t->bad >> c & 1;
-	redundant_set_stale(r, t->slot, t->bad | t->unsure);
-	atomic_fetch_add(&r->version[t->slot], 1);
-	if (lost <= r->layout.m) {
-		task_end(rq, t, 0);
+	if (lost > r->layout.m) {
+		write_nothing(rq, t, t->status);
 		return;
 	}
-	/* Nobody is to rebuild what nobody will read. */
-	r->extent[t->slot] = 0;
-	redundant_clear_stale(r, t->slot, ~0u);
-	task_end(rq, t, t->status);
+	redundant_set_stale(r, t->slot, t->bad | t->unsure);
+	atomic_fetch_add(&r->version[t->slot], 1);
+	task_end(rq, t, 0);
 }
 
 static void rescue_next(struct part_queue *rq);
@@ -357,7 +401,7 @@ static int next_copy(struct part_queue *rq, const struct part *p)
 	unsigned n = width(r), first = n, member = 0;
 	/* Where it begins differs from piece to piece, so that all are used, and from read to read:
 	 * what is wrong with any of them comes out before the others are gone. */
-	unsigned start = (unsigned)(p->task->turn + p->range.from / r->o.unit) % n;
+	unsigned start = (unsigned)(p->task->turn + p->range.from / r->p.o.unit) % n;
 	int any = -1;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -372,7 +416,7 @@ static int next_copy(struct part_queue *rq, const struct part *p)
 				rq->mean[member] -= rq->mean[member] / FORGIVEN;
 			first = c;
 			member = m;
-		} else if (any < 0 || reconnect_is_up(rq->member[m])) {
+		} else if (any < 0 || is_up(rq, m)) {
 			any = (int)c;
 		}
 	}
@@ -410,9 +454,9 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 	}
 	if (!status) {
 		status = -EBADMSG;
-		if (r->o.stats)
-			atomic_fetch_add(&r->o.stats[p->member].errors, 1);
-		found_wrong(r, t->slot, p->column);
+		if (r->p.o.stats)
+			atomic_fetch_add(&r->p.o.stats[p->member].errors, 1);
+		found_wrong(r, t->slot, p->column, p->place);
 	}
 	note(t, status);
 	if (status == -ETIMEDOUT)
@@ -435,6 +479,16 @@ static void write_failed(struct task *t, unsigned column, int status)
 		t->cut |= (uint16_t)(1u << column);
 }
 
+/* What it has there is nothing any more. */
+static void leave_place(struct redundant *r, uint64_t slot, unsigned column, uint32_t place)
+{
+	bool doubt;
+
+	if (redundant_replace(&r->p, slot, column, place, 0, &doubt) ||
+	    redundant_replace(&r->p, slot, column, place | PLACE_MOVES, 0, &doubt))
+		pool_release(&r->p, place);
+}
+
 static void part_done(struct emf_io *io)
 {
 	struct part *p = (struct part *)io;
@@ -453,6 +507,9 @@ static void part_done(struct emf_io *io)
 			atomic_fetch_or(&rq->r->unsure[t->slot], (uint16_t)(1u << p->column));
 		write_failed(t, p->column, io->status);
 	}
+	/* Where something may still come to pass the place stays the slot's. */
+	if (io->op == EMF_TRIM && !(atomic_load(&rq->r->unsure[t->slot]) >> p->column & 1))
+		leave_place(rq->r, t->slot, p->column, p->place);
 	p->busy = false;
 	io_push(&rq->spare, io);
 	if (!--t->pending)
@@ -465,11 +522,15 @@ static void start_read(struct part_queue *rq, struct task *t)
 	size_t column = (size_t)r->layout.column;
 	char *buf = t->up->buf;
 
+	if (!r->extent[t->slot]) {
+		task_end(rq, t, -EBADMSG);
+		return;
+	}
 	t->pending = 1; /* this function */
 	t->turn = rq->turn++;
 	if (is_copy(r)) {
 		for (size_t at = t->range.from, end; at < t->range.to; at = end) {
-			end = at - at % (size_t)r->o.unit + (size_t)r->o.unit;
+			end = at - at % (size_t)r->p.o.unit + (size_t)r->p.o.unit;
 			if (end > t->range.to)
 				end = t->range.to;
 			struct part *p = new_part(rq, t, EMF_READ, (struct range){ at, end },
@@ -487,7 +548,8 @@ static void start_read(struct part_queue *rq, struct task *t)
 			if (in.from >= in.to)
 				continue;
 			/* What is stale is still the best there is when too few others are left. */
-			if (good >= r->layout.k && !usable(rq, t->slot, c)) {
+			if ((good >= r->layout.k && !usable(rq, t->slot, c)) ||
+			    member_of(r, t->slot, c) == NOWHERE) {
 				t->bad |= (uint16_t)(1u << c);
 				continue;
 			}
@@ -561,8 +623,8 @@ static void rescue_end(struct part_queue *rq, int status)
 
 static bool any_down(const struct part_queue *rq)
 {
-	for (unsigned i = 0; i < rq->r->layout.n; i++)
-		if (!reconnect_is_up(rq->member[i]))
+	for (unsigned i = 0; i < members(rq->r); i++)
+		if (is_member(rq->r, i) && !is_up(rq, i))
 			return true;
 	return false;
 }
@@ -581,13 +643,13 @@ static void compute(struct part_queue *rq)
 
 		if (!(t->bad >> c & 1))
 			continue;
-		rc = r->o.codec->decoder(r->layout.k, r->layout.m, s->source, c, rq->coder);
+		rc = r->p.o.codec->decoder(r->layout.k, r->layout.m, s->source, c, rq->coder);
 		for (size_t at = s->rows.from; at < s->rows.to && !rc; at += STORE_CLUSTER) {
 			void *from[MAX_WIDTH], *out = to + at;
 
 			for (unsigned i = 0; i < r->layout.k; i++)
 				from[i] = scratch_of(rq, i) + at;
-			r->o.codec->run(rq->coder, r->layout.k, 1, STORE_CLUSTER, from, &out);
+			r->p.o.codec->run(rq->coder, r->layout.k, 1, STORE_CLUSTER, from, &out);
 		}
 		if (!rc &&
 		    !redundant_is_right(r, t->slot, c, in.from, in.to - in.from, to + in.from))
@@ -663,7 +725,7 @@ static void rescue_read(struct part_queue *rq, struct part *p, int status)
 	if (!status && !redundant_is_right(r, t->slot, c, p->range.from,
 					   p->range.to - p->range.from, p->io.buf)) {
 		status = -EBADMSG;
-		found_wrong(r, t->slot, c);
+		found_wrong(r, t->slot, c, p->place);
 	}
 	if (status) {
 		note(t, status);
@@ -744,7 +806,7 @@ static void encode(struct part_queue *rq, struct task *t)
 		gather(rq, t, at / STORE_CLUSTER, from);
 		for (unsigned i = 0; i < r->layout.m; i++)
 			to[i] = (char *)t->parity + i * column + at;
-		r->o.codec->run(r->encoder, r->layout.k, r->layout.m, STORE_CLUSTER, from, to);
+		r->p.o.codec->run(r->encoder, r->layout.k, r->layout.m, STORE_CLUSTER, from, to);
 		for (unsigned i = 0; i < r->layout.m; i++)
 			r->parity_sum[(t->slot * r->layout.m + i) * r->rows + at / STORE_CLUSTER] =
 			    r->hash(to[i], STORE_CLUSTER);
@@ -764,7 +826,7 @@ static void send_columns(struct part_queue *rq, struct task *t, unsigned columns
 
 		if (in.from >= in.to || !(columns >> c & 1))
 			continue;
-		if (!reconnect_is_up(rq->member[member_of(r, t->slot, c)])) {
+		if (!is_up(rq, member_of(r, t->slot, c))) {
 			write_failed(t, c, -ENOTCONN);
 			continue;
 		}
@@ -778,17 +840,99 @@ static void send_columns(struct part_queue *rq, struct task *t, unsigned columns
 		task_settled(rq, t);
 }
 
+/*
+ * The member for a column: one that has none of the slot, and the most room, so that there will be
+ * room on as many as a slot needs. A new one gets but a part of what it is to have as long as there
+ * is much room elsewhere. NOWHERE: none.
+ */
+static unsigned choose(const struct part_queue *rq, uint64_t slot, unsigned column)
+{
+	const struct pool *p = &rq->r->p;
+	unsigned turn = (unsigned)(slot * p->columns + column), best = NOWHERE, best_rank = 0;
+	uint64_t now = timer_now(), most = 0;
+
+	for (unsigned k = 0; k < members(rq->r); k++) {
+		unsigned i = (turn + k) % members(rq->r), rank;
+		uint64_t used = atomic_load(&p->shared->used[i]), units = p->member[i].units;
+
+		/* Without a queue here it may be left at any time. */
+		if (!rq->member[i] || !pool_is_open(p, i) || used >= units ||
+		    pool_has_column(p, slot, i))
+			continue;
+		rank = is_up(rq, i) ? 2 : 0;
+		rank += used * 2 <= units && turn % RAMP_STEPS < pool_share(p, i, now);
+		if (best == NOWHERE || rank > best_rank ||
+		    (rank == best_rank && units - used > most)) {
+			best = i;
+			best_rank = rank;
+			most = units - used;
+		}
+	}
+	return best;
+}
+
+static uint32_t find_place(const struct part_queue *rq, uint64_t slot, unsigned column)
+{
+	struct pool *p = &rq->r->p;
+	uint32_t at = home(p, slot, column);
+	unsigned member;
+
+	if (!atomic_load(&p->shared->changed) && at &&
+	    pool_claim_at(p, PLACE_MEMBER(at), PLACE_INDEX(at)))
+		return at;
+	if (!atomic_load(&p->shared->changed))
+		return 0;
+	/* One that gets full meanwhile is not chosen again. */
+	do {
+		member = choose(rq, slot, column);
+		at = member == NOWHERE ? 0 : pool_claim(p, member);
+	} while (member != NOWHERE && !at);
+	return at;
+}
+
+/* A place for each column that is written. False: no room. */
+static bool find_places(struct part_queue *rq, struct task *t)
+{
+	struct redundant *r = rq->r;
+	struct pool *p = &r->p;
+
+	/* From here on none of them is moved. */
+	for (unsigned c = 0; c < width(r); c++)
+		atomic_fetch_and(pool_place(p, t->slot, c), ~PLACE_MOVES);
+	for (unsigned c = 0; c < width(r); c++) {
+		struct range in = in_column(r, c, t->range);
+		uint32_t at = pool_look(p, t->slot, c), old;
+
+		if (in.from >= in.to || (at && is_member(r, PLACE_MEMBER(at))))
+			continue;
+		/* Looked at once more when the table has it: a drain that has begun since may have
+		 * passed by here already. */
+		do {
+			old = at;
+			at = find_place(rq, t->slot, c);
+			if (!at)
+				return false;
+			atomic_store(pool_place(p, t->slot, c), at);
+			if (old)
+				pool_release(p, old);
+		} while (!pool_is_open(p, PLACE_MEMBER(at)));
+	}
+	return true;
+}
+
 static void start_write(struct part_queue *rq, struct task *t)
 {
 	struct redundant *r = rq->r;
-	uint64_t high = atomic_load(&r->high);
 
 	atomic_fetch_add(&r->version[t->slot], 1);
-	while (high <= t->slot && !atomic_compare_exchange_weak(&r->high, &high, t->slot + 1))
-		;
+	pool_note_high(&r->p, t->slot);
+	redundant_clear_stale(r, t->slot, ~0u);
+	if (!find_places(rq, t)) {
+		write_nothing(rq, t, -ENOSPC);
+		return;
+	}
 	r->extent[t->slot] =
 	    (uint32_t)(t->range.from / PAGE) << 16 | (uint32_t)(t->range.to / PAGE);
-	redundant_clear_stale(r, t->slot, ~0u);
 	t->unsure = atomic_exchange(&r->unsure[t->slot], 0);
 	if (t->parity)
 		encode(rq, t);
@@ -829,8 +973,15 @@ static void start_trim(struct part_queue *rq, struct task *t)
 	r->extent[t->slot] = 0;
 	redundant_clear_stale(r, t->slot, ~0u);
 	t->pending = 1;
-	for (unsigned c = 0; c < width(r); c++)
-		send(rq, new_part(rq, t, EMF_TRIM, all, NULL), c);
+	for (unsigned c = 0; c < width(r); c++) {
+		uint32_t place = pool_look(&r->p, t->slot, c);
+
+		/* Who cleans up after a process that has ended knows but where it was at first. */
+		if (!place && !r->p.o.live)
+			place = home(&r->p, t->slot, c);
+		if (place)
+			send_to(rq, new_part(rq, t, EMF_TRIM, all, NULL), c, place);
+	}
 	if (!--t->pending)
 		task_settled(rq, t);
 }
@@ -857,10 +1008,10 @@ static unsigned count(unsigned mask)
 
 static bool is_late(const struct part_queue *rq, const struct part *p, uint64_t now)
 {
-	bool demand = rq->kind == EMF_QUEUE_DEMAND && p->io.op == EMF_READ;
+	bool demand = rq->of.kind == EMF_QUEUE_DEMAND && p->io.op == EMF_READ;
 	uint64_t limit = rq->p99[p->member] * (demand ? LATE_DEMAND : LATE_BULK);
 	uint64_t least = demand ? LATE_DEMAND_NS : LATE_BULK_NS;
-	uint64_t most = rq->r->o.timeout_ms * 1000000ull / 4;
+	uint64_t most = rq->r->p.o.timeout_ms * 1000000ull / 4;
 
 	limit = limit < least ? least : limit;
 	limit = limit > most ? most : limit;
@@ -885,10 +1036,10 @@ static void cut_late(struct part_queue *rq, uint64_t now)
 			late |= 1u << p->member;
 		p->late = true;
 	}
-	for (unsigned i = 0; late && i < r->layout.n; i++)
-		down |= (unsigned)!reconnect_is_up(rq->member[i]) << i;
+	for (unsigned i = 0; late && i < members(r); i++)
+		down |= (unsigned)(is_member(r, i) && !is_up(rq, i)) << i;
 	for (unsigned i = 0; late >> i; i++)
-		if (late >> i & 1 && r->member[i]->caps & EMF_CAP_CUTS &&
+		if (late >> i & 1 && rq->member[i] && r->p.member[i].be->caps & EMF_CAP_CUTS &&
 		    count(down | 1u << i) <= r->layout.m) {
 			down |= 1u << i;
 			reconnect_cut(rq->member[i]);
@@ -899,7 +1050,7 @@ static void cut_late(struct part_queue *rq, uint64_t now)
 
 static bool check(const struct redundant *r, struct emf_io *io)
 {
-	io->status = io_check(io, r->be.size);
+	io->status = io_check(io, r->p.be.size);
 	if (!io->status && io->offset / SLOT != (io->offset + io->length - 1) / SLOT)
 		io->status = -EINVAL;
 	return !io->status;
@@ -917,10 +1068,13 @@ static int redundant_submit(struct emf_queue *q, struct emf_io *io)
 		io_push(&rq->refused, io);
 		return 0;
 	}
+	pool_see_members(&rq->r->p, &rq->of, rq->member, rq->member_waiting, false);
 	rq->idle = t->next;
 	*t = (struct task){ .up = io, .slot = io->offset / SLOT };
 	t->range.from = (size_t)(io->offset % SLOT);
 	t->range.to = t->range.from + io->length;
+	/* From here on the store's thread knows of it. */
+	atomic_fetch_add(&rq->r->p.users[t->slot], io->op == EMF_WRITE ? WRITER : READER);
 	rq->submitting = true;
 	if (io->op == EMF_READ) {
 		start_read(rq, t);
@@ -948,14 +1102,30 @@ static void end_refused(struct part_queue *rq)
 	}
 }
 
+/* Parts whose member has no queue here, or that have no place. */
+static void end_lost(struct part_queue *rq, int status)
+{
+	struct io_list all = io_take(&rq->lost);
+	struct emf_io *io;
+
+	while ((io = io_pop(&all))) {
+		io->status = ((struct part *)io)->place ? status : -EBADMSG;
+		part_done(io);
+	}
+}
+
 static int redundant_poll(struct emf_queue *q)
 {
 	struct part_queue *rq = (struct part_queue *)q;
 	struct redundant *r = rq->r;
 
 	rq->ended = 0;
+	pool_see_members(&r->p, &rq->of, rq->member, rq->member_waiting, true);
 	end_refused(rq);
-	for (unsigned i = 0; i < r->layout.n; i++) {
+	end_lost(rq, -ENOTCONN);
+	for (unsigned i = 0; i < members(r); i++) {
+		if (!rq->member[i])
+			continue;
 		/* Also where nothing is in flight: a new connection may have come. */
 		rq->member[i]->ops->poll(rq->member[i]);
 		flush(rq, i);
@@ -983,17 +1153,19 @@ static int redundant_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 {
 	struct part_queue *rq = (struct part_queue *)q;
 	struct redundant *r = rq->r;
-	bool ready = rq->refused.head;
+	bool ready = rq->refused.head || rq->lost.head;
 	int n = 0;
 
-	if (!q->inflight || r->be.caps & EMF_CAP_SYNC || max < 1)
+	if (!q->inflight || r->p.be.caps & EMF_CAP_SYNC || max < 1)
 		return 0;
 	timer_set(&rq->timer, rq->tick);
 	fds[n++] = (struct pollfd){ .fd = rq->timer.fd, .events = POLLIN };
-	for (unsigned i = 0; i < r->layout.n && n < max; i++) {
+	for (unsigned i = 0; i < members(r) && n < max; i++) {
 		struct emf_queue *mq = rq->member[i];
 		int got = 0;
 
+		if (!mq)
+			continue;
 		if (mq->inflight)
 			got = mq->ops->pollfds(mq, fds + n, max - n);
 		/* One member that needs no waiting, and nobody waits for the others either. */
@@ -1003,7 +1175,7 @@ static int redundant_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 	}
 	if (!ready)
 		return n;
-	fds[0] = (struct pollfd){ .fd = r->ready_fd, .events = POLLIN };
+	fds[0] = (struct pollfd){ .fd = r->p.ready_fd, .events = POLLIN };
 	return 1;
 }
 
@@ -1031,7 +1203,7 @@ static void redundant_queue_close(struct emf_queue *q)
 	struct task *t;
 
 	rq->closing = true;
-	for (unsigned i = 0; i < rq->r->layout.n; i++) {
+	for (unsigned i = 0; i < members(rq->r); i++) {
 		if (rq->member[i])
 			rq->member[i]->ops->close(rq->member[i]);
 		while ((io = io_pop(&rq->member_waiting[i]))) {
@@ -1039,6 +1211,8 @@ static void redundant_queue_close(struct emf_queue *q)
 			part_done(io);
 		}
 	}
+	end_lost(rq, -ECANCELED);
+	pool_leave_queues(&rq->r->p, rq->member);
 	while ((t = rq->waiting)) {
 		rq->waiting = t->next;
 		task_end(rq, t, -ECANCELED);
@@ -1066,7 +1240,7 @@ static int allocate(struct part_queue *rq, unsigned depth)
 {
 	struct redundant *r = rq->r;
 	size_t column = (size_t)r->layout.column;
-	unsigned pieces = is_copy(r) ? (unsigned)(SLOT / r->o.unit) + 2 : 0;
+	unsigned pieces = is_copy(r) ? (unsigned)(SLOT / r->p.o.unit) + 2 : 0;
 
 	if (pieces < width(r))
 		pieces = width(r);
@@ -1084,7 +1258,7 @@ static int allocate(struct part_queue *rq, unsigned depth)
 	if (is_copy(r))
 		return 0;
 	/* Address space: only what is used takes memory. */
-	rq->coder = store_alloc(1, r->o.codec->size(r->layout.k, 1));
+	rq->coder = store_alloc(1, r->p.o.codec->size(r->layout.k, 1));
 	rq->scratch = map((r->layout.k + 1) * column);
 	rq->pad = map(2 * STORE_CLUSTER);
 	if (!rq->coder || !rq->scratch || !rq->pad)
@@ -1102,7 +1276,6 @@ static int redundant_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 {
 	struct redundant *r = (struct redundant *)be;
 	struct part_queue *rq = store_alloc(1, sizeof(*rq));
-	uint64_t member_depth;
 	int rc;
 
 	if (!rq)
@@ -1111,17 +1284,16 @@ static int redundant_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 		depth = 1;
 	rq->q.ops = &queue_ops;
 	rq->r = r;
-	rq->kind = kind;
+	rq->of.kind = kind;
 	rq->waiting_end = &rq->waiting;
 	rc = timer_open(&rq->timer);
 	if (!rc)
 		rc = allocate(rq, depth);
-	member_depth = (uint64_t)rq->nparts < MAX_MEMBER_DEPTH ? rq->nparts : MAX_MEMBER_DEPTH;
-	for (unsigned i = 0; i < r->layout.n && !rc; i++) {
+	rq->of.depth = rq->nparts < MAX_MEMBER_DEPTH ? rq->nparts : MAX_MEMBER_DEPTH;
+	for (unsigned i = 0; i < STORE_LEAVES; i++)
 		rq->p99[i] = FIRST_P99_NS;
-		rc = r->member[i]->ops->queue_open(r->member[i], kind, (unsigned)member_depth,
-						   &rq->member[i]);
-	}
+	if (!rc)
+		rc = pool_open_queues(&r->p, &rq->of, rq->member);
 	if (rc) {
 		redundant_queue_close(&rq->q);
 		return rc;
@@ -1134,7 +1306,7 @@ static int redundant_queue_open(struct emf_backend *be, enum emf_queue_kind kind
 
 static size_t slots_bytes(const struct redundant *r, size_t each)
 {
-	return (r->layout.slots * each + PAGE - 1) & ~(size_t)(PAGE - 1);
+	return (r->p.slots * each + PAGE - 1) & ~(size_t)(PAGE - 1);
 }
 
 static void redundant_close(struct emf_backend *be)
@@ -1147,15 +1319,14 @@ static void redundant_close(struct emf_backend *be)
 	unmap((void *)(uintptr_t)r->unsure, slots_bytes(r, sizeof(*r->unsure)));
 	unmap((void *)(uintptr_t)r->version, slots_bytes(r, sizeof(*r->version)));
 	unmap(r->parity_sum, slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
-	if (r->ready_fd >= 0)
-		close(r->ready_fd);
+	pool_end(&r->p);
 	store_free(r->encoder);
 	store_free(r);
 }
 
 void redundant_set_sums(struct emf_backend *be, struct emf_backend *sums)
 {
-	((struct redundant *)be)->sums = sums;
+	((struct redundant *)be)->p.sums = sums;
 }
 
 static int redundant_link_forked(struct emf_backend *be, const int *fds)
@@ -1164,21 +1335,20 @@ static int redundant_link_forked(struct emf_backend *be, const int *fds)
 
 	(void)fds;
 	/* What the parent was writing is none of the child's. */
-	for (uint64_t s = 0; s < r->high; s++)
+	for (uint64_t s = 0; s < high_of(r); s++)
 		if (r->version[s] & 1)
 			r->version[s]++;
 	r->rebuild = NULL; /* its queues and its memory are the parent's */
-	r->ready_fd = ready_open();
-	return r->ready_fd < 0 ? r->ready_fd : 0;
+	return pool_go_on(&r->p);
 }
 
 void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int wake_fd)
 {
 	struct redundant *r = (struct redundant *)be;
 
-	r->o.stats = stats;
-	r->o.wake_fd = wake_fd;
-	for (unsigned i = 0; stats && i < r->layout.n; i++)
+	r->p.o.stats = stats;
+	r->p.o.wake_fd = wake_fd;
+	for (unsigned i = 0; stats && i < members(r); i++)
 		stats[i].rebuild_bytes = redundant_stale(be, i);
 }
 
@@ -1188,19 +1358,63 @@ static const struct emf_backend_ops backend_ops = {
 	.forked = redundant_link_forked,
 };
 
-static void fill(struct redundant *r, struct emf_backend *const *member)
+static bool written(const struct pool *p, uint64_t slot, unsigned column, size_t *begin,
+		    size_t *end)
+{
+	const struct redundant *r = (const struct redundant *)p;
+	struct range in = in_column(r, column, extent_of(r, slot));
+
+	*begin = in.from;
+	*end = in.to;
+	return in.from < in.to;
+}
+
+/* A column that is put elsewhere is right there, and one that is nowhere lacks nothing. */
+static bool redundant_replace(struct pool *p, uint64_t slot, unsigned column, uint32_t is,
+			      uint32_t to, bool *doubt)
+{
+	struct redundant *r = (struct redundant *)p;
+	const uint16_t bit = (uint16_t)(1u << column);
+	uint32_t version = atomic_load(&r->version[slot]);
+
+	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &is, to))
+		return false;
+	*doubt = atomic_fetch_and(&r->unsure[slot], (uint16_t)~bit) & bit;
+	if (atomic_fetch_and(&r->stale[slot], (uint16_t)~bit) & bit)
+		count_stale_on(r, PLACE_MEMBER(is & ~PLACE_MOVES), -1);
+	/* A write has begun since, and it may be what was stale. */
+	if (to && atomic_load(&r->version[slot]) != version)
+		redundant_set_stale(r, slot, (1u << width(r)) - 1);
+	return true;
+}
+
+static const struct pool_kind redundant_kind = {
+	.home = home,
+	.written = written,
+	.source = rebuild_source,
+	.replace = redundant_replace,
+	.publish = rebuild_publish,
+	.left = rebuild_left,
+};
+
+static void fill(struct redundant *r, struct emf_backend *const *member, unsigned n)
 {
 	uint32_t any = 0, all = UINT32_MAX;
 
-	for (unsigned i = 0; i < r->layout.n; i++) {
-		r->member[i] = member[i];
+	for (unsigned i = 0; i < n; i++) {
 		reconnect_set_rebuilt(member[i]);
 		any |= member[i]->caps;
 		all &= member[i]->caps;
 	}
-	r->be = (struct emf_backend){
+	r->p.kind = &redundant_kind;
+	r->p.nhome = n;
+	r->p.columns = width(r);
+	r->p.unit = r->layout.column;
+	r->p.homes = r->layout.slots;
+	r->p.slots = r->p.o.live ? pool_slots_ever(r->layout.slots) : r->layout.slots;
+	r->p.be = (struct emf_backend){
 		.ops = &backend_ops,
-		.size = r->layout.slots * SLOT,
+		.size = r->p.slots * SLOT,
 		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
 		.max_length = SLOT,
 	};
@@ -1209,6 +1423,20 @@ static void fill(struct redundant *r, struct emf_backend *const *member)
 	if (__builtin_cpu_supports("avx2"))
 		r->hash = xxh3_avx2;
 #endif
+}
+
+static int open_tables(struct redundant *r, struct emf_backend *const *member, unsigned n)
+{
+	int rc = pool_init(&r->p, member, n);
+
+	r->extent = map(slots_bytes(r, sizeof(*r->extent)));
+	r->stale = map(slots_bytes(r, sizeof(*r->stale)));
+	r->unsure = map(slots_bytes(r, sizeof(*r->unsure)));
+	r->version = map(slots_bytes(r, sizeof(*r->version)));
+	r->parity_sum = map(slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
+	if (!r->extent || !r->stale || !r->unsure || !r->version || !r->parity_sum)
+		return -ENOMEM;
+	return rc;
 }
 
 int redundant_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,
@@ -1220,8 +1448,8 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct s
 
 	if (!r)
 		return rc;
-	r->ready_fd = -1;
-	r->o = *o;
+	r->p.ready_fd = -1;
+	r->p.o = *o;
 	for (unsigned i = 0; i < n && i < STORE_LEAVES; i++)
 		size[i] = member[i]->size;
 	rc = layout_init(&r->layout, size, n, o->k, o->m);
@@ -1230,16 +1458,8 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct s
 		return rc;
 	}
 	r->rows = (unsigned)(r->layout.column / STORE_CLUSTER);
-	fill(r, member);
-	r->extent = map(slots_bytes(r, sizeof(*r->extent)));
-	r->stale = map(slots_bytes(r, sizeof(*r->stale)));
-	r->unsure = map(slots_bytes(r, sizeof(*r->unsure)));
-	r->version = map(slots_bytes(r, sizeof(*r->version)));
-	r->parity_sum = map(slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
-	r->ready_fd = ready_open();
-	rc = r->extent && r->stale && r->unsure && r->version && r->parity_sum ? 0 : -ENOMEM;
-	if (!rc && r->ready_fd < 0)
-		rc = r->ready_fd;
+	fill(r, member, n);
+	rc = open_tables(r, member, n);
 	if (!rc && !is_copy(r)) {
 		r->encoder = store_alloc(1, o->codec->size(o->k, o->m));
 		if (r->encoder)
@@ -1248,9 +1468,9 @@ int redundant_open(struct emf_backend *const *member, unsigned n, const struct s
 			rc = -ENOMEM;
 	}
 	if (rc) {
-		redundant_close(&r->be);
+		redundant_close(&r->p.be);
 		return rc;
 	}
-	*out = &r->be;
+	*out = &r->p.be;
 	return 0;
 }

@@ -7,13 +7,12 @@
 #include <string.h>
 
 #include "layout.h"
+#include "pool_int.h"
 #include "redundant.h"
-#include "store.h"
 
 #define PAGE 4096u
-#ifndef SLOT
-#define SLOT (2u << 20)
-#endif
+/* The member of a column that has no place. */
+#define NOWHERE STORE_LEAVES
 
 /* Which bytes of a slot, or of a column, were written. */
 struct range {
@@ -21,11 +20,8 @@ struct range {
 };
 
 struct redundant {
-	struct emf_backend be;
-	struct spread_options o;
-	struct layout layout;
-	struct emf_backend *member[STORE_LEAVES];
-	struct emf_backend *sums;
+	struct pool p;	      /* where columns lie */
+	struct layout layout; /* where they do at first */
 	uint64_t (*hash)(const void *buf, size_t length);
 	void *encoder; /* k > 1: for all m parity columns */
 	unsigned rows; /* clusters of a column */
@@ -38,16 +34,40 @@ struct redundant {
 	_Atomic uint16_t *unsure;
 	_Atomic uint32_t *version; /* odd: a write is under way */
 	uint64_t *parity_sum;	   /* m * rows, of the parity clusters */
-	_Atomic uint64_t high;	   /* no slot from here on was ever written */
-	_Atomic int64_t nstale[STORE_LEAVES];
-	_Atomic uint32_t lied; /* a mask of members: what was not stale there was wrong */
-	int ready_fd;
+	_Atomic int64_t all_stale; /* columns */
+	/* Of them, on each member. Where columns move that can be wrong; it is counted anew then.
+	 */
+	_Atomic int64_t nstale[STORE_LEAVES + 1];
+	_Atomic uint32_t lied;	 /* a mask of members: what was not stale there was wrong */
 	struct rebuild *rebuild; /* the store's thread's */
 };
 
 static inline unsigned width(const struct redundant *r)
 {
 	return r->layout.k + r->layout.m;
+}
+
+static inline unsigned member_of(const struct redundant *r, uint64_t slot, unsigned column)
+{
+	uint32_t place = pool_look(&r->p, slot, column);
+
+	return place ? PLACE_MEMBER(place) : NOWHERE;
+}
+
+/* It is one, and not left. */
+static inline bool is_member(const struct redundant *r, unsigned i)
+{
+	return !pool_is_state(&r->p, i, MEMBER_NONE) && !pool_is_state(&r->p, i, MEMBER_LEAVING);
+}
+
+static inline unsigned members(const struct redundant *r)
+{
+	return atomic_load(&r->p.n);
+}
+
+static inline uint64_t high_of(const struct redundant *r)
+{
+	return atomic_load(&r->p.shared->high);
 }
 
 static inline struct range extent_of(const struct redundant *r, uint64_t slot)
@@ -101,5 +121,11 @@ bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned colum
 			size_t length, const void *buf);
 void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns);
 void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns);
+
+/* Of pool_kind; the store's thread's. */
+int rebuild_source(struct pool *p, uint64_t slot, unsigned column, uint32_t place, size_t within,
+		   size_t length, char *buf, uint64_t *moved);
+void rebuild_publish(struct pool *p);
+void rebuild_left(struct pool *p, unsigned member);
 
 #endif

@@ -43,6 +43,7 @@ struct resettle {
 	struct left_behind {
 		uint64_t slot;
 		uint32_t place;
+		bool doubt; /* something may still be written there: nobody gets it */
 	} behind[BEHIND];
 	unsigned nbehind;
 };
@@ -89,8 +90,8 @@ static bool answers(const struct pool *p, unsigned i)
 	return !(reconnect_is_down(p->member[i].be) && reconnect_is_failing(p->member[i].be));
 }
 
-static int transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
-		    char *buf)
+int resettle_transfer(struct pool *p, enum emf_op op, uint32_t place, size_t within, size_t length,
+		      char *buf)
 {
 	unsigned member = PLACE_MEMBER(place);
 	struct emf_queue **q = &p->resettle->queue[member];
@@ -127,10 +128,11 @@ static void settle_behind(struct pool *p)
 			continue;
 		}
 		if (p->member[member].be->caps & EMF_CAP_TRIM && !(silent >> member & 1))
-			rc = transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
+			rc = resettle_transfer(p, EMF_TRIM, b.place, 0, p->unit, NULL);
 		if (rc)
 			silent |= 1u << member;
-		if (!solo_in_doubt(rc))
+		p->member[member].behind--;
+		if (!solo_in_doubt(rc) && !b.doubt)
 			pool_release(p, b.place);
 	}
 	r->nbehind = kept;
@@ -176,10 +178,14 @@ static bool replace(struct pool *p, uint64_t slot, unsigned column, uint32_t fro
 {
 	struct resettle *r = p->resettle;
 	uint32_t is = from | PLACE_MOVES;
+	bool doubt = false, done;
 
-	if (!atomic_compare_exchange_strong(pool_place(p, slot, column), &is, to))
+	done = p->kind ? p->kind->replace(p, slot, column, is, to, &doubt)
+		       : atomic_compare_exchange_strong(pool_place(p, slot, column), &is, to);
+	if (!done)
 		return false;
-	r->behind[r->nbehind++] = (struct left_behind){ slot, from };
+	r->behind[r->nbehind++] = (struct left_behind){ slot, from, doubt };
+	p->member[PLACE_MEMBER(from)].behind++;
 	r->round.moved++;
 	return true;
 }
@@ -192,7 +198,7 @@ static int read_right(struct pool *p, uint64_t slot, unsigned column, uint32_t p
 	int rc = -EBADMSG;
 
 	for (unsigned i = 0; i < REREADS && rc == -EBADMSG; i++) {
-		rc = transfer(p, EMF_READ, place, within, length, buf);
+		rc = resettle_transfer(p, EMF_READ, place, within, length, buf);
 		if (!rc && p->sums && !checksum_matches(p->sums, offset, length, buf))
 			rc = -EBADMSG;
 	}
@@ -203,26 +209,34 @@ static int copy(struct pool *p, uint64_t slot, unsigned column, uint32_t from, u
 		size_t within, size_t length, bool *in_doubt)
 {
 	struct resettle *r = p->resettle;
-	int rc = read_right(p, slot, column, from, within, length, r->buf);
+	int rc;
 
+	if (p->kind) {
+		rc = p->kind->source(p, slot, column, from, within, length, r->buf, &r->moved);
+	} else {
+		rc = read_right(p, slot, column, from, within, length, r->buf);
+		r->moved += length;
+	}
 	if (rc)
 		return rc;
-	rc = transfer(p, EMF_WRITE, to, within, length, r->buf);
+	rc = resettle_transfer(p, EMF_WRITE, to, within, length, r->buf);
 	*in_doubt = solo_in_doubt(rc);
-	r->moved += length;
-	if (rc)
-		return rc == -EBADMSG ? -EIO : rc;
 	/* Wrong here is the new place's fault. */
-	rc = read_right(p, slot, column, to, within, length, r->back);
-	if (!rc && memcmp(r->buf, r->back, length))
-		rc = -EIO;
-	return rc == -EBADMSG ? -EIO : rc;
+	for (unsigned i = 0; i < REREADS && !rc; i++) {
+		rc = resettle_transfer(p, EMF_READ, to, within, length, r->back);
+		if (!rc && !memcmp(r->buf, r->back, length))
+			return 0;
+	}
+	return rc && rc != -EBADMSG ? rc : -EIO;
 }
 
 /* What was written of the column: [*begin, *end) of it. */
 static bool written(const struct pool *p, uint64_t slot, unsigned column, size_t *begin,
 		    size_t *end)
 {
+	if (p->kind)
+		return p->kind->written(p, slot, column, begin, end);
+
 	uint32_t extent = atomic_load(&p->extent[slot]);
 	size_t from = (size_t)(extent & 0xffff) * PAGE, to = from + (size_t)(extent >> 16) * PAGE;
 	size_t base = column * p->unit;
@@ -249,6 +263,12 @@ static void move(struct pool *p, uint64_t slot, unsigned column, uint32_t from, 
 		replace(p, slot, column, from, 0);
 		return;
 	}
+	/* One may have got there since it was chosen; from here on none does, or this comes to
+	 * nothing. */
+	if (p->kind && pool_has_column(p, slot, member)) {
+		note(r, -EBUSY);
+		return;
+	}
 	to = pool_claim(p, member);
 	if (!to) {
 		note(r, -ENOSPC);
@@ -269,18 +289,23 @@ static bool has_room(const struct pool *p, unsigned i)
 	return pool_is_open(p, i) && atomic_load(&p->shared->used[i]) < p->member[i].units;
 }
 
-/* The least used, by its weight, that has room and answers. -ENOTCONN: none answers; -ENOSPC: no
- * room. */
-static int emptiest(const struct pool *p)
+/*
+ * The least used, by its weight, that has room and answers; of a redundant set the one that has the
+ * most room, and none of the slot. -ENOTCONN: none answers; -ENOSPC: no room.
+ */
+static int emptiest(const struct pool *p, uint64_t slot)
 {
 	uint64_t least = UINT64_MAX, used;
 	int best = -ENOSPC;
 
 	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
-		if (!has_room(p, i))
+		if (!has_room(p, i) || (p->kind && pool_has_column(p, slot, i)))
 			continue;
-		used = (uint64_t)atomic_load(&p->shared->used[i]) * POOL_WEIGHT /
-		       atomic_load(&p->member[i].weight);
+		used = atomic_load(&p->shared->used[i]);
+		if (p->kind)
+			used += UINT32_MAX - p->member[i].units;
+		else
+			used = used * POOL_WEIGHT / atomic_load(&p->member[i].weight);
 		if (answers(p, i) && used < least) {
 			least = used;
 			best = (int)i;
@@ -291,13 +316,14 @@ static int emptiest(const struct pool *p)
 	return best;
 }
 
-/* Bytes that are to be moved, from it or to it. */
-static uint64_t left(const struct pool *p, unsigned member)
+uint64_t resettle_left(const struct pool *p, unsigned member)
 {
 	uint32_t used = atomic_load(&p->shared->used[member]), share;
 
 	if (pool_is_state(p, member, MEMBER_DRAINING))
 		return used * p->unit;
+	if (!pool_is_state(p, member, MEMBER_FILLING))
+		return 0;
 	share = pool_fair_share(p, member);
 	return share > used ? (share - used) * p->unit : 0;
 }
@@ -331,7 +357,7 @@ static void drain_slot(struct pool *p, uint64_t slot, bool held)
 			forget(p, slot, c, place);
 			continue;
 		}
-		to = emptiest(p);
+		to = emptiest(p, slot);
 		if (to >= 0)
 			move(p, slot, c, place, (unsigned)to);
 		else
@@ -339,26 +365,47 @@ static void drain_slot(struct pool *p, uint64_t slot, bool held)
 	}
 }
 
+static bool has_more_than_its_share(const struct pool *p, unsigned i)
+{
+	return atomic_load(&p->shared->used[i]) - p->member[i].behind > pool_fair_share(p, i);
+}
+
+/* The column of it that is to come to the new member; p->columns: none. */
+static unsigned to_fill_with(const struct pool *p, uint64_t slot)
+{
+	unsigned member = p->resettle->member, best = p->columns;
+
+	if (p->kind && pool_has_column(p, slot, member))
+		return best;
+	for (unsigned i = 0; i < p->columns; i++) {
+		unsigned c = (unsigned)(slot + i) % p->columns;
+		uint32_t place = pool_look(p, slot, c);
+
+		if (!place || PLACE_MEMBER(place) == member)
+			continue;
+		/* It can be made from the others, who are enough no more if one of them is lost. */
+		if (p->kind && !answers(p, PLACE_MEMBER(place)))
+			return c;
+		if (best == p->columns && has_more_than_its_share(p, PLACE_MEMBER(place)) &&
+		    !(p->kind && has_more_than_its_share(p, member)))
+			best = c;
+	}
+	return best;
+}
+
 /* At most one column of each slot in a round, so that slots stay spread. */
 static void fill_slot(struct pool *p, uint64_t slot)
 {
 	struct resettle *r = p->resettle;
+	unsigned c = to_fill_with(p, slot);
 
-	for (unsigned i = 0; i < p->columns && r->nbehind < BEHIND; i++) {
-		unsigned c = (unsigned)(slot + i) % p->columns;
-		uint32_t place = pool_look(p, slot, c);
-
-		if (!place || PLACE_MEMBER(place) == r->member ||
-		    atomic_load(&p->shared->used[PLACE_MEMBER(place)]) <=
-			pool_fair_share(p, PLACE_MEMBER(place)))
-			continue;
-		r->round.seen++;
-		if (answers(p, r->member))
-			move(p, slot, c, place, r->member);
-		else
-			note(r, -ENOTCONN);
+	if (c == p->columns)
 		return;
-	}
+	r->round.seen++;
+	if (answers(p, r->member))
+		move(p, slot, c, pool_look(p, slot, c), r->member);
+	else
+		note(r, -ENOTCONN);
 }
 
 static bool concerns(const struct pool *p, uint64_t slot)
@@ -402,6 +449,10 @@ static const char *name_of(const struct pool *p, unsigned member)
 
 static void publish(struct pool *p)
 {
+	if (p->kind) {
+		p->kind->publish(p);
+		return;
+	}
 	for (unsigned i = 0; p->o.stats && i < atomic_load(&p->n); i++) {
 		struct emf_store_stats *s = &p->o.stats[i];
 		uint32_t member = atomic_load(&p->member[i].state), state = atomic_load(&s->state);
@@ -419,9 +470,7 @@ static void publish(struct pool *p)
 			 (state == EMF_STORE_DRAINING || state == EMF_STORE_REBUILDING))
 			to = EMF_STORE_OK;
 		atomic_store(&s->used_bytes, pool_used(&p->be, i));
-		atomic_store(&s->rebuild_bytes,
-			     member == MEMBER_DRAINING || member == MEMBER_FILLING ? left(p, i)
-										   : 0);
+		atomic_store(&s->rebuild_bytes, resettle_left(p, i));
 		if (to != state)
 			atomic_compare_exchange_strong(&s->state, &state, to);
 	}
@@ -432,6 +481,8 @@ static void become(struct pool *p, unsigned member, enum member_state state)
 	atomic_store(&p->member[member].state, state);
 	if (state == MEMBER_LEAVING)
 		solo_close(&p->resettle->queue[member]);
+	if (state == MEMBER_LEAVING && p->kind)
+		p->kind->left(p, member);
 	atomic_fetch_add(&p->generation, 1);
 	signal_raise(p->o.wake_fd); /* for who looks at members beside us */
 	publish(p);
@@ -442,7 +493,7 @@ static void drain_round_ended(struct pool *p)
 {
 	struct resettle *r = p->resettle;
 	const struct round *round = &r->round;
-	uint64_t bytes = left(p, r->member) >> 20;
+	uint64_t bytes = resettle_left(p, r->member) >> 20;
 
 	if (!round->seen && !round->later && !is_behind(r, r->member)) {
 		log_info("store %s is drained", name_of(p, r->member));

@@ -30,10 +30,12 @@ struct spread_options {
 	unsigned k, m;
 	const struct emf_parity *codec; /* for k > 1 */
 
-	/* A pool. */
+	/* Members that come and go. */
+	bool live;		/* redundancy: more may come; a pool is there for nothing else */
 	bool (*alone)(void);	/* no children share the store; NULL: so it is */
 	void (*still)(bool on); /* around what no fork may come into; NULL: none comes */
-	/* Any thread: before anything lies elsewhere than a stripe has it; not by pool_open. */
+	/* Any thread: before anything lies elsewhere than a stripe has it; not by pool_open. NULL:
+	 * nobody wants to know. */
 	void (*scattered)(void);
 };
 

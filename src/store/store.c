@@ -372,6 +372,7 @@ static struct spread_options spread_options(const struct store *st, const struct
 		.release = opt->release,
 		.k = opt->data,
 		.m = opt->more,
+		.live = opt->live,
 		.alone = opt->alone,
 		.still = opt->still,
 		.scattered = opt->scattered,
@@ -391,6 +392,8 @@ static int add_redundant(struct store *st, const struct store_options *opt,
 			return -ELIBACC;
 	}
 	rc = redundant_open(st->reconnect, st->nleaves, &o, &st->redundant);
+	if (opt->live)
+		st->places = st->redundant;
 	if (rc)
 		snprintf(err, errlen, "store.redundancy: %s",
 			 rc == -EINVAL	 ? "more stores are needed; name them by store.uri"
@@ -447,7 +450,7 @@ static int add_pool(struct store *st, const struct store_options *opt, struct em
 	struct spread_options o = spread_options(st, opt);
 	int rc = pool_open(st->reconnect, st->nleaves, &o, &st->pool);
 
-	*below = st->pool;
+	*below = st->places = st->pool;
 	return rc;
 }
 
@@ -569,7 +572,7 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 		store_close(st);
 		return -EINVAL;
 	}
-	if (opt->live && !(opt->data > 1 || opt->more) && !has_tiers(opt))
+	if (opt->live && !has_tiers(opt))
 		rc = open_live(st, opt, uri, n, err, errlen);
 	for (unsigned i = 0; i < n && !rc; i++) {
 		st->nleaves = i + 1;
@@ -632,7 +635,7 @@ void store_close(struct store *st)
 	if (st->wake_fd >= 0)
 		close(st->wake_fd);
 	st->wake_fd = -1;
-	st->top = NULL;
+	st->top = st->places = NULL;
 	st->nleaves = 0;
 }
 
@@ -731,23 +734,23 @@ uint32_t store_losses(const struct store *st)
 	return sum;
 }
 
-/* --- changes of a pool --- */
+/* --- changes of members --- */
 
 const char *store_uri(const struct store *st, const struct store_options *opt, unsigned i)
 {
-	if (st->pool && pool_is_leaving(st->pool, i))
+	if (st->places && pool_is_leaving(st->places, i))
 		return NULL;
 	return st->live ? st->live->uri[i] : i < opt->nuri ? opt->uri[i] : NULL;
 }
 
 uint64_t store_capacity(const struct store *st)
 {
-	return st->pool ? pool_capacity(st->pool) : st->top->size;
+	return st->places ? pool_capacity(st->places) : st->top->size;
 }
 
 uint64_t store_used(const struct store *st, unsigned member, uint64_t all)
 {
-	return st->pool ? pool_used(st->pool, member) : all / st->nleaves;
+	return st->places ? pool_used(st->places, member) : all / st->nleaves;
 }
 
 bool store_change_ask(struct store *st, bool drain, const char *uri)
@@ -830,8 +833,9 @@ static void take_out(struct store *st, unsigned i, bool was_member)
 
 	still(st, true);
 	if (was_member) {
-		atomic_fetch_add(&st->live->losses, reconnect_losses(st->reconnect[i]));
-		pool_remove(st->pool, i);
+		if (!st->redundant)
+			atomic_fetch_add(&st->live->losses, reconnect_losses(st->reconnect[i]));
+		pool_remove(st->places, i);
 	}
 	hand_over(&gone, st, i);
 	if (!was_member && st->nleaves == i + 1)
@@ -863,7 +867,7 @@ static int join(struct store *st, struct store *fresh, unsigned i)
 	/* First: what is written there is to be trimmed whatever happens. */
 	bool known = changed(st);
 	still(st, true);
-	rc = known && alone(st) ? pool_add(st->pool, i, st->reconnect[i]) : -EBUSY;
+	rc = known && alone(st) ? pool_add(st->places, i, st->reconnect[i]) : -EBUSY;
 	if (!rc && live->opt.grown)
 		live->opt.grown();
 	still(st, false);
@@ -905,6 +909,7 @@ static int change_add(struct store *st, unsigned *index)
 {
 	struct store_live *live = st->live;
 	struct emf_store_stats *stats, before;
+	uint64_t room;
 	unsigned i = 0;
 	int rc;
 
@@ -916,7 +921,7 @@ static int change_add(struct store *st, unsigned *index)
 		if (live->uri[k] && !strcmp(live->uri[k], live->asked) &&
 		    st->leaf[k]->caps & EMF_CAP_OUTLIVES)
 			return decline(live, -EINVAL,
-				       pool_is_leaving(st->pool, k)
+				       pool_is_leaving(st->places, k)
 					   ? "it is drained, but not let go of yet; try later"
 					   : "it is one of the stores already");
 	if (!alone(st))
@@ -931,7 +936,12 @@ static int change_add(struct store *st, unsigned *index)
 		memset(stats, 0, sizeof(*stats));
 	}
 	*index = i;
+	room = store_capacity(st);
 	rc = open_and_join(st, i);
+	if (!rc && st->redundant)
+		snprintf(live->text, sizeof(live->text), "room for %llu MiB, before for %llu MiB",
+			 (unsigned long long)store_capacity(st) >> 20,
+			 (unsigned long long)room >> 20);
 	if (!rc)
 		return 0;
 	store_free(live->uri[i]);
@@ -950,7 +960,7 @@ static unsigned find_leaf(const struct store *st, const char *uri)
 	for (; i < STORE_LEAVES; i++) {
 		const char *has = st->live->uri[i];
 
-		if (!has || pool_is_leaving(st->pool, i))
+		if (!has || pool_is_leaving(st->places, i))
 			continue;
 		snprintf(shown, sizeof(shown), "%s", has);
 		strip_secrets(has, shown);
@@ -964,7 +974,7 @@ static int change_drain(struct store *st, unsigned *index)
 {
 	struct store_live *live = st->live;
 	unsigned i = find_leaf(st, live->asked);
-	char why[160];
+	char why[160], few[64];
 	int rc;
 
 	if (i == STORE_LEAVES)
@@ -972,21 +982,26 @@ static int change_drain(struct store *st, unsigned *index)
 			       "it is none of the stores (tierstat stores lists them)");
 	*index = i;
 	still(st, true);
-	rc = alone(st) ? pool_drain(st->pool, i) : -EBUSY;
+	rc = alone(st) ? pool_drain(st->places, i) : -EBUSY;
 	still(st, false);
 	if (rc == -ENOSPC) {
 		snprintf(why, sizeof(why),
 			 "%llu MiB are on it, and the others have room for %llu MiB",
-			 (unsigned long long)pool_used(st->pool, i) >> 20,
-			 (unsigned long long)pool_free(st->pool, i) >> 20);
+			 (unsigned long long)pool_used(st->places, i) >> 20,
+			 (unsigned long long)pool_free(st->places, i) >> 20);
 		return decline(live, rc, why);
 	}
 	if (!rc)
 		return 0;
+	if (st->redundant)
+		snprintf(few, sizeof(few), "the redundancy needs %u stores",
+			 live->opt.data + live->opt.more);
+	else
+		snprintf(few, sizeof(few), "it is the last one");
 	return decline(live, rc,
 		       rc == -EBUSY	 ? "forked children share the store; when they have ended"
 		       : rc == -EALREADY ? "it is being drained already"
-		       : rc == -ENODEV	 ? "it is the last one"
+		       : rc == -ENODEV	 ? few
 		       : rc == -ENOTCONN ? "it does not answer: what is on it can't be moved"
 					 : strerror(-rc));
 }
@@ -998,7 +1013,7 @@ static uint64_t leave_work(struct store *st, uint64_t now)
 	uint32_t leaving = 0;
 
 	for (unsigned i = 0; i < st->nleaves; i++)
-		leaving |= (uint32_t)pool_is_leaving(st->pool, i) << i;
+		leaving |= (uint32_t)pool_is_leaving(st->places, i) << i;
 	if (leaving && !alone(st))
 		return now + LEAVE_NS;
 	/* Its server may be stopped now: no guard shall wait for it. */
@@ -1006,7 +1021,7 @@ static uint64_t leave_work(struct store *st, uint64_t now)
 		return now + LEAVE_NS;
 	live->leaving = leaving;
 	for (unsigned i = 0; i < st->nleaves; i++)
-		if (st->leaf[i] && pool_has_left(st->pool, i))
+		if (st->leaf[i] && pool_has_left(st->places, i))
 			take_out(st, i, true);
 	return UINT64_MAX;
 }
@@ -1042,12 +1057,12 @@ void store_work(struct store *st)
 	uint64_t now = timer_now(), next = UINT64_MAX, at;
 	unsigned ms = IDLE_MS;
 
-	if (st->pool) {
+	if (st->places) {
 		change_work(st);
 		next = leave_work(st, now);
 	}
 	for (unsigned i = 0; i < st->nleaves; i++) {
-		if (!st->reconnect[i] || (st->pool && pool_is_leaving(st->pool, i)))
+		if (!st->reconnect[i] || (st->places && pool_is_leaving(st->places, i)))
 			continue;
 		at = reconnect_work(st->reconnect[i], now);
 		next = at < next ? at : next;

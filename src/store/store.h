@@ -5,7 +5,8 @@
  *   retry -> checksum [-> crypt] -> stripe    -> reconnect -> count [-> inject] -> leaf
  *                                or redundant    (these once a leaf)
  *                                or hierarchy -> stripe, once a tier
- *                                or pool: a stripe whose members may come and go
+ *                                or pool: a stripe whose members may come and go, as those of
+ *                                         redundant may
  *
  * from a list of URIs and gives the engine one backend and its queues. (Between
  * crypt and redundant there is another checksum link: copies are told apart by what
@@ -44,7 +45,7 @@ struct emf_store_stats;
 
 struct store {
 	struct emf_backend *top; /* what the engine uses: the head of the chain */
-	unsigned nleaves;	 /* with a pool some of them may be none: leaf NULL */
+	unsigned nleaves;	 /* where they come and go some may be none: leaf NULL */
 	bool outlives; /* a leaf keeps its space after this process: a reaper must trim it */
 	/* private to store.c and guard.c below; what was not opened is NULL, or -1 */
 	struct emf_backend *leaf[STORE_LEAVES];
@@ -53,7 +54,8 @@ struct store {
 	struct emf_backend *reconnect[STORE_LEAVES];
 	void *dl[STORE_LEAVES];
 	struct emf_backend *stripe[STORE_LEAVES], *redundant, *hierarchy, *pool;
-	unsigned nstripes;		     /* without tiers at most one */
+	struct emf_backend *places; /* pool, or redundant: members may come and go (pool.h) */
+	unsigned nstripes;	    /* without tiers at most one */
 	struct emf_backend *stored_checksum; /* below crypt */
 	struct emf_backend *crypt;
 	struct emf_backend *checksum;
@@ -82,7 +84,7 @@ struct store_options {
 	const char *run_dir;	  /* for the locks of spaces that outlive us; NULL: no locks */
 	struct emf_store_stats *stats; /* one for each URI, or NULL */
 	/*
-	 * Members may come and go (store_change), where there is neither redundancy nor tiers. What
+	 * Members may come and go (store_change), where there are no tiers. What
 	 * strings and functions there are here must stay.
 	 */
 	bool live;

@@ -108,7 +108,7 @@ uint32_t pool_fair_share(const struct pool *p, unsigned member)
 	for (unsigned i = 0; i < atomic_load(&p->n); i++) {
 		if (!pool_is_open(p, i))
 			continue;
-		columns += atomic_load(&p->shared->used[i]);
+		columns += atomic_load(&p->shared->used[i]) - p->member[i].behind;
 		weights += atomic_load(&p->member[i].weight);
 	}
 	fair = weights ? columns * atomic_load(&p->member[member].weight) / weights : 0;

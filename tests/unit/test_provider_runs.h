@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What every provider must do, whatever is behind it. LANE: bytes that one of DEPTH transfers plays in. */
+/* What every provider must do, whatever is behind it. LANE: bytes that one of DEPTH transfers plays
+ * in. */
 #ifndef TEST_PROVIDER_RUNS_H
 #define TEST_PROVIDER_RUNS_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A pool: it begins as a stripe; members join and are drained while it is used; what is refused. */
-#include "test_store_scene.h"
+#include "test_store_live.h"
 #include "test_store_toy.h"
 
 #include "../../src/store/lock.h"
@@ -8,170 +8,12 @@
 #include "../../src/store/reconnect.h"
 #include "../../src/store/timer.h"
 
-#define SLOTS 24u
-
-/* hold and release, alone: of one scene at a time. */
-static pthread_mutex_t held[64];
-static _Atomic bool unused[64], children;
-static uint64_t rate = 1ull << 40;
-static const char *run_dir;
-static _Atomic unsigned times_grown;
-
-static bool hold(uint64_t slot)
-{
-	if (slot >= 64 || unused[slot])
-		return false;
-	pthread_mutex_lock(&held[slot]);
-	return true;
-}
-
-static void release(uint64_t slot)
-{
-	pthread_mutex_unlock(&held[slot]);
-}
-
-/* What is held is not written, nor trimmed; nor is it held meanwhile. */
-static void changing(uint64_t offset, bool begins)
-{
-	if (begins)
-		pthread_mutex_lock(&held[offset / SLOT]);
-	else
-		pthread_mutex_unlock(&held[offset / SLOT]);
-}
-
-static bool alone(void)
-{
-	return !children;
-}
-
-static pthread_mutex_t standing = PTHREAD_MUTEX_INITIALIZER;
-
-static void still(bool on)
-{
-	if (on)
-		pthread_mutex_lock(&standing);
-	else
-		pthread_mutex_unlock(&standing);
-}
-
-static void grown(void)
-{
-	times_grown++;
-}
-
 static void scene_open(struct scene *s, const char *const *uri, unsigned n, bool encrypt,
 		       const char *inject)
 {
-	children = false;
-	for (unsigned i = 0; i < 64; i++) {
-		unused[i] = false;
-		pthread_mutex_init(&held[i], NULL);
-	}
-	*s = (struct scene){ .opt = {
-		.uri = uri,
-		.nuri = n,
-		.stripe_unit = 512 * KIB,
-		.timeout_ms = 4000,
-		.rebuild_rate = rate,
-		.encrypt = encrypt,
-		.inject = inject,
-		.run_dir = run_dir,
-		.live = true,
-		.hold = hold,
-		.release = release,
-		.alone = alone,
-		.still = still,
-		.grown = grown,
-	} };
-	times_grown = 0;
+	live_options(s, uri, n, encrypt, inject);
 	scene_start(s);
 	assert_non_null(s->st.pool);
-}
-
-static int change(struct scene *s, bool drain, const char *uri, unsigned *index, char *text)
-{
-	uint64_t limit = now_ms() + LIMIT_MS;
-	int rc = 0;
-
-	assert_true(store_change_ask(&s->st, drain, uri));
-	assert_false(store_change_ask(&s->st, drain, uri));
-	scene_wake(s);
-	while (!store_change_answer(&s->st, &rc, index, text, 512)) {
-		if (now_ms() > limit)
-			fail_msg("no answer");
-		usleep(1000);
-	}
-	assert_null(strchr(text, '\n'));
-	return rc;
-}
-
-static unsigned done(struct scene *s, bool drain, const char *uri)
-{
-	char text[512];
-	unsigned index = 99;
-	int rc = change(s, drain, uri, &index, text);
-
-	if (rc)
-		fail_msg("%s: %s (%d)", uri, text, rc);
-	return index;
-}
-
-static void refused(struct scene *s, bool drain, const char *uri, int want, const char *words)
-{
-	char text[512];
-	unsigned index;
-	int rc = change(s, drain, uri, &index, text);
-
-	if (rc != want || !strstr(text, words))
-		fail_msg("%s: %d '%s', expected %d '%s'", uri, rc, text, want, words);
-}
-
-/* A poll of its queue now and then, as by a thread that does little. */
-static void wait_state(struct scene *s, unsigned i, uint32_t state)
-{
-	uint64_t limit = now_ms() + LIMIT_MS;
-
-	while (atomic_load(&s->stats[i].state) != state) {
-		if (now_ms() > limit)
-			fail_msg("store %u is in state %u, not %u; %llu bytes left", i,
-				 s->stats[i].state, state,
-				 (unsigned long long)s->stats[i].rebuild_bytes);
-		s->q->ops->poll(s->q);
-		usleep(1000);
-	}
-}
-
-/* Of odd lengths, so that clusters and columns are written in part. */
-static size_t length_of(unsigned slot)
-{
-	return SLOT - slot % 5 * 93 * PAGE;
-}
-
-static int put(struct scene *s, unsigned slot, unsigned version)
-{
-	fill(s->buf, SLOT, slot + version * 1000);
-	return transfer(s->q, EMF_WRITE, (uint64_t)slot * SLOT, length_of(slot), s->buf);
-}
-
-static void expect(struct scene *s, unsigned slot, unsigned version)
-{
-	fill(s->buf, SLOT, slot + version * 1000);
-	memset(s->back, 0, SLOT);
-	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, length_of(slot), s->back),
-			 0);
-	assert_memory_equal(s->buf, s->back, length_of(slot));
-}
-
-static void put_all(struct scene *s, unsigned version)
-{
-	for (unsigned i = 0; i < SLOTS; i++)
-		assert_int_equal(put(s, i, version), 0);
-}
-
-static void expect_all(struct scene *s, unsigned version)
-{
-	for (unsigned i = 0; i < SLOTS; i++)
-		expect(s, i, version);
 }
 
 static const char *const two[] = { "mem:?size=64M&latency=1us", "mem:?size=64M&latency=2us" };
@@ -314,6 +156,20 @@ static void expect_whole(struct scene *s, unsigned slot, unsigned version)
 	fill(s->buf, SLOT, slot + version * 1000);
 	assert_int_equal(transfer(s->q, EMF_READ, (uint64_t)slot * SLOT, SLOT, s->back), 0);
 	assert_memory_equal(s->buf, s->back, SLOT);
+}
+
+/* Who cleans up after a process that is killed has to know that slots lie elsewhere by then. */
+static void test_drain_scatters(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	scene_open(&s, two, 2, false, NULL);
+	put_all(&s, 1);
+	assert_int_equal(times_scattered, 0);
+	done(&s, true, two[1]);
+	assert_true(times_scattered > 0);
+	scene_close(&s);
 }
 
 /* Members of different size: all room is used, and both from the start nearly to the end. */
@@ -523,22 +379,6 @@ static pid_t hold_lock(const char *uri, const char *dir)
 	close(sync[0]);
 	close(sync[1]);
 	return holder;
-}
-
-static void wait_left(struct scene *s, unsigned i)
-{
-	uint64_t limit = now_ms() + LIMIT_MS;
-	bool there = true;
-
-	while (there) {
-		if (now_ms() > limit)
-			fail_msg("store %u is not let go of", i);
-		s->q->ops->poll(s->q);
-		usleep(1000);
-		still(true);
-		there = s->st.leaf[i];
-		still(false);
-	}
 }
 
 /*
@@ -779,14 +619,14 @@ static void test_hanging_read(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),	     cmocka_unit_test(test_add_and_drain),
-		cmocka_unit_test(test_encrypted),    cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_grows),	     cmocka_unit_test(test_stops),
-		cmocka_unit_test(test_damage),	     cmocka_unit_test(test_children),
-		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
-		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
-		cmocka_unit_test(test_sizes),	     cmocka_unit_test(test_speeds),
-		cmocka_unit_test(test_hanging_trim),
+		cmocka_unit_test(test_model),	       cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_encrypted),      cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),	       cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_damage),	       cmocka_unit_test(test_children),
+		cmocka_unit_test(test_servers),	       cmocka_unit_test(test_other_is_away),
+		cmocka_unit_test(test_number_again),   cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_speeds),
+		cmocka_unit_test(test_drain_scatters), cmocka_unit_test(test_hanging_trim),
 		cmocka_unit_test(test_hanging_read),
 	};
 

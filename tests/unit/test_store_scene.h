@@ -40,7 +40,8 @@ static inline void scene_wake(struct scene *s)
 	assert_int_equal(write(s->st.wake_fd, &one, sizeof(one)), sizeof(one));
 }
 
-/* s->opt says what to open, and where providers are and statistics go is said here; all else is 0. */
+/* s->opt says what to open, and where providers are and statistics go is said here; all else is 0.
+ */
 static inline void scene_start(struct scene *s)
 {
 	char err[512] = "";

@@ -10,8 +10,8 @@ struct toy {
 	unsigned char *mem;
 	unsigned full_every; /* every so manieth submit is -EAGAIN, though there is room */
 	unsigned submits;
-	int fail; /* status of all transfers, if not 0 */
-	bool hangs; /* nothing ends but by a close */
+	int fail;	 /* status of all transfers, if not 0 */
+	bool hangs;	 /* nothing ends but by a close */
 	unsigned damage; /* so many writes, from now on, arrive with a wrong byte */
 	/* Sees each transfer as it is handed over. */
 	void (*before)(struct toy *t, const struct emf_io *io);
@@ -93,7 +93,7 @@ static const struct emf_queue_ops toy_queue_ops = {
 };
 
 static inline int toy_queue_open(struct emf_backend *be, enum emf_queue_kind kind, unsigned depth,
-			  struct emf_queue **out)
+				 struct emf_queue **out)
 {
 	struct toy_queue *tq = calloc(1, sizeof(*tq));
 

@@ -32,9 +32,11 @@ static void toy_tell(struct toy_id *id, enum rdma_cm_event_type type, int status
 	struct toy_channel *c = (struct toy_channel *)id->id.channel;
 
 	assert_true(c->count < TOY_EVENTS);
-	c->event[(c->head + c->count++) % TOY_EVENTS].e = (struct rdma_cm_event){
-		.id = &id->id, .event = type, .status = status, .param.conn = param ? *param : (struct rdma_conn_param){ 0 }
-	};
+	c->event[(c->head + c->count++) % TOY_EVENTS].e =
+	    (struct rdma_cm_event){ .id = &id->id,
+				    .event = type,
+				    .status = status,
+				    .param.conn = param ? *param : (struct rdma_conn_param){ 0 } };
 	toy_raise(c->ch.fd);
 }
 
@@ -92,8 +94,9 @@ static void toy_part(struct toy_id *i)
 	i->closed = true;
 	if (!peer->closed && !i->link->down)
 		toy_tell(peer,
-			 i->accepted || i->active ? RDMA_CM_EVENT_DISCONNECTED : RDMA_CM_EVENT_REJECTED, 0,
-			 NULL);
+			 i->accepted || i->active ? RDMA_CM_EVENT_DISCONNECTED
+						  : RDMA_CM_EVENT_REJECTED,
+			 0, NULL);
 }
 
 int rdma_disconnect(struct rdma_cm_id *id)
@@ -202,7 +205,8 @@ static struct toy_id *toy_request(struct toy_id *listener, const struct rdma_con
 	struct rdma_conn_param seen = *param;
 	struct rdma_cm_id *id = NULL;
 
-	assert_int_equal(rdma_create_id(listener->id.channel, &id, listener->id.context, RDMA_PS_TCP), 0);
+	assert_int_equal(
+	    rdma_create_id(listener->id.channel, &id, listener->id.context, RDMA_PS_TCP), 0);
 	((struct toy_id *)id)->silent = true;
 	id->verbs = &toy.context;
 	id->route.addr.dst_addr.sa_family = AF_INET;
@@ -216,7 +220,8 @@ static struct toy_id *toy_request(struct toy_id *listener, const struct rdma_con
 
 int rdma_connect(struct rdma_cm_id *id, struct rdma_conn_param *param)
 {
-	struct toy_id *i = (struct toy_id *)id, *l = toy_listener(toy_port(&id->route.addr.dst_addr)), *peer;
+	struct toy_id *i = (struct toy_id *)id,
+		      *l = toy_listener(toy_port(&id->route.addr.dst_addr)), *peer;
 
 	if (toy_fails(ECONNREFUSED))
 		return -1;

@@ -6,8 +6,8 @@
  * completions come in order. All is counted that must be given back. Any call can be made to fail.
  *
  * What the side that connects does has its effect at once: `toy.peer` (the server's turn) runs
- * within its calls, and when it sleeps. Each link, by the port that was dialled, can be down, or hold back what it is
- * given.
+ * within its calls, and when it sleeps. Each link, by the port that was dialled, can be down, or
+ * hold back what it is given.
  */
 #ifndef TEST_VERBS_TOY_H
 #define TEST_VERBS_TOY_H
@@ -32,7 +32,8 @@ enum toy_kind { TOY_CHANNEL, TOY_ID, TOY_PD, TOY_COMP, TOY_CQ, TOY_QP, TOY_MR, T
 
 struct toy_link {
 	bool down, stalled;
-	unsigned fail_after; /* so many reads and writes more, then its queue pair fails; 0: never */
+	unsigned
+	    fail_after; /* so many reads and writes more, then its queue pair fails; 0: never */
 };
 
 struct toy_id {
@@ -80,7 +81,7 @@ struct toy_qp {
 	struct ibv_qp qp; /* first */
 	struct toy_id *id;
 	struct ibv_qp_cap cap;
-	struct toy_work work[TOY_QUEUE]; /* that is to be done */
+	struct toy_work work[TOY_QUEUE];		/* that is to be done */
 	unsigned work_head, work_count, in_queue, done; /* done, but not told */
 	struct ibv_recv_wr recv[TOY_QUEUE];
 	struct ibv_sge recv_sge[TOY_QUEUE];
@@ -111,7 +112,7 @@ static struct {
 	uint64_t ahead; /* ns: of the clock */
 	unsigned reads_at_once;
 	unsigned refused; /* reads and writes that no key allows */
-	unsigned flood; /* requests more, each when one is answered */
+	unsigned flood;	  /* requests more, each when one is answered */
 } toy;
 
 /* The clock of all that is linked into the test. */
@@ -338,7 +339,8 @@ int ibv_dereg_mr(struct ibv_mr *mr)
 }
 
 /* Does the key reach all of it? */
-static bool toy_reaches(const struct ibv_pd *pd, uint32_t key, uint64_t at, uint64_t length, int access)
+static bool toy_reaches(const struct ibv_pd *pd, uint32_t key, uint64_t at, uint64_t length,
+			int access)
 {
 	for (const struct toy_mr *m = toy.mrs; m; m = m->next)
 		if (m->mr.pd == pd && m->mr.rkey == key && (m->access & access) == access &&
@@ -354,7 +356,8 @@ static void toy_flush(struct toy_qp *q, enum ibv_wc_status first, uint64_t id)
 {
 	q->failed = true;
 	if (first)
-		toy_complete(q->qp.send_cq, (struct ibv_wc){ .wr_id = id, .status = first }, q, 1 + q->done);
+		toy_complete(q->qp.send_cq, (struct ibv_wc){ .wr_id = id, .status = first }, q,
+			     1 + q->done);
 	q->done = 0;
 	for (; q->work_count; q->work_count--, q->work_head = (q->work_head + 1) % TOY_QUEUE)
 		toy_complete(q->qp.send_cq,
@@ -402,7 +405,8 @@ static enum ibv_wc_status toy_send(struct toy_qp *q, struct toy_qp *to, const st
 		toy_flush(to, IBV_WC_LOC_LEN_ERR, wc.wr_id);
 		return IBV_WC_REM_INV_REQ_ERR;
 	}
-	assert_true(toy_reaches(to->qp.pd, into->lkey, into->addr, into->length, IBV_ACCESS_LOCAL_WRITE));
+	assert_true(
+	    toy_reaches(to->qp.pd, into->lkey, into->addr, into->length, IBV_ACCESS_LOCAL_WRITE));
 	memcpy((void *)(uintptr_t)into->addr, message, w->sge.length);
 	to->recv_head = (to->recv_head + 1) % TOY_QUEUE;
 	to->recv_count--;
@@ -410,7 +414,8 @@ static enum ibv_wc_status toy_send(struct toy_qp *q, struct toy_qp *to, const st
 	return IBV_WC_SUCCESS;
 }
 
-static enum ibv_wc_status toy_one_sided(struct toy_qp *q, struct toy_qp *to, const struct toy_work *w)
+static enum ibv_wc_status toy_one_sided(struct toy_qp *q, struct toy_qp *to,
+					const struct toy_work *w)
 {
 	bool reads = w->wr.opcode == IBV_WR_RDMA_READ;
 	void *remote = (void *)(uintptr_t)w->wr.wr.rdma.remote_addr;
@@ -427,7 +432,8 @@ static enum ibv_wc_status toy_one_sided(struct toy_qp *q, struct toy_qp *to, con
 		memcpy(remote, toy_source(q, w), w->sge.length);
 		return IBV_WC_SUCCESS;
 	}
-	assert_true(toy_reaches(q->qp.pd, w->sge.lkey, w->sge.addr, w->sge.length, IBV_ACCESS_LOCAL_WRITE));
+	assert_true(
+	    toy_reaches(q->qp.pd, w->sge.lkey, w->sge.addr, w->sge.length, IBV_ACCESS_LOCAL_WRITE));
 	memcpy((void *)(uintptr_t)w->sge.addr, remote, w->sge.length);
 	return IBV_WC_SUCCESS;
 }
@@ -460,7 +466,8 @@ static void toy_work(struct toy_qp *q)
 		if (status) {
 			toy_flush(q, status, w->wr.wr_id);
 		} else if (w->wr.send_flags & IBV_SEND_SIGNALED) {
-			toy_complete(q->qp.send_cq, (struct ibv_wc){ .wr_id = w->wr.wr_id }, q, 1 + q->done);
+			toy_complete(q->qp.send_cq, (struct ibv_wc){ .wr_id = w->wr.wr_id }, q,
+				     1 + q->done);
 			q->done = 0;
 		} else {
 			q->done++;
@@ -482,7 +489,8 @@ static void toy_run_peer(void)
 /* Of who is linked into the test: the peer does what it has to do, and then it is slept. */
 int poll(struct pollfd *fds, nfds_t n, int ms)
 {
-	struct timespec now = { 0 }, limit = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l };
+	struct timespec now = { 0 },
+			limit = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000l };
 	void (*meanwhile)(void) = toy.meanwhile;
 	int rc;
 
@@ -514,8 +522,10 @@ static int toy_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_s
 		assert_true(q->in_queue < q->cap.max_send_wr);
 		q->in_queue++;
 		if (q->failed) {
-			toy_complete(qp->send_cq,
-				     (struct ibv_wc){ .wr_id = wr->wr_id, .status = IBV_WC_WR_FLUSH_ERR }, q, 1);
+			toy_complete(
+			    qp->send_cq,
+			    (struct ibv_wc){ .wr_id = wr->wr_id, .status = IBV_WC_WR_FLUSH_ERR }, q,
+			    1);
 			continue;
 		}
 		*w = (struct toy_work){ .wr = *wr };
@@ -545,7 +555,8 @@ static int toy_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_r
 	q->recv[at] = *wr;
 	q->recv_sge[at] = wr->sg_list[0];
 	if (q->failed)
-		toy_complete(qp->recv_cq, (struct ibv_wc){ .wr_id = wr->wr_id, .status = IBV_WC_WR_FLUSH_ERR },
+		toy_complete(qp->recv_cq,
+			     (struct ibv_wc){ .wr_id = wr->wr_id, .status = IBV_WC_WR_FLUSH_ERR },
 			     NULL, 0);
 	else
 		q->recv_count++;
@@ -560,10 +571,9 @@ int rdma_create_qp(struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_qp_init_
 	q = toy_new(TOY_QP, sizeof(*q));
 	if (!q)
 		return -1;
-	q->qp = (struct ibv_qp){ .context = id->verbs,
-				 .pd = pd,
-				 .send_cq = attr->send_cq,
-				 .recv_cq = attr->recv_cq };
+	q->qp = (struct ibv_qp){
+		.context = id->verbs, .pd = pd, .send_cq = attr->send_cq, .recv_cq = attr->recv_cq
+	};
 	q->id = (struct toy_id *)id;
 	q->cap = attr->cap;
 	id->qp = &q->qp;
@@ -616,7 +626,8 @@ int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attr)
 	(void)context;
 	if (toy_fails(EIO))
 		return EIO;
-	*attr = (struct ibv_device_attr){ .max_qp_rd_atom = TOY_READS, .max_qp_init_rd_atom = TOY_READS };
+	*attr = (struct ibv_device_attr){ .max_qp_rd_atom = TOY_READS,
+					  .max_qp_init_rd_atom = TOY_READS };
 	return 0;
 }
 

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # emfatier ctl PID store add|drain: members join and leave while a program has its memory on them; no
-# wrong byte, also when the server that was drained is killed; what is refused, and why; forked
-# children; and that far space is given back after SIGKILL wherever it lies by then.
+# wrong byte, also when the server that was drained is killed; the same of redundant sets, of which
+# another may be killed then; what is refused, and why; forked children; and that far space is given
+# back after SIGKILL wherever it lies by then.
 # shellcheck source-path=SCRIPTDIR source=lib.bash
 . "$(dirname "$0")/lib.bash"
 # shellcheck source=faults.bash
@@ -47,6 +48,13 @@ written() {
 	store_stat "$1" written_bytes
 }
 
+# moves_away MIB: the first is drained, less than that is left on it
+moves_away() {
+	local left
+	left=$(store_stat 1 rebuild_bytes)
+	[ "$(state_of 1)" = draining ] && [ "${left:-0}" -gt 0 ] && [ "$left" -lt $(($1 << 20)) ]
+}
+
 server a 256M
 server b 256M
 server c 256M
@@ -77,6 +85,58 @@ for conf in '' ';store.encrypt=on'; do
 	fi
 	server a 256M
 done
+
+# --- redundancy: what was drained, or is, and then another, is killed under load ---
+
+server d 256M
+for kind in mirror parity:2+1; do
+	running=main seed=${SEED:-$RANDOM} name="members, $kind"
+	uris=${uri_of[a]},${uri_of[b]}
+	[ $kind = mirror ] || uris+=,${uri_of[d]}
+	begin main "store.uri=$uris;store.redundancy=$kind;store.rebuild=16M" \
+		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-10}" "$seed" mmap
+	wait_for 30 is_far 30
+	pid=$(pgrep -P "$pid" -x integrity)
+	changed "$name: one joins" add "${uri_of[c]}"
+	grep -q '^room for [0-9]* MiB, before for [0-9]* MiB$' "$T/ctl.out" && ok "$name: ctl tells of the room" ||
+		not_ok "$name: ctl tells of the room" "$(gist "$T/ctl.out")"
+	timeout 60 "$EMFATIER" ctl "$pid" store drain "${uri_of[a]}" >"$T/ctl.out" 2>"$T/ctl.err" &
+	ctl_pid=$!
+	if [ $kind != mirror ]; then # in the middle
+		wait_for 20 moves_away 24 || not_ok "$name: in the middle" "$("$TIERSTAT" stores "$pid")"
+		kill_server a
+	fi
+	wait $ctl_pid && ok "$name: one is drained" || not_ok "$name: one is drained" "$(gist "$T/ctl.err")"
+	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
+	[ $kind != mirror ] || kill_server a
+	wait_for 30 is_whole || not_ok "$name: all is there twice" "$("$TIERSTAT" stores "$pid")"
+	kill_server b
+	wait "${started[-1]}"
+	status=$?
+	why=$(not_tiered "$T/stats" 30M)
+	if [ $status -ne 0 ] || [ -n "$why" ]; then
+		not_ok "$name: no wrong byte" "status $status, seed $seed: $why $(gist "$T/main.err")"
+	else
+		ok "$name: no wrong byte"
+	fi
+	server a 256M
+	server b 256M
+done
+
+# --- redundancy: one that is lost is replaced by one that joins, and let go of ---
+
+hold_start replaced "local.limit=20M;store.uri=${uri_of[a]},${uri_of[b]};store.redundancy=mirror;store.timeout=3s" 64
+wait_for 30 is_far 30
+kill_server a
+right "replaced: degraded, nothing is lost"
+changed "replaced: another joins" add "${uri_of[c]}"
+changed "replaced: the one that is lost is drained" drain "${uri_of[a]}"
+kill_server b
+right "replaced: the next one is lost"
+right "replaced: a child finds all" fork
+hold_end
+server a 256M
+server b 256M
 
 # --- what is refused, in one line, and changes nothing ---
 
@@ -109,9 +169,9 @@ hold_start tiers 'local.limit=20M;store.uri=mem: | mem:' 64
 wait_for 30 is_far 30
 refused "refused: tiers" 2 "with tiers stores can't come or go" store add mem:
 hold_end
-hold_start mirror 'local.limit=20M;store.uri=mem:,mem:;store.redundancy=mirror' 64
+hold_start mirror "local.limit=20M;store.uri=${uri_of[a]},${uri_of[b]};store.redundancy=mirror" 64
 wait_for 30 is_far 30
-refused "refused: redundancy" 2 "with redundancy stores can't come or go" store add mem:
+refused "refused: what redundancy needs" 2 "the redundancy needs 2 stores" store drain "${uri_of[a]}"
 hold_end
 hold_start idle 'local.limit=1G' 64
 refused "refused: no store is open" 1 "no store is open yet" store add mem:
@@ -253,6 +313,22 @@ if have nbdinfo; then
 	changed "before SIGKILL: the first leaves" drain "${uri_of[a]}"
 	holds_nothing a && ok "drained: its space is given back" || not_ok "drained: its space is given back" "$(held a)"
 	killed "members" b c
+	hold_start killed "local.limit=20M;store.uri=${uri_of[a]},${uri_of[b]};store.redundancy=mirror" 64
+	wait_for 30 is_far 30
+	changed "mirror, before SIGKILL: one joins" add "${uri_of[c]}"
+	changed "mirror, before SIGKILL: the first leaves" drain "${uri_of[a]}"
+	holds_nothing a && ok "mirror, drained: its space is given back" ||
+		not_ok "mirror, drained: its space is given back" "$(held a)"
+	killed "mirror" b c
+	# In the middle of a drain, when nothing has joined before.
+	for more in '' ';store.redundancy=mirror'; do
+		hold_start amid "local.limit=20M;store.uri=${uri_of[a]},${uri_of[b]},${uri_of[c]};store.rebuild=4M$more" 64
+		wait_for 30 is_far 30
+		timeout 60 "$EMFATIER" ctl "$pid" store drain "${uri_of[a]}" >"$T/ctl.out" 2>&1 9>&- &
+		started+=($!)
+		wait_for 20 moves_away 11 || not_ok "amid a drain" "$("$TIERSTAT" stores "$pid")"
+		killed "amid a drain$more" a b c
+	done
 else
 	skipped "after SIGKILL" "no nbdinfo"
 fi
