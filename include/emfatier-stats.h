@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 4u
+#define EMF_STATS_VERSION 5u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
 #define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
@@ -134,6 +134,10 @@ struct emf_stats {
 	emf_stat stuck_bytes; /* gauge: local, and refused to move (pinned, shared) */
 	emf_stat map_wanted;  /* written by readers: CLOCK_MONOTONIC ns of when one asked last */
 	emf_stat map_offset;  /* where in this file struct emf_map is; 0: there is none */
+
+	emf_stat placed_bytes;	  /* gauge: pages of a slow node, in place or free (store.in_place) */
+	emf_stat placed_blocks;	  /* copied there */
+	emf_stat promoted_blocks; /* and back to local memory, as they were used */
 
 	struct emf_hist fault_latency;
 	struct emf_hist standby_latency; /* of these, faults that found their block in a frame */

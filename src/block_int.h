@@ -16,6 +16,9 @@ uintptr_t block_grid_start(const struct block *b);
 /* Also counts it where it belongs in the statistics, and tells who waits for what is in flight. */
 void block_set_state(struct block *b, enum block_state s);
 
+/* LOCAL or TAKING, for the last time: its pages are no longer the program's. */
+void block_uncount(struct block *b);
+
 void block_hold_frame(struct block *b, uint32_t f);
 /* Nothing is in the frame any more. */
 void block_vacate_frame(struct block *b);

@@ -26,6 +26,7 @@
 #include "mapped.h"
 #include "mover.h"
 #include "names.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -83,15 +84,22 @@ void engine_account(int64_t bytes)
 void engine_audit(void)
 {
 #ifdef EMF_DEBUG
-	uint64_t sum = frame_bytes();
+	uint64_t sum = frame_bytes(), placed = frame_placed_bytes();
 	struct region *r;
 
 	for (size_t i = 0; (r = region_at(i)); i++)
 		for (size_t k = 0; r->registered && k < r->nblocks; k++)
-			sum += block_is_mapped(r->blocks + k) ? block_len(r->blocks + k)
-							      : block_page_bytes(r->blocks + k);
-	if (sum == engine.local)
+			if (block_is_mapped(r->blocks + k) && r->blocks[k].placed)
+				placed += BLOCK_SIZE;
+			else
+				sum += block_is_mapped(r->blocks + k)
+					   ? block_len(r->blocks + k)
+					   : block_page_bytes(r->blocks + k);
+	if (sum == engine.local && placed == engine.placed)
 		return;
+	if (placed != engine.placed)
+		log_error("audit: %lu bytes in place accounted for, %lu there",
+			  (unsigned long)engine.placed, (unsigned long)placed);
 	log_error("audit: %lu bytes accounted for, %lu there, of which %lu in frames; phase %u, "
 		  "%lu regions of %lu bytes",
 		  (unsigned long)engine.local, (unsigned long)sum, (unsigned long)frame_bytes(),
@@ -1035,7 +1043,7 @@ void engine_thread_begin(const char *name)
 /* Everything local may be in standby at once; pulls may exceed the budget. */
 static size_t frames_for(uint64_t bytes)
 {
-	return (bytes >> BLOCK_SHIFT) * 2 + 64;
+	return ((bytes + engine.config.in_place) >> BLOCK_SHIFT) * 2 + 64;
 }
 
 int engine_init_frames(void)
@@ -1055,6 +1063,7 @@ int engine_open_queues(void)
 	if (engine.mover_event < 0)
 		return engine.mover_event;
 	int err = fault_open();
+	place_init();
 	return err ? err : mover_open();
 }
 

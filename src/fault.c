@@ -151,6 +151,7 @@ static void fault_hole(struct block *b, uintptr_t addr)
 	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, end - addr);
 	if (n > 0) {
 		bump(&engine.stats->faults_zero);
+		block_unplace(b);
 		block_unslot(b);
 	}
 	/* -EEXIST: two threads had faulted, and the other one was served. */

@@ -23,6 +23,7 @@
 #include "mapped.h"
 #include "mover.h"
 #include "pinned.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -79,6 +80,8 @@ bool fork_inherited(void)
 static bool rest(struct block *b, bool share)
 {
 	block_drop_pages(b);
+	/* What is written after it comes to lie in local memory. */
+	block_unplace(b);
 	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;
@@ -365,6 +368,7 @@ static void reset(void)
 	lock_reset(&engine.lock);
 	control_after_fork();
 	mover_after_fork();
+	place_after_fork();
 	starter_after_fork();
 	frame_after_fork();
 	change_after_fork();
@@ -379,8 +383,8 @@ static void reset(void)
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    engine.sparse = engine.gathers = (struct block_list){ 0 };
-	engine.page_bytes = 0;
+	    engine.sparse = engine.gathers = engine.in_place = (struct block_list){ 0 };
+	engine.page_bytes = engine.placed = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;

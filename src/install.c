@@ -86,7 +86,9 @@ static int install(struct block *b, bool protect, bool *vacated)
 		log_debug("MOVE into %p refused (%d), copied", (void *)dst, err);
 		return install_copy(b, protect);
 	}
-	engine_account((int64_t)len - (int64_t)frame_meta(f)->bytes);
+	b->placed = frame_meta(f)->placed;
+	frame_meta(f)->placed = false;
+	engine_account((b->placed ? 0 : (int64_t)len) - (int64_t)frame_meta(f)->bytes);
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
 	struct presence there;

@@ -140,6 +140,26 @@ int k_madvise(void *addr, size_t len, int advice)
 	return (int)k_syscall(SYS_madvise, (long)addr, (long)len, advice, 0, 0, 0);
 }
 
+int k_page_node(void *addr)
+{
+	int node = -1;
+	long err = k_syscall(SYS_move_pages, 0, 1, (long)&addr, 0, (long)&node, 0);
+
+	return err ? (int)err : node;
+}
+
+int k_prefer_node(void *addr, size_t len, int node)
+{
+	unsigned long mask[16] = { 0 };
+
+	if (node < 0)
+		return (int)k_syscall(SYS_mbind, (long)addr, (long)len, 0 /* MPOL_DEFAULT */, 0, 0,
+				      0);
+	mask[(unsigned)node / 64 % 16] = 1ul << (unsigned)node % 64;
+	return (int)k_syscall(SYS_mbind, (long)addr, (long)len, 1 /* MPOL_PREFERRED */, (long)mask,
+			      8 * sizeof(mask), 0);
+}
+
 long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_addr)
 {
 	return k_syscall(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags,

@@ -34,7 +34,7 @@ void block_forget(struct block *b)
 	b->stray = false;
 	list_remove(b);
 	if (block_is_mapped(b))
-		engine_account(-(int64_t)block_len(b));
+		block_uncount(b);
 	if (b->state == WRITING || b->state == FETCHING) {
 		leave_transfer(b);
 	} else if (b->state == TAKING || b->state == FILLING) {
@@ -63,6 +63,7 @@ void block_punch(struct block *b, uintptr_t from, uintptr_t to)
 	case LOST:
 		return;
 	case LOCAL:
+		block_unplace(b);
 		block_unslot(b);
 		return;
 	case STANDBY:
@@ -88,6 +89,7 @@ void block_loosen(struct block *b)
 	}
 	switch (b->state) {
 	case LOCAL:
+		block_unplace(b);
 		block_unslot(b);
 		break;
 	case FILLING:
@@ -98,7 +100,7 @@ void block_loosen(struct block *b)
 		 * frame. */
 		frame_meta(b->frame)->owner = NULL;
 		b->frame = NO_FRAME;
-		engine_account(-(int64_t)block_len(b));
+		block_uncount(b);
 		block_lose(b, -EINTR);
 		break;
 	case FETCHING: {
@@ -272,6 +274,7 @@ void block_inherit(struct block *b)
 	b->list = NULL;
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
+	b->placed = b->sampled = false;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
 	b->flags = state != LOCAL || b->region->source	      ? 0
 		   : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY

@@ -68,7 +68,7 @@ bool view_far(const struct block *b)
 
 bool view_mapped(const struct block *b)
 {
-	return b->state == LOCAL;
+	return b->state == LOCAL && !b->placed; /* what is in place is not the policies' */
 }
 
 uint64_t view_left(const struct block *b)

@@ -50,7 +50,7 @@ static struct emf_stats stats;
 
 /* Of all runs, to see that they did something. */
 static struct totals {
-	uint64_t evicted, demand, standby, protect, zero, prefetched, lost, written;
+	uint64_t evicted, demand, standby, protect, zero, placed, promoted, prefetched, lost, written;
 	unsigned runs, failed;
 } * totals;
 
@@ -614,6 +614,7 @@ static void make_plan(uint64_t seed)
 	plan.remaps = !chance(3);
 	plan.resize = chance(3);
 	plan.granule = (unsigned)rnd_below(3);
+	plan.in_place = chance(2) ? 1 + (unsigned)rnd_below(24) : 0;
 }
 
 static bool is_over(void)
@@ -631,7 +632,7 @@ static const char *const granules[] = { "auto", "64K", "4K" };
 static void run(uint64_t seed)
 {
 	static char stack[64 << 10];
-	char conf[256];
+	char conf[320];
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 
 	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
@@ -644,8 +645,8 @@ static void run(uint64_t seed)
 	make_plan(seed);
 	snprintf(conf, sizeof(conf),
 		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
-		 "class.all.match=size>=4K;class.all.granule=%s",
-		 plan.chaos, granules[plan.granule]);
+		 "class.all.match=size>=4K;class.all.granule=%s;store.uri=numa:1;store.in_place=%lu",
+		 plan.chaos, granules[plan.granule], plan.in_place * BLOCK_SIZE);
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;
@@ -658,6 +659,8 @@ static void run(uint64_t seed)
 	totals->standby += stats.faults_standby;
 	totals->protect += stats.faults_write_protect;
 	totals->zero += stats.faults_zero;
+	totals->placed += stats.placed_blocks;
+	totals->promoted += stats.promoted_blocks;
 	totals->prefetched += stats.prefetch_useful;
 	totals->lost += stats.lost_bytes;
 	totals->written += stats.written_bytes;
@@ -706,16 +709,18 @@ int main(void)
 		       (unsigned long)seed);
 	}
 	printf("# %u runs passed, %u failed; blocks evicted %lu; faults: %lu far, %lu frame, "
-	       "%lu protection, %lu zero; %lu fetched ahead, %lu MiB written, %lu MiB lost\n",
+	       "%lu protection, %lu zero; %lu in place, %lu promoted; %lu fetched ahead, %lu MiB written, %lu MiB lost\n",
 	       totals->runs, totals->failed, (unsigned long)totals->evicted,
 	       (unsigned long)totals->demand, (unsigned long)totals->standby,
 	       (unsigned long)totals->protect, (unsigned long)totals->zero,
+	       (unsigned long)totals->placed, (unsigned long)totals->promoted,
 	       (unsigned long)totals->prefetched, (unsigned long)(totals->written >> 20),
 	       (unsigned long)(totals->lost >> 20));
 	if (totals->failed)
 		return 1;
 	/* Or it proves nothing. */
-	bool worked = totals->evicted && totals->demand && totals->standby && totals->protect;
+	bool worked = totals->evicted && totals->demand && totals->standby && totals->protect &&
+		      totals->placed;
 	printf("%sok 1 - simulation\n", worked ? "" : "not ");
 	return !worked;
 }

@@ -30,6 +30,7 @@ bool chance(unsigned n);
 /* --- what the seed has chosen --- */
 
 struct plan {
+	unsigned in_place; /* blocks that a slow node has room for */
 	uint64_t seed;
 	bool move, poison;
 	unsigned budget_blocks, threads, ops, leaves, slots, total_blocks;
@@ -115,6 +116,7 @@ enum {
 	P_READONLY = 1 << 8,
 	P_SECRET = 1 << 9, /* MADV_DONTDUMP has returned */
 	P_NONE = 1 << 10,  /* PROT_NONE */
+	P_SLOW = 1 << 11,  /* on the slow node */
 };
 
 /* What the program must find. */
