@@ -152,6 +152,14 @@ void block_look_for_split(const struct block *b, uint32_t f, const struct presen
 	frame_meta(f)->split = found->split && huge_seen;
 }
 
+void block_count(const struct block *b)
+{
+	if (b->placed)
+		engine.placed += BLOCK_SIZE;
+	else
+		engine_account((int64_t)block_len(b));
+}
+
 void block_uncount(struct block *b)
 {
 	if (b->placed)
@@ -229,6 +237,7 @@ void block_arrived(struct block *b, enum arrival how)
 		place_arrived(b);
 		return;
 	}
+	b->sampled = false;
 	trace_block(how == ARRIVE_NEW	    ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
@@ -412,7 +421,7 @@ void block_unplace(struct block *b)
 	if (!b->placed)
 		return;
 	block_uncount(b);
-	engine_account((int64_t)block_len(b));
+	block_count(b);
 	list_remove(b);
 	policy_arrived(b, ARRIVE_NEW, 0, true, engine.fetches);
 }
@@ -425,6 +434,7 @@ void block_exchange(struct block *b, uint32_t f)
 	block_hold_frame(b, f);
 	block_put_slot(b);
 	b->sampled = false;
+	b->fresh = frame_meta(f)->placed;
 	b->evidence = 0;
 	b->flags = (uint8_t)(B_DIRTY | (wanted ? B_WANTED : 0));
 	block_set_state(b, STANDBY);

@@ -161,7 +161,9 @@ struct block {
 	bool placed;	  /* LOCAL: its page lies on a slow node, see place.h */
 	bool sampled;	  /* it was taken to see whether it is used there */
 	uint8_t evidence; /* how often in a row it was */
-	uint8_t moves;	  /* to local memory and back */
+	bool fresh;	  /* it was not since it has come there */
+	uint8_t moves;	  /* to local memory and back, as of `calm` in place.c */
+	uint8_t calm;
 	bool mended;	  /* it was tried to make a huge page of it since it last was one */
 	uint8_t stream;	  /* of the prefetcher, while B_PREFETCHED */
 	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when last seen in use, 0: never */

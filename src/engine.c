@@ -315,6 +315,7 @@ static void pull(uintptr_t start, uintptr_t end)
 			engine_kick_mover();
 			engine_wait_settled();
 		}
+		there &= !place_bring(start, end);
 	} while (!there);
 }
 
@@ -1063,7 +1064,6 @@ int engine_open_queues(void)
 	if (engine.mover_event < 0)
 		return engine.mover_event;
 	int err = fault_open();
-	place_init();
 	return err ? err : mover_open();
 }
 
@@ -1093,6 +1093,7 @@ bool engine_boot(void)
 	}
 	if (!open_store())
 		return false;
+	place_init();
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);

@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "source.h"
@@ -381,6 +382,11 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		return;
 	}
 	bump(&engine.stats->faults_write_protect);
+	if (b->state == LOCAL && b->placed && !place_written(b)) {
+		starve(b, now);
+		engine_wanted(b, now);
+		return;
+	}
 	if (b->state == LOCAL) {
 		block_dirty(b);
 		resolved(b, now);

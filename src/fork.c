@@ -80,8 +80,6 @@ bool fork_inherited(void)
 static bool rest(struct block *b, bool share)
 {
 	block_drop_pages(b);
-	/* What is written after it comes to lie in local memory. */
-	block_unplace(b);
 	share |= b->region->source != NULL;
 	if (share && b->state == FAR)
 		return true;
@@ -128,6 +126,17 @@ static bool any_far(void)
 			if (r->blocks[k].state == FAR || r->blocks[k].state == LOST)
 				return true;
 	return false;
+}
+
+/* What is in place is shared with the child, where it is. */
+static void for_placed(void (*fn)(struct block *))
+{
+	struct region *r;
+
+	for (size_t i = 0; engine.placed && (r = region_at(i)); i++)
+		for (size_t k = 0; r->registered && !r->no_fork && k < r->nblocks; k++)
+			if (r->blocks[k].placed)
+				fn(r->blocks + k);
 }
 
 /* Sends the child what it needs: its life, the slots, the guard, the store's. */
@@ -223,6 +232,7 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 		engine_wait_settled();
 	fault_deferred();
 	look_behind();
+	for_placed(place_guard);
 	all_inheritable(true, share);
 	lock_give(&engine.lock);
 	if (!share)
@@ -245,6 +255,7 @@ static long op_done(uintptr_t start, uintptr_t end, unsigned why)
 	engine.forking = engine.hold = false;
 	engine.forked = true;
 	fault_deferred();
+	for_placed(place_look_behind);
 	none_inheritable();
 	/* Whoever waits, wherever. */
 	uffd_wake(&engine.uffd, (void *)(uintptr_t)K_PAGE, (1ul << 47) - 2 * K_PAGE);
@@ -334,10 +345,13 @@ static void inherit(struct region *r)
 /* Protection by userfaultfd is not inherited. */
 static void protect_again(struct region *r)
 {
-	for (size_t i = 0; r->source && i < r->nblocks; i++)
-		if (r->blocks[i].state == LOCAL)
-			uffd_protect(&engine.uffd, block_start(r->blocks + i),
-				     block_len(r->blocks + i), true);
+	for (size_t i = 0; i < r->nblocks; i++) {
+		struct block *b = r->blocks + i;
+		if (b->placed)
+			place_guard(b);
+		else if (r->source && b->state == LOCAL)
+			uffd_protect(&engine.uffd, block_start(b), block_len(b), true);
+	}
 }
 
 static void inherit_regions(void)
@@ -383,8 +397,8 @@ static void reset(void)
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
 	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    engine.sparse = engine.gathers = engine.in_place = (struct block_list){ 0 };
-	engine.page_bytes = engine.placed = 0;
+	    engine.sparse = engine.gathers = (struct block_list){ 0 };
+	engine.page_bytes = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;
 	engine.threads = 0;

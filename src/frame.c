@@ -126,6 +126,11 @@ uint32_t frame_placed(void)
 	return pop(&fr.placed_head);
 }
 
+bool frame_has_placed(void)
+{
+	return fr.placed_head != NO_FRAME;
+}
+
 uint64_t frame_placed_bytes(void)
 {
 	uint64_t sum = 0;

@@ -66,6 +66,8 @@ uint32_t frame_empty(enum frame_kind k);
 uint32_t frame_recycled(bool zeroed);
 /* The same of those on a slow node. */
 uint32_t frame_placed(void);
+bool frame_has_placed(void);
+/* What all those count for, and those in use. */
 uint64_t frame_placed_bytes(void);
 size_t frame_free_count(void);
 /* What all frames together count for. Slow: for engine_audit. */

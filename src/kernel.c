@@ -140,12 +140,66 @@ int k_madvise(void *addr, size_t len, int advice)
 	return (int)k_syscall(SYS_madvise, (long)addr, (long)len, advice, 0, 0, 0);
 }
 
+#define PAGES_AT_ONCE 64
+
+/* Of one page in `step`, from addr to end, as many as fit. */
+static unsigned some_pages(void **page, char *addr, const char *end, size_t step)
+{
+	unsigned n = 0;
+
+	for (; addr < end && n < PAGES_AT_ONCE; addr += step)
+		page[n++] = addr;
+	return n;
+}
+
+bool k_is_on_node(void *addr, size_t len, size_t step, int node)
+{
+	char *at = addr, *end = at + len;
+	void *page[PAGES_AT_ONCE];
+	int on[PAGES_AT_ONCE];
+
+	for (unsigned n; (n = some_pages(page, at, end, step)); at += n * step) {
+		if (k_syscall(SYS_move_pages, 0, n, (long)page, 0, (long)on, 0))
+			return false;
+		for (unsigned i = 0; i < n; i++)
+			if (on[i] != node)
+				return false;
+	}
+	return true;
+}
+
 int k_page_node(void *addr)
 {
 	int node = -1;
 	long err = k_syscall(SYS_move_pages, 0, 1, (long)&addr, 0, (long)&node, 0);
 
 	return err ? (int)err : node;
+}
+
+void k_bring_near(void *addr, size_t len, int from)
+{
+	char *at = addr, *end = at + len;
+	void *page[PAGES_AT_ONCE] = { addr };
+	int on[PAGES_AT_ONCE], to[PAGES_AT_ONCE];
+	unsigned node = 0;
+
+	if (k_syscall(SYS_getcpu, 0, (long)&node, 0, 0, 0, 0))
+		return;
+	for (unsigned i = 0; i < PAGES_AT_ONCE; i++)
+		to[i] = (int)node;
+	/* A huge page by its first address; the others are refused while it is on its way. */
+	k_syscall(SYS_move_pages, 0, 1, (long)page, (long)to, (long)on, 2 /* MPOL_MF_MOVE */);
+	for (unsigned n; (n = some_pages(page, at, end, K_PAGE)); at += n * K_PAGE) {
+		unsigned left = 0;
+
+		if (k_syscall(SYS_move_pages, 0, n, (long)page, 0, (long)on, 0))
+			return;
+		for (unsigned i = 0; i < n; i++)
+			if (on[i] == from)
+				page[left++] = page[i];
+		if (left)
+			k_syscall(SYS_move_pages, 0, left, (long)page, (long)to, (long)on, 2);
+	}
 }
 
 int k_prefer_node(void *addr, size_t len, int node)

@@ -141,7 +141,7 @@ static int take_shared(struct block **b)
 /* It could not be taken: not soon again. */
 static void put_aside(struct block *b, int err)
 {
-	if (b->state != LOCAL)
+	if (b->state != LOCAL || b->placed)
 		return;
 	list_remove(b);
 	if (err == -EAGAIN) {
@@ -168,9 +168,11 @@ static struct block *victim(void)
 
 static bool evict(struct block *b)
 {
+	bool placed = b->placed;
+
 	if (b->state == LOCAL) {
 		int err = block_take(&b);
-		if (err == -EBUSY && engine.forked)
+		if (err == -EBUSY && engine.forked && !placed)
 			err = take_shared(&b);
 		if (err == -ENOMEM)
 			return false;
@@ -182,6 +184,9 @@ static bool evict(struct block *b)
 		}
 	}
 	if (b->state != STANDBY)
+		return true;
+	/* It lies on the slow node already: the kernel has not copied what was shared. */
+	if (frame_meta(b->frame)->placed && !placed && !block_give(b, ARRIVE_STANDBY, false))
 		return true;
 	if (b->flags & (B_DIRTY | B_UNSURE) || place_wants(b)) {
 		list_remove(b);
@@ -464,6 +469,8 @@ static void feed_starving(void)
 	while (n-- && (b = engine.starving.head)) {
 		list_remove(b);
 		sparse_rest(b);
+		if (b->placed)
+			list_append(&engine.in_place, b);
 		engine_wake(b, false);
 	}
 }
@@ -637,7 +644,7 @@ static bool work(void)
 	feed_starving();
 	more |= pull();
 	more |= clean();
-	more |= place_work(&pool);
+	place_work(&pool);
 	more |= gather();
 	more |= prefetch();
 	drop_wasted();

@@ -21,13 +21,15 @@
 #include "transfer.h"
 
 #ifndef PLACE_SAMPLE_NS /* the simulation is quicker */
-#define PLACE_SAMPLE_NS                                                                            \
-	5000000ull /* from one to the next: 1 us of work, and a fault if it is used */
+/* From one sample to the next: 1 us of work, and a fault if it is used. */
+#define PLACE_SAMPLE_NS 5000000ull
 #define PLACE_SOON_NS 1000000000ull /* who comes back so soon is used */
 #define PLACE_COLD_NS 4000000000ull /* who does not for so long makes room */
-#define PLACE_EVIDENCE 3 /* times in a row it came back soon, and one more for each move */
+#define PLACE_EVIDENCE 3 /* times in a row it came back soon, and one more for each move before */
 #endif
 #define SHARE 4		      /* of those in place, one is out on a sample at most */
+#define CALM_AFTER 16	      /* samples of each, until moves are half forgotten */
+#define CAUTION 7	      /* times that the pace of promotion is halved at most */
 #define FULL_NS 1000000000ull /* the node has no room: not asked for so long */
 
 static struct {
@@ -36,6 +38,10 @@ static struct {
 	uint64_t full_until, sample_at, promote_at;
 	struct block_list out;	/* STANDBY, sampled, the oldest first */
 	struct block_list warm; /* LOCAL and placed: to go to local memory */
+	size_t samples;		/* since moves were halved */
+	uint8_t calm;		/* how often they were */
+	unsigned caution;
+	bool wanted; /* there was no room for something */
 } place;
 
 bool place_is_on(void)
@@ -56,75 +62,86 @@ static bool kernel_balances(void)
 	return text != '0';
 }
 
-void place_init(void)
+/* Why not, or NULL. */
+static const char *refusal(void)
 {
 	const struct emf_config *c = &engine.config;
+	char probe = 0;
 
-	if (!c->in_place)
+	if (!c->nstores || strncmp(c->store_uri[0], "numa:", 5))
+		return "is for a first store numa:N";
+	if (strstr(c->store_uri[0], "cpus=on"))
+		return "is for a node without CPUs";
+	if (!engine.uffd.move)
+		return "needs UFFDIO_MOVE (Linux 6.8)";
+	if (kernel_balances())
+		return "needs kernel.numa_balancing = 0, or the kernel moves pages of that node to "
+		       "local memory, past the budget";
+	if (k_page_node(&probe) < 0)
+		return "needs move_pages and mbind, which a container's seccomp profile must allow";
+	return NULL;
+}
+
+void place_init(void)
+{
+	place.limit = 0;
+	if (!engine.config.in_place)
 		return;
-	if (!c->nstores || strncmp(c->store_uri[0], "numa:", 5)) {
-		log_warn("store.in_place is for a first store numa:N; nothing is left in place");
+	const char *why = refusal();
+	if (why) {
+		log_warn("store.in_place %s; nothing is left in place", why);
 		return;
 	}
-	place.node = atoi(c->store_uri[0] + 5);
-	if (!engine.uffd.move) {
-		log_warn("store.in_place needs UFFDIO_MOVE (Linux 6.8); nothing is left in place");
-		return;
-	}
-	if (kernel_balances()) {
-		log_warn("store.in_place needs kernel.numa_balancing = 0: else the kernel moves "
-			 "pages of node "
-			 "%d to local memory, past the budget; nothing is left in place",
-			 place.node);
-		return;
-	}
-	place.limit = c->in_place;
+	place.node = atoi(engine.config.store_uri[0] + 5);
+	place.limit = engine.config.in_place;
 }
 
 void place_after_fork(void)
 {
-	memset(&place, 0, sizeof(place));
+	place.out = place.warm = engine.in_place = (struct block_list){ 0 };
+	engine.placed = 0;
 }
 
-bool place_has(uint32_t f, bool split)
+bool place_holds(void *p, bool split)
 {
-	size_t step = split ? K_PAGE : BLOCK_SIZE;
+	return place.limit && k_is_on_node(p, BLOCK_SIZE, split ? K_PAGE : BLOCK_SIZE, place.node);
+}
 
-	if (!place.limit)
-		return false;
-	for (size_t at = 0; at < BLOCK_SIZE; at += step)
-		if (k_page_node(frame_start(f) + at) != place.node)
-			return false;
-	return true;
+/* --- to the node --- */
+
+static bool may_grow(void)
+{
+	return engine.placed + BLOCK_SIZE <= place.limit && k_now_ns() >= place.full_until;
 }
 
 bool place_wants(const struct block *b)
 {
-	return place.limit && block_is_full(b) && !b->region->source &&
-	       !frame_meta(b->frame)->placed && !(b->flags & B_TORN);
+	if (!place.limit || !block_is_full(b) || b->region->source || b->flags & B_TORN ||
+	    frame_meta(b->frame)->placed)
+		return false;
+	bool room = frame_has_placed() || may_grow();
+	place.wanted |= !room;
+	return room;
 }
 
 /* A new one, where there is room. */
 static uint32_t make(void)
 {
-	uint64_t now = k_now_ns();
 	uint32_t f;
 
-	if (engine.placed + BLOCK_SIZE > place.limit || now < place.full_until ||
-	    (f = frame_empty(FRAME_BIG)) == NO_FRAME)
+	if (!may_grow() || (f = frame_empty(FRAME_BIG)) == NO_FRAME)
 		return NO_FRAME;
 	char *p = frame_start(f);
 	lock_give(&engine.lock);
 	/* Not bound: a bound page that finds the node full ends in the OOM killer. */
 	bool there = !k_prefer_node(p, BLOCK_SIZE, place.node) &&
 		     !k_madvise(p, BLOCK_SIZE, MADV_POPULATE_WRITE) &&
-		     k_page_node(p) == place.node &&
-		     k_page_node(p + BLOCK_SIZE - K_PAGE) == place.node;
+		     k_is_on_node(p, BLOCK_SIZE, K_PAGE, place.node);
 	k_prefer_node(p, BLOCK_SIZE, -1);
 	lock_take(&engine.lock);
 	if (!there) {
 		frame_release(f, p, BLOCK_SIZE);
-		place.full_until = now + FULL_NS;
+		place.full_until = k_now_ns() + FULL_NS;
 		return NO_FRAME;
 	}
 	*frame_meta(f) = (struct frame){ .placed = true };
@@ -134,18 +151,9 @@ static uint32_t make(void)
 
 uint32_t place_frame(void)
 {
-	struct block *b = place.out.head;
 	uint32_t f = frame_placed();
 
-	if (f == NO_FRAME)
-		f = make();
-	/* The next will find room. */
-	if (f == NO_FRAME && b && k_now_ns() - b->retry_at > PLACE_COLD_NS &&
-	    !(b->flags & B_WANTED)) {
-		list_remove(b);
-		list_append(&engine.leaving, b);
-	}
-	return f;
+	return f == NO_FRAME ? make() : f;
 }
 
 void place_copy(uint32_t to, uint32_t from)
@@ -155,6 +163,7 @@ void place_copy(uint32_t to, uint32_t from)
 	const __m128i *s = (const __m128i *)(const void *)frame_start(from),
 		      *end = s + BLOCK_SIZE / 16;
 
+	/* Past the caches: it is not used soon. */
 	for (; s < end; s++, d++)
 		_mm_stream_si128(d, _mm_load_si128(s));
 	_mm_sfence();
@@ -163,15 +172,51 @@ void place_copy(uint32_t to, uint32_t from)
 #endif
 }
 
+/* --- is it used there? --- */
+
+/* Forgotten by halves. */
+static unsigned moves(const struct block *b)
+{
+	unsigned age = (uint8_t)(place.calm - b->calm);
+
+	return age < 8 ? (unsigned)b->moves >> age : 0;
+}
+
+/* What has made way a while ago is used all the same: then there is little to gain by exchanges. */
+static void judge(struct block *b, bool soon)
+{
+	if (!b->fresh)
+		return;
+	b->fresh = false;
+	if (soon)
+		place.caution += place.caution < CAUTION;
+	else
+		place.caution -= place.caution > 0;
+}
+
 void place_arrived(struct block *b)
 {
-	bool soon = b->sampled && k_now_ns() - b->retry_at < PLACE_SOON_NS;
-
-	if (b->sampled)
+	if (b->sampled) {
+		bool soon = k_now_ns() - b->retry_at < PLACE_SOON_NS;
 		b->evidence = soon ? (uint8_t)(b->evidence + (b->evidence < 255)) : 0;
+		judge(b, soon);
+	}
 	b->sampled = false;
 	list_remove(b);
-	list_append(b->evidence >= PLACE_EVIDENCE + b->moves ? &place.warm : &engine.in_place, b);
+	list_append(b->evidence >= PLACE_EVIDENCE + moves(b) ? &place.warm : &engine.in_place, b);
+}
+
+/* Out of the page table. False: it is not, or not in place any more. */
+static bool take(struct block **b)
+{
+	if (block_take(b) || (*b)->state != STANDBY)
+		return false;
+	if (frame_meta((*b)->frame)->placed)
+		return true;
+	/* The kernel has carried some of it away. */
+	if (block_give(*b, ARRIVE_STANDBY, false))
+		list_append(&engine.leaving, *b);
+	return false;
 }
 
 static void sample(uint64_t now)
@@ -181,20 +226,33 @@ static void sample(uint64_t now)
 	if (!b || now < place.sample_at || place.out.count * SHARE > engine.in_place.count)
 		return;
 	place.sample_at = now + PLACE_SAMPLE_NS;
-	/* To the end, should it not be taken. */
+	if (++place.samples >= CALM_AFTER * (engine.in_place.count + place.out.count)) {
+		place.samples = 0;
+		place.calm++;
+	}
+	/* To the end, should it not be taken: it is shared, for one. */
 	list_remove(b);
 	list_append(&engine.in_place, b);
-	if (block_take(&b) || b->state != STANDBY)
+	if (!take(&b))
 		return;
-	if (!frame_meta(b->frame)->placed) {
-		/* The kernel has carried some of it away. */
-		if (block_give(b, ARRIVE_STANDBY, false))
-			list_append(&engine.leaving, b);
-		return;
-	}
 	b->retry_at = now;
 	b->sampled = true;
 	list_append(&place.out, b);
+}
+
+/* Who is not used makes room. */
+static void leave(uint64_t now)
+{
+	struct block *b = place.out.head;
+
+	if (!b || b->flags & B_WANTED || now - b->retry_at < PLACE_SOON_NS)
+		return;
+	judge(b, false);
+	if (!place.wanted || now - b->retry_at < PLACE_COLD_NS)
+		return;
+	place.wanted = b->sampled = false;
+	list_remove(b);
+	list_append(&engine.leaving, b);
 }
 
 /* To local memory. */
@@ -203,27 +261,26 @@ static void promote(struct transfer_pool *pool, uint64_t now)
 	struct block *b = place.warm.head;
 	uint32_t f;
 
+	/* Two frames are for who waits already. */
 	if (!b || now < place.promote_at || !pool->free || frame_free_count() < 3 ||
 	    engine.starving.head)
 		return;
 	list_remove(b);
 	list_append(&engine.in_place, b);
 	b->evidence = 0;
+	if (!take(&b))
+		return;
 	f = engine_frame(false, false);
-	if (f == NO_FRAME)
-		return;
-	if (block_take(&b) || b->state != STANDBY) {
-		frame_recycle(f, false);
-		return;
-	}
-	if (!frame_meta(b->frame)->placed) { /* the kernel has carried it there */
-		frame_recycle(f, false);
+	if (f == NO_FRAME) {
 		if (block_give(b, ARRIVE_STANDBY, false))
 			list_append(&engine.leaving, b);
 		return;
 	}
-	place.promote_at = now + BLOCK_SIZE * 1000000000ull / engine.config.rebuild;
-	b->moves = (uint8_t)(b->moves + (b->moves < 250));
+	place.promote_at =
+	    now + (BLOCK_SIZE * 1000000000ull / engine.config.rebuild << place.caution);
+	unsigned before = moves(b);
+	b->moves = (uint8_t)(before + (before < 250));
+	b->calm = place.calm;
 	uint32_t from = b->frame;
 	block_check(b);
 	struct transfer *t = transfer_write(pool, b);
@@ -243,15 +300,61 @@ static void promote(struct transfer_pool *pool, uint64_t now)
 		block_written(b, BLOCK_FAILED);
 }
 
-bool place_work(struct transfer_pool *pool)
+void place_work(struct transfer_pool *pool)
 {
 	uint64_t now;
 
-	if (!place.limit || engine.hold)
-		return false;
+	if (!place.limit)
+		return;
+	atomic_store_explicit(&engine.stats->placed_bytes, engine.placed, memory_order_relaxed);
+	if (engine.hold)
+		return;
 	now = k_now_ns();
 	sample(now);
+	leave(now);
 	promote(pool, now);
-	atomic_store_explicit(&engine.stats->placed_bytes, engine.placed, memory_order_relaxed);
+}
+
+/* --- forks and locks --- */
+
+void place_guard(struct block *b)
+{
+	if (uffd_protect(&engine.uffd, block_start(b), BLOCK_SIZE, true))
+		block_unplace(b);
+}
+
+void place_look_behind(struct block *b)
+{
+	struct presence found;
+
+	if (uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
+	    found.protected < found.bytes)
+		block_unplace(b);
+}
+
+bool place_written(struct block *b)
+{
+	if (!engine_room_short(BLOCK_SIZE))
+		return false;
+	block_unplace(b);
+	return true;
+}
+
+bool place_bring(uintptr_t start, uintptr_t end)
+{
+	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end)) {
+		struct block *b = region_block(r, start > r->start ? start : r->start),
+			     *last = region_block(r, (end < r->end ? end : r->end) - 1);
+		for (; r->registered && b <= last; b++) {
+			if (!b->placed || b->state != LOCAL)
+				continue;
+			char *p = block_start(b);
+			block_unplace(b);
+			lock_give(&engine.lock);
+			k_bring_near(p, BLOCK_SIZE, place.node);
+			lock_take(&engine.lock);
+			return true;
+		}
+	}
 	return false;
 }

@@ -2,15 +2,25 @@
 /*
  * Blocks in place on a slow node (store.in_place): memory of a node without CPUs, as CXL memory
  * is, is mapped like any other. What leaves local memory is copied there first and mapped again, as
- * long as there is room: using it raises no fault, and it counts nothing against the budget.
+ * long as there is room: using it raises no fault, and it counts in engine.placed, not against the
+ * budget.
  *
- * A page has a node, wherever it is moved to: frames with such pages are kept apart (frame.h:
- * placed), and a block that is mapped with one is LOCAL and `placed`. It is on engine.in_place, out
- * of the policy's sight. A few at a time are taken out of the page table (STANDBY): who comes back
- * soon, again and again, is copied to local memory, at most store.rebuild a second, the less easily
- * the more often it was moved; who does not come back makes room.
+ * A page has a node, wherever UFFDIO_MOVE moves it to: frames with such pages are kept apart
+ * (frame.h: placed), and a block that is mapped with one is LOCAL and `placed`. It is on
+ * engine.in_place, out of the policy's sight. Whatever may bring some of it to local memory (a
+ * discard, a cut) makes a common LOCAL block of it; when that is taken, its pages are asked where
+ * they lie, and it counts for what it is.
  *
- * All but place_init is the mover's, under engine.lock.
+ * A few at a time are taken out of the page table (STANDBY): who comes back soon, again and again,
+ * is copied to local memory, at most store.rebuild a second, the less easily the more often it was
+ * moved; and the slower, the more of what has made way for that is used at once. Who does not come
+ * back makes room.
+ *
+ * With a fork the pages are shared, and stay where they are; a copy that is made for who writes
+ * first comes to lie in local memory. So they are protected in both, and who writes makes room
+ * first, as a thread does that touches something new.
+ *
+ * All under engine.lock but place_init and place_copy.
  */
 #ifndef EMF_PLACE_H
 #define EMF_PLACE_H
@@ -26,8 +36,10 @@ void place_init(void);
 void place_after_fork(void);
 /* Does what leaves go there at all? */
 bool place_is_on(void);
-/* Is what the big frame holds all of the slow node's? split: it is not one huge page. */
-bool place_has(uint32_t f, bool split);
+/* Do all pages of the 2 MiB lie there? split: it is not one huge page. */
+bool place_holds(void *p, bool split);
+
+/* --- the mover's --- */
 
 /* May b, STANDBY, go there? */
 bool place_wants(const struct block *b);
@@ -35,10 +47,23 @@ bool place_wants(const struct block *b);
 uint32_t place_frame(void);
 /* Without the lock. */
 void place_copy(uint32_t to, uint32_t from);
+/* Samples, and brings to local memory what is used. */
+void place_work(struct transfer_pool *pool);
+
+/* --- anybody's --- */
 
 /* It was mapped with a page of the node. */
 void place_arrived(struct block *b);
-/* Samples, and brings to local memory what is used. True: there is more to do at once. */
-bool place_work(struct transfer_pool *pool);
+/* Its pages are shared from now on: who writes faults. */
+void place_guard(struct block *b);
+/* Who was served while a fork was under way has had some of it copied. */
+void place_look_behind(struct block *b);
+/* Somebody writes to what is guarded. False: there is no room for that. */
+bool place_written(struct block *b);
+/*
+ * What is LOCAL of the range, and to stay so, has its pages brought to local memory by the kernel.
+ * True: there was one; the lock was given up meanwhile.
+ */
+bool place_bring(uintptr_t start, uintptr_t end);
 
 #endif

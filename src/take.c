@@ -75,7 +75,7 @@ static int take_by_copy(struct block **at)
 static void count_taken(struct block *b, uint32_t f, bool whole, bool split)
 {
 	struct frame *m = frame_meta(f);
-	bool placed = whole && block_is_full(b) && place_has(f, split);
+	bool placed = whole && block_is_full(b) && place_holds(frame_start(f), split);
 
 	engine_account((b->placed ? (int64_t)block_len(b) : 0) -
 		       (placed ? (int64_t)BLOCK_SIZE : 0));

@@ -154,7 +154,8 @@ static bool is_zapped(uint32_t flags)
 /* The page itself goes; the mapping stays. */
 static void zap(struct page *p)
 {
-	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_PINNED | P_SLOW);
+	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_FORKED | P_PINNED |
+				P_SLOW);
 	p->value = 0;
 }
 
@@ -242,8 +243,11 @@ static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value)
 		}
 		check(p, addr);
 		seen(p);
+		/* What the child has, too, is copied; or the child is gone. */
+		if (write && p->flags & P_FORKED && chance(2))
+			p->flags &= ~(uint32_t)P_SLOW;
 		if (write)
-			p->flags &= ~(uint32_t)P_SHARED;
+			p->flags &= ~(uint32_t)(P_SHARED | P_FORKED);
 		if (value) {
 			p->value = p->model.value = *value;
 			p->model.written = true;
@@ -415,7 +419,29 @@ int k_page_node(void *addr)
 	uintptr_t at = (uintptr_t)addr;
 
 	co_point();
-	return is_frame(at) ? *slow_at(at) : !!(page_at(at)->flags & P_SLOW);
+	return is_frame(at)	? *slow_at(at)
+	       : is_program(at) ? !!(page_at(at)->flags & P_SLOW)
+				: 0;
+}
+
+/* Pages are small here: each is asked. */
+bool k_is_on_node(void *addr, size_t len, size_t step, int node)
+{
+	bool all = true;
+
+	(void)step;
+	for (size_t at = 0; at < len; at += K_PAGE)
+		all &= k_page_node((char *)addr + at) == node;
+	return all;
+}
+
+void k_bring_near(void *addr, size_t len, int from)
+{
+	(void)from;
+	co_sleep(rnd_below(SIM_MS));
+	for (uintptr_t at = (uintptr_t)addr; at < (uintptr_t)addr + len; at += K_PAGE)
+		if (!(page_at(at)->flags & (P_SHARED | P_PINNED)))
+			page_at(at)->flags &= ~(uint32_t)P_SLOW;
 }
 
 /* It may be full. */

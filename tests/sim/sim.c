@@ -421,7 +421,7 @@ static void op_fork(void)
 	co_sleep(rnd_below(2 * SIM_MS));
 	for (uintptr_t at = SIM_BASE; at < SIM_END; at += K_PAGE)
 		if (page_at(at)->flags & P_PRESENT)
-			page_at(at)->flags |= P_SHARED;
+			page_at(at)->flags |= P_SHARED | (active ? P_FORKED : 0);
 	trace("forked");
 	fork_parent();
 }
@@ -484,11 +484,28 @@ static uint64_t slots_referenced(void)
 	return n;
 }
 
+/* What does not count as local has no page there. */
+static void audit_placed(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		for (size_t k = 0; k < r->nblocks; k++) {
+			struct block *b = r->blocks + k;
+			uintptr_t at = (uintptr_t)block_start(b);
+			for (size_t n = b->placed ? BLOCK_PAGES : 0; n--; at += K_PAGE)
+				if ((page_at(at)->flags & (P_PRESENT | P_SLOW)) == P_PRESENT)
+					sim_fail("%#lx is local, but counts as in place", at);
+		}
+}
+
 static void audit(void)
 {
 	if (!is_active() || engine.lock.word)
 		return;
 	engine_audit();
+	if (!engine.forking)
+		audit_placed();
 	/* One that is being trimmed is in neither, but not for long. */
 	static uint64_t same_at;
 	if (engine.inflight || !store_quiet()) {

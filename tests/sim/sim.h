@@ -117,6 +117,7 @@ enum {
 	P_SECRET = 1 << 9, /* MADV_DONTDUMP has returned */
 	P_NONE = 1 << 10,  /* PROT_NONE */
 	P_SLOW = 1 << 11,  /* on the slow node */
+	P_FORKED = 1 << 12, /* shared with a child that the engine knows of */
 };
 
 /* What the program must find. */
