@@ -301,7 +301,7 @@ static bool pull_region(struct region *r, uintptr_t start, uintptr_t end)
 /* All of the range local or empty, and held so. The map may change while it waits. */
 static void pull(uintptr_t start, uintptr_t end)
 {
-	bool there;
+	bool there, near = !place_is_on();
 
 	while (change_hold(start, end))
 		engine_wait_settled();
@@ -314,8 +314,11 @@ static void pull(uintptr_t start, uintptr_t end)
 		if (!there) {
 			engine_kick_mover();
 			engine_wait_settled();
+		} else if (!near) {
+			place_bring(start, end);
+			near = true;
+			there = false;
 		}
-		there &= !place_bring(start, end);
 	} while (!there);
 }
 

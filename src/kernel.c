@@ -179,7 +179,7 @@ int k_page_node(void *addr)
 void k_bring_near(void *addr, size_t len, int from)
 {
 	char *at = addr, *end = at + len;
-	void *page[PAGES_AT_ONCE] = { addr };
+	void *page[PAGES_AT_ONCE];
 	int on[PAGES_AT_ONCE], to[PAGES_AT_ONCE];
 	unsigned node = 0;
 
@@ -187,8 +187,6 @@ void k_bring_near(void *addr, size_t len, int from)
 		return;
 	for (unsigned i = 0; i < PAGES_AT_ONCE; i++)
 		to[i] = (int)node;
-	/* A huge page by its first address; the others are refused while it is on its way. */
-	k_syscall(SYS_move_pages, 0, 1, (long)page, (long)to, (long)on, 2 /* MPOL_MF_MOVE */);
 	for (unsigned n; (n = some_pages(page, at, end, K_PAGE)); at += n * K_PAGE) {
 		unsigned left = 0;
 
@@ -197,8 +195,10 @@ void k_bring_near(void *addr, size_t len, int from)
 		for (unsigned i = 0; i < n; i++)
 			if (on[i] == from)
 				page[left++] = page[i];
+		/* Of a huge page the first one takes the others along. */
 		if (left)
-			k_syscall(SYS_move_pages, 0, left, (long)page, (long)to, (long)on, 2);
+			k_syscall(SYS_move_pages, 0, left, (long)page, (long)to, (long)on,
+				  2 /* MPOL_MF_MOVE */);
 	}
 }
 

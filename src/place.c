@@ -340,21 +340,16 @@ bool place_written(struct block *b)
 	return true;
 }
 
-bool place_bring(uintptr_t start, uintptr_t end)
+void place_bring(uintptr_t start, uintptr_t end)
 {
 	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end)) {
 		struct block *b = region_block(r, start > r->start ? start : r->start),
 			     *last = region_block(r, (end < r->end ? end : r->end) - 1);
-		for (; r->registered && b <= last; b++) {
-			if (!b->placed || b->state != LOCAL)
-				continue;
-			char *p = block_start(b);
-			block_unplace(b);
-			lock_give(&engine.lock);
-			k_bring_near(p, BLOCK_SIZE, place.node);
-			lock_take(&engine.lock);
-			return true;
-		}
+		for (; r->registered && b <= last; b++)
+			if (b->state == LOCAL)
+				block_unplace(b);
 	}
-	return false;
+	lock_give(&engine.lock);
+	k_bring_near((void *)start, end - start, place.node);
+	lock_take(&engine.lock);
 }

@@ -61,9 +61,9 @@ void place_look_behind(struct block *b);
 /* Somebody writes to what is guarded. False: there is no room for that. */
 bool place_written(struct block *b);
 /*
- * What is LOCAL of the range, and to stay so, has its pages brought to local memory by the kernel.
- * True: there was one; the lock was given up meanwhile.
+ * What is LOCAL of the range, and held so, has its pages brought to local memory by the kernel. Gives
+ * up the lock meanwhile.
  */
-bool place_bring(uintptr_t start, uintptr_t end);
+void place_bring(uintptr_t start, uintptr_t end);
 
 #endif

@@ -341,6 +341,9 @@ static void op_lock(void)
 	switch (rnd_below(5)) {
 	case 0:
 		sim_mlock((void *)start, n * K_PAGE);
+		for (size_t i = 0; is_active() && i < n; i++)
+			if ((page_at(start)[i].flags & (P_SLOW | P_SHARED | P_PINNED)) == P_SLOW)
+				sim_fail("%#lx is locked on the slow node", start + i * K_PAGE);
 		co_sleep(rnd_below(50 * SIM_MS));
 		sim_munlock((void *)start, n * K_PAGE);
 		break;
