@@ -34,8 +34,8 @@ struct frame {
 	bool zeroed;		   /* FREE and all zero */
 	bool holes;		   /* pages are missing: not worth recycling; populate before use */
 	bool paged;		   /* of what was moved there: not one huge page */
-	bool placed;		   /* its page lies on a slow node and counts for nothing: place.h */
-	bool split;		   /* has a page table, if an empty one: see block_look_for_split */
+	bool placed; /* its page lies on a slow node and counts for nothing: place.h */
+	bool split;  /* has a page table, if an empty one: see block_look_for_split */
 };
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };

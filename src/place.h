@@ -61,8 +61,8 @@ void place_look_behind(struct block *b);
 /* Somebody writes to what is guarded. False: there is no room for that. */
 bool place_written(struct block *b);
 /*
- * What is LOCAL of the range, and held so, has its pages brought to local memory by the kernel. Gives
- * up the lock meanwhile.
+ * What is LOCAL of the range, and held so, has its pages brought to local memory by the kernel.
+ * Gives up the lock meanwhile.
  */
 void place_bring(uintptr_t start, uintptr_t end);
 

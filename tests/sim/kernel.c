@@ -41,7 +41,7 @@ static uint64_t eventfd_count, park_order;
 static int pagemap = -1;
 static uintptr_t last_gone; /* the last place that was unmapped */
 static uintptr_t frames, frames_end;
-static bool *slow;		      /* of each page of the frames: on the slow node */
+static bool *slow;			   /* of each page of the frames: on the slow node */
 static uintptr_t preferred, preferred_end; /* what comes to be there is */
 
 /* --- the real kernel --- */
@@ -154,8 +154,8 @@ static bool is_zapped(uint32_t flags)
 /* The page itself goes; the mapping stays. */
 static void zap(struct page *p)
 {
-	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_FORKED | P_PINNED |
-				P_SLOW);
+	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_FORKED |
+				P_PINNED | P_SLOW);
 	p->value = 0;
 }
 
@@ -419,9 +419,7 @@ int k_page_node(void *addr)
 	uintptr_t at = (uintptr_t)addr;
 
 	co_point();
-	return is_frame(at)	? *slow_at(at)
-	       : is_program(at) ? !!(page_at(at)->flags & P_SLOW)
-				: 0;
+	return is_frame(at) ? *slow_at(at) : is_program(at) ? !!(page_at(at)->flags & P_SLOW) : 0;
 }
 
 /* Pages are small here: each is asked. */
@@ -456,7 +454,8 @@ int k_prefer_node(void *addr, size_t len, int node)
 static void place_frame_pages(uintptr_t start, size_t len, int advice)
 {
 	for (uintptr_t at = start; at < start + len; at += K_PAGE)
-		*slow_at(at) = advice == MADV_POPULATE_WRITE && at >= preferred && at < preferred_end;
+		*slow_at(at) =
+		    advice == MADV_POPULATE_WRITE && at >= preferred && at < preferred_end;
 }
 
 int k_madvise(void *addr, size_t len, int advice)

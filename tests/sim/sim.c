@@ -50,7 +50,8 @@ static struct emf_stats stats;
 
 /* Of all runs, to see that they did something. */
 static struct totals {
-	uint64_t evicted, demand, standby, protect, zero, placed, promoted, prefetched, lost, written;
+	uint64_t evicted, demand, standby, protect, zero, placed, promoted, prefetched, lost,
+	    written;
 	unsigned runs, failed;
 } * totals;
 
@@ -663,10 +664,11 @@ static void run(uint64_t seed)
 	alarm(REAL_SECONDS);
 	plan.seed = seed;
 	make_plan(seed);
-	snprintf(conf, sizeof(conf),
-		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
-		 "class.all.match=size>=4K;class.all.granule=%s;store.uri=numa:1;store.in_place=%lu",
-		 plan.chaos, granules[plan.granule], plan.in_place * BLOCK_SIZE);
+	snprintf(
+	    conf, sizeof(conf),
+	    "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
+	    "class.all.match=size>=4K;class.all.granule=%s;store.uri=numa:1;store.in_place=%lu",
+	    plan.chaos, granules[plan.granule], plan.in_place * BLOCK_SIZE);
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;
@@ -729,7 +731,8 @@ int main(void)
 		       (unsigned long)seed);
 	}
 	printf("# %u runs passed, %u failed; blocks evicted %lu; faults: %lu far, %lu frame, "
-	       "%lu protection, %lu zero; %lu in place, %lu promoted; %lu fetched ahead, %lu MiB written, %lu MiB lost\n",
+	       "%lu protection, %lu zero; %lu in place, %lu promoted; %lu fetched ahead, %lu MiB "
+	       "written, %lu MiB lost\n",
 	       totals->runs, totals->failed, (unsigned long)totals->evicted,
 	       (unsigned long)totals->demand, (unsigned long)totals->standby,
 	       (unsigned long)totals->protect, (unsigned long)totals->zero,

@@ -114,9 +114,9 @@ enum {
 	P_PINNED = 1 << 6,
 	P_LOCKED = 1 << 7,
 	P_READONLY = 1 << 8,
-	P_SECRET = 1 << 9, /* MADV_DONTDUMP has returned */
-	P_NONE = 1 << 10,  /* PROT_NONE */
-	P_SLOW = 1 << 11,  /* on the slow node */
+	P_SECRET = 1 << 9,  /* MADV_DONTDUMP has returned */
+	P_NONE = 1 << 10,   /* PROT_NONE */
+	P_SLOW = 1 << 11,   /* on the slow node */
 	P_FORKED = 1 << 12, /* shared with a child that the engine knows of */
 };
 

@@ -723,7 +723,7 @@ static void memory_limits(void **state)
 
 	/* version 1, beside an unused version 2; the path exists only outside the container */
 	tree_put(root, "/proc/self/cgroup",
-		  "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
+		 "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
 	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);
