@@ -117,14 +117,18 @@ static void settle(bool share)
 	} while (!quiet);
 }
 
+/* What only a child that is managed from the start can have: its copy of what is in place is local.
+ */
 static bool any_far(void)
 {
 	struct region *r;
 
 	for (size_t i = 0; (r = region_at(i)); i++)
-		for (size_t k = 0; r->registered && k < r->nblocks; k++)
-			if (r->blocks[k].state == FAR || r->blocks[k].state == LOST)
+		for (size_t k = 0; r->registered && k < r->nblocks; k++) {
+			const struct block *b = r->blocks + k;
+			if (b->state == FAR || b->state == LOST || b->placed)
 				return true;
+		}
 	return false;
 }
 
