@@ -155,14 +155,14 @@ struct block {
 	uint32_t frame, slot;
 	uint16_t pages; /* FAR, FETCHING: so many are in place, too, and accounted for */
 	uint8_t state, flags;
-	bool stray;	  /* others are, which are not accounted for: it is fetched as a whole */
-	bool gathered;	  /* FETCHING: in order to be written out, with what is newer in place */
-	bool unwritten;	  /* when it last left it was as it had come */
-	bool placed;	  /* LOCAL: its page lies on a slow node, see place.h */
-	bool sampled;	  /* it was taken to see whether it is used there */
-	uint8_t evidence; /* how often in a row it was */
-	bool fresh;	  /* it was not since it has come there */
-	uint8_t moves;	  /* to local memory and back, as of `calm` in place.c */
+	bool stray;	 /* others are, which are not accounted for: it is fetched as a whole */
+	bool gathered;	 /* FETCHING: in order to be written out, with what is newer in place */
+	bool unwritten;	 /* when it last left it was as it had come */
+	bool placed;	 /* LOCAL: its page lies on a slow node, see place.h */
+	bool sampled;	 /* it was taken to see whether it is used there */
+	int8_t evidence; /* how often in a row it was used soon, or (negative) was not */
+	bool fresh;	 /* it was not since it has come there */
+	uint8_t moves;	 /* to local memory and back, as of `calm` in place.c */
 	uint8_t calm;
 	bool mended;	  /* it was tried to make a huge page of it since it last was one */
 	uint8_t stream;	  /* of the prefetcher, while B_PREFETCHED */

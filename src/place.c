@@ -24,9 +24,10 @@
 /* From one sample to the next: 1 us of work, and a fault if it is used. */
 #define PLACE_SAMPLE_NS 5000000ull
 #define PLACE_SOON_NS 1000000000ull /* who comes back so soon is used */
-#define PLACE_COLD_NS 4000000000ull /* who does not for so long makes room */
+#define PLACE_COLD_NS 4000000000ull /* who does not for so long, or twice, makes room */
 #define PLACE_EVIDENCE 3 /* times in a row it came back soon, and one more for each move before */
 #endif
+#define EACH 4096	      /* of so many one is sampled at a time */
 #define SHARE 4		      /* of those in place, one is out on a sample at most */
 #define CALM_AFTER 16	      /* samples of each, until moves are half forgotten */
 #define CAUTION 7	      /* times that the pace of promotion is halved at most */
@@ -194,16 +195,31 @@ static void judge(struct block *b, bool soon)
 		place.caution -= place.caution > 0;
 }
 
+static void weigh(struct block *b, bool soon)
+{
+	int so_far = soon == (b->evidence > 0) ? b->evidence : 0, next = so_far + (soon ? 1 : -1);
+
+	b->evidence = (int8_t)(next > INT8_MAX ? INT8_MAX : next < INT8_MIN ? INT8_MIN : next);
+	judge(b, soon);
+}
+
 void place_arrived(struct block *b)
 {
-	if (b->sampled) {
-		bool soon = k_now_ns() - b->retry_at < PLACE_SOON_NS;
-		b->evidence = soon ? (uint8_t)(b->evidence + (b->evidence < 255)) : 0;
-		judge(b, soon);
-	}
+	if (b->sampled)
+		weigh(b, k_now_ns() - b->retry_at < PLACE_SOON_NS);
 	b->sampled = false;
 	list_remove(b);
-	list_append(b->evidence >= PLACE_EVIDENCE + moves(b) ? &place.warm : &engine.in_place, b);
+	list_append(b->evidence >= PLACE_EVIDENCE + (int)moves(b) ? &place.warm : &engine.in_place,
+		    b);
+}
+
+static void put_back(struct block *b)
+{
+	if (!block_give(b, ARRIVE_STANDBY, false))
+		return;
+	b->sampled = false;
+	list_remove(b);
+	list_append(&engine.leaving, b);
 }
 
 /* Out of the page table. False: it is not, or not in place any more. */
@@ -213,19 +229,20 @@ static bool take(struct block **b)
 		return false;
 	if (frame_meta((*b)->frame)->placed)
 		return true;
-	/* The kernel has carried some of it away. */
-	if (block_give(*b, ARRIVE_STANDBY, false))
-		list_append(&engine.leaving, *b);
+	put_back(*b); /* the kernel has carried some of it away */
 	return false;
+}
+
+/* Is as much out on a sample as may be? */
+static bool is_full(void)
+{
+	return place.out.count * SHARE > engine.in_place.count;
 }
 
 static void sample(uint64_t now)
 {
 	struct block *b = engine.in_place.head;
 
-	if (!b || now < place.sample_at || place.out.count * SHARE > engine.in_place.count)
-		return;
-	place.sample_at = now + PLACE_SAMPLE_NS;
 	if (++place.samples >= CALM_AFTER * (engine.in_place.count + place.out.count)) {
 		place.samples = 0;
 		place.calm++;
@@ -240,19 +257,34 @@ static void sample(uint64_t now)
 	list_append(&place.out, b);
 }
 
-/* Who is not used makes room. */
-static void leave(uint64_t now)
+/* Of many more at a time, or it would take too long until all were. */
+static void sample_some(uint64_t now)
+{
+	if (now < place.sample_at)
+		return;
+	place.sample_at = now + PLACE_SAMPLE_NS;
+	for (size_t n = 1 + engine.in_place.count / EACH; n && engine.in_place.head && !is_full();
+	     n--)
+		sample(now);
+}
+
+/* Who is not used makes room, or makes way for the next to be sampled. */
+static void end_sample(uint64_t now)
 {
 	struct block *b = place.out.head;
 
 	if (!b || b->flags & B_WANTED || now - b->retry_at < PLACE_SOON_NS)
 		return;
 	judge(b, false);
-	if (!place.wanted || now - b->retry_at < PLACE_COLD_NS)
-		return;
-	place.wanted = b->sampled = false;
-	list_remove(b);
-	list_append(&engine.leaving, b);
+	if (place.wanted && (b->evidence < 0 || now - b->retry_at > PLACE_COLD_NS)) {
+		place.wanted = b->sampled = false;
+		list_remove(b);
+		list_append(&engine.leaving, b);
+	} else if (is_full()) {
+		uint32_t used_at = b->used_at;
+		put_back(b);
+		b->used_at = used_at; /* nobody has */
+	}
 }
 
 /* To local memory. */
@@ -261,8 +293,11 @@ static void promote(struct transfer_pool *pool, uint64_t now)
 	struct block *b = place.warm.head;
 	uint32_t f;
 
-	/* Two frames are for who waits already. */
-	if (!b || now < place.promote_at || !pool->free || frame_free_count() < 3 ||
+	/* Not while the mover is about to make room for others. */
+	size_t have = frame_free_count();
+	if (engine.local < engine.limit)
+		have += (engine.limit - engine.local) >> BLOCK_SHIFT;
+	if (!b || now < place.promote_at || !pool->free || have < engine.reserve_low ||
 	    engine.starving.head)
 		return;
 	list_remove(b);
@@ -272,8 +307,7 @@ static void promote(struct transfer_pool *pool, uint64_t now)
 		return;
 	f = engine_frame(false, false);
 	if (f == NO_FRAME) {
-		if (block_give(b, ARRIVE_STANDBY, false))
-			list_append(&engine.leaving, b);
+		put_back(b);
 		return;
 	}
 	place.promote_at =
@@ -310,8 +344,8 @@ void place_work(struct transfer_pool *pool)
 	if (engine.hold)
 		return;
 	now = k_now_ns();
-	sample(now);
-	leave(now);
+	sample_some(now);
+	end_sample(now);
 	promote(pool, now);
 }
 
