@@ -73,6 +73,8 @@ static const char *refusal(void)
 		return "is for a first store numa:N";
 	if (strstr(c->store_uri[0], "cpus=on"))
 		return "is for a node without CPUs";
+	if (c->encrypt)
+		return "leaves memory as it is on the node, which store.encrypt=on forbids";
 	if (!engine.uffd.move)
 		return "needs UFFDIO_MOVE (Linux 6.8)";
 	if (kernel_balances())
