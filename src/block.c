@@ -185,7 +185,7 @@ void block_put_frame(struct block *b, bool zeroed)
 
 	/* Of a small frame only this block's range has pages. */
 	if (frame_kind(f) == FRAME_SMALL || m->holes || m->split ||
-	    (!m->placed && engine.local > engine.limit))
+	    (m->placed ? place_is_over() : engine.local > engine.limit))
 		frame_release(f, frame_addr(f, b), block_len(b));
 	else
 		frame_recycle(f, zeroed);

@@ -186,7 +186,8 @@ static bool evict(struct block *b)
 	if (b->state != STANDBY)
 		return true;
 	/* It lies on the slow node already: the kernel has not copied what was shared. */
-	if (frame_meta(b->frame)->placed && !placed && !block_give(b, ARRIVE_STANDBY, false))
+	if (frame_meta(b->frame)->placed && !placed && !place_is_over() &&
+	    !block_give(b, ARRIVE_STANDBY, false))
 		return true;
 	if (b->flags & (B_DIRTY | B_UNSURE) || place_wants(b)) {
 		list_remove(b);

@@ -105,6 +105,11 @@ void place_after_fork(void)
 	engine.placed = 0;
 }
 
+bool place_is_over(void)
+{
+	return engine.placed > place.limit;
+}
+
 bool place_holds(void *p, bool split)
 {
 	return place.limit && k_is_on_node(p, BLOCK_SIZE, split ? K_PAGE : BLOCK_SIZE, place.node);

@@ -36,6 +36,8 @@ void place_init(void);
 void place_after_fork(void);
 /* Does what leaves go there at all? */
 bool place_is_on(void);
+/* Is there more of it than there is to be? Some was thought to be local. */
+bool place_is_over(void);
 /* Do all pages of the 2 MiB lie there? split: it is not one huge page. */
 bool place_holds(void *p, bool split);
 
