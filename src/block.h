@@ -158,6 +158,7 @@ struct block {
 	bool stray;	 /* others are, which are not accounted for: it is fetched as a whole */
 	bool gathered;	 /* FETCHING: in order to be written out, with what is newer in place */
 	bool unwritten;	 /* when it last left it was as it had come */
+	bool copied;	 /* it came or went by copy: MOVE is refused, of read-only memory */
 	bool placed;	 /* LOCAL: its page lies on a slow node, see place.h */
 	bool sampled;	 /* it was taken to see whether it is used there */
 	int8_t evidence; /* how often in a row it was used soon, or (negative) was not */

@@ -39,6 +39,7 @@ static int install_copy(struct block *b, bool protect)
 		return err;
 	/* For a moment it is there twice; without MOVE there is room for that, but not for all
 	 * threads at once. */
+	b->copied = true;
 	engine_account((int64_t)block_len(b));
 	if (engine.local > engine.budget)
 		atomic_fetch_add(&engine.stats->overruns, 1);

@@ -124,8 +124,8 @@ static bool may_grow(void)
 
 bool place_wants(const struct block *b)
 {
-	if (!place.limit || !block_is_full(b) || b->region->source || b->flags & B_TORN ||
-	    frame_meta(b->frame)->placed)
+	if (!place.limit || !block_is_full(b) || b->region->source || b->copied ||
+	    b->flags & B_TORN || frame_meta(b->frame)->placed)
 		return false;
 	bool room = frame_has_placed() || may_grow();
 	place.wanted |= !room;

@@ -223,8 +223,10 @@ int block_take(struct block **at)
 	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move && !b->region->source))
 		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
-	/* MOVE takes from writable mappings only. */
-	if (err == -EINVAL && engine_may_copy())
+	/* MOVE takes from writable mappings only. A copy of what is in place would be a local one.
+	 */
+	b->copied = err == -EINVAL;
+	if (err == -EINVAL && engine_may_copy() && !b->placed)
 		err = engine.uffd.move ? take_parts(at) : take_by_copy(at);
 	pinned_taken();
 	if (err)
