@@ -383,14 +383,22 @@ bool place_written(struct block *b)
 
 void place_bring(uintptr_t start, uintptr_t end)
 {
-	for (struct region *r = region_next(start); r && r->start < end; r = region_next(r->end)) {
-		struct block *b = region_block(r, start > r->start ? start : r->start),
-			     *last = region_block(r, (end < r->end ? end : r->end) - 1);
+	struct region *r;
+
+	/* mlockall has a range of all addresses. */
+	while (start < end && (r = region_next(start)) && r->start < end) {
+		uintptr_t from = start > r->start ? start : r->start,
+			  to = end < r->end ? end : r->end;
+		struct block *b = region_block(r, from), *last = region_block(r, to - 1);
 		for (; r->registered && b <= last; b++)
 			if (b->state == LOCAL)
 				block_unplace(b);
+		bool managed = r->registered;
+		start = to;
+		if (!managed)
+			continue;
+		lock_give(&engine.lock);
+		k_bring_near((void *)from, to - from, place.node);
+		lock_take(&engine.lock);
 	}
-	lock_give(&engine.lock);
-	k_bring_near((void *)start, end - start, place.node);
-	lock_take(&engine.lock);
 }
