@@ -38,7 +38,7 @@ static const struct {
 	[EMF_CELL_FAR] = { 0xd0d0d0, 0x606060, "far" },
 	[EMF_CELL_LOST] = { 0xd7191c, 0xd7191c, "lost" },
 	[EMF_CELL_KEPT] = { 0x74c476, 0x74c476, "kept (locked, device)" },
-	[EMF_CELL_PLACED] = { 0xdadaeb, 0x54278f, "in place (slow node)" },
+	[EMF_CELL_PLACED] = { 0xdadaeb, 0x54278f, "in place" },
 };
 
 static unsigned mix(unsigned a, unsigned b, double t)
@@ -197,7 +197,7 @@ static void legend(struct canvas *c)
 		for (unsigned h = 0; h < 3; h++)
 			canvas_rect(c, x + h * 8, y, 8, 10, colour_of(i, h * 7 + h / 2));
 		canvas_text(c, x + 28, y + 9, 10, CANVAS_LEFT, 0x202020, looks[i].name);
-		x += 36 + 5.6 * (double)strlen(looks[i].name) + 12;
+		x += 28 + 5.6 * (double)strlen(looks[i].name) + 10;
 	}
 	canvas_text(
 	    c, MARGIN, y + 26, 10, CANVAS_LEFT, 0x606060,
