@@ -216,8 +216,8 @@ void place_arrived(struct block *b)
 		weigh(b, k_now_ns() - b->retry_at < PLACE_SOON_NS);
 	b->sampled = false;
 	list_remove(b);
-	list_append(b->evidence >= PLACE_EVIDENCE + (int)moves(b) ? &place.warm : &engine.in_place,
-		    b);
+	bool warm = b->note.pinned || b->evidence >= PLACE_EVIDENCE + (int)moves(b);
+	list_append(warm ? &place.warm : &engine.in_place, b);
 }
 
 static void put_back(struct block *b)

@@ -173,6 +173,30 @@ static void row_lock_shared(size_t size)
 	check_pages(p, 0, size / PAGE, 2, "the parent");
 }
 
+static void row_lock_all(size_t size)
+{
+	char *p = placed(size);
+
+	if (mlockall(MCL_CURRENT))
+		skip("mlockall is not allowed");
+	CHECK(!slow(p, size), "locked pages are on the slow node");
+	check_pages(p, 0, size / PAGE, 1, "locked");
+}
+
+/* Read-only memory may go there once, but does not come and go. */
+static void row_read_only(size_t size)
+{
+	char *p = placed(size);
+
+	SYS(mprotect(p, size, PROT_READ));
+	check_pages(p, 0, size / PAGE, 1, "read-only");
+	for (int i = 0; i < 100; i++, nap())
+		check_pages(p, 0, size / PAGE, 1, "read-only");
+	SYS(mprotect(p, size, PROT_READ | PROT_WRITE));
+	fill_pages(p, 0, size / PAGE, 2);
+	check_pages(p, 0, size / PAGE, 2, "writable again");
+}
+
 /* What is used again and again comes back, what is not stays. */
 static void row_promote(size_t size)
 {
@@ -224,6 +248,8 @@ static const struct row rows[] = {
 	{"fork-often", row_fork_often, true},
 	{"lock", row_lock, true},
 	{"lock-shared", row_lock_shared, true},
+	{"lock-all", row_lock_all, true},
+	{"read-only", row_read_only, true},
 	{"promote", row_promote, true},
 	{"discard", row_discard, true},
 	{"move", row_move, true},

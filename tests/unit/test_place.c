@@ -57,6 +57,10 @@ static void evidence(void **state)
 	for (int i = 0; i < 2 * PLACE_EVIDENCE; i++)
 		place_arrived(&b);
 	assert_false(is_warm());
+	b.note.pinned = true; /* emf_pin */
+	place_arrived(&b);
+	assert_true(is_warm());
+	b.note.pinned = false;
 	for (int i = 0; i < 300; i++)
 		sampled(false);
 	assert_int_equal(b.evidence, INT8_MIN);
