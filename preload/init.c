@@ -57,6 +57,7 @@ void after_fork_child(void)
 	fork_child();
 	dma_after_fork_child();
 	heap_fork_child();
+	fork_go_on();
 }
 
 static void prepare(void)

@@ -42,6 +42,7 @@ static uint64_t old_signals; /* no handler runs in between: it would find the ch
 static int sock = -1;	     /* the child's end: descriptors for it are waiting there */
 static ino_t sock_inode;
 static bool inherited;
+static bool had_placed;
 static _Atomic uint32_t attached; /* in the child: its memory is registered */
 
 static pid_t tid(void)
@@ -435,6 +436,7 @@ void fork_child(void)
 	/* What is done here is the runtime's: its calls must not wait for threads that are not
 	 * there. */
 	engine_thread = true;
+	had_placed = engine.placed && !inherited;
 	reset();
 	arena_after_fork();
 	source_forget();
@@ -471,6 +473,13 @@ void fork_child(void)
 	close_socket();
 	engine_thread = false;
 	k_signals_restore(old_signals);
+}
+
+void fork_go_on(void)
+{
+	if (had_placed)
+		engine_consider_start();
+	had_placed = false;
 }
 
 /* Descriptors, as send_to_child sent them. */

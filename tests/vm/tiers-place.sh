@@ -12,7 +12,7 @@ bad=0
 run() { # IN-PLACE COMMAND...: its standard error is in /run/err
 	local in_place=$1
 	shift
-	"$BUILD/emfatier" run --local 12M --store numa:1 --set store.in_place="$in_place" --summary -- \
+	"$BUILD/emfatier" run --local 12M --store "${STORE:-numa:1}" --set store.in_place="$in_place" --summary -- \
 		"$@" 2>/run/err
 }
 
@@ -25,10 +25,10 @@ place() { # IN-PLACE SUMMARY
 
 row() { # IN-PLACE ROW
 	if BUDGET=$((12 << 20)) NODE=1 run "$1" "$BUILD/tests/place" "$2" 36M; then
-		echo "ok place $2, room for $1"
+		echo "ok place $2, room for $1${STORE:+, $STORE}"
 	else
 		cat /run/err
-		echo "not ok place $2, room for $1"
+		echo "not ok place $2, room for $1${STORE:+, $STORE}"
 		bad=1
 	fi
 }
@@ -46,5 +46,9 @@ if [ $# -eq 0 ]; then
 fi
 for r in "$@"; do
 	row 128M "$r"
+done
+# With tiers a child begins anew.
+for r in fork fork-often; do
+	[[ " $* " != *" $r "* ]] || ANEW=1 STORE='numa:1|mem:' row 128M "$r"
 done
 exit $bad

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tiers.sh BUILD [NAME...]: far memory on a CPU-less NUMA node and on emulated CXL memory, as a node and as
 # a DAX device, each in a machine of the lab (README.md): integrity, what is refused, llama, or those that
-# are named. A few MiB: emulated CXL memory is slow.
+# are named; and what is used in place on the node (place). A few MiB: emulated CXL memory is slow.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 BUILD=$(cd "${1:?usage: tiers.sh BUILD [NAME...]}" && pwd)
