@@ -155,7 +155,7 @@ static bool is_zapped(uint32_t flags)
 static void zap(struct page *p)
 {
 	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_FORKED |
-				P_PINNED | P_SLOW);
+				P_PINNED | P_SLOW | P_REFUSED);
 	p->value = 0;
 }
 
@@ -438,8 +438,10 @@ void k_bring_near(void *addr, size_t len, int from)
 	(void)from;
 	co_sleep(rnd_below(SIM_MS));
 	for (uintptr_t at = (uintptr_t)addr; at < (uintptr_t)addr + len; at += K_PAGE)
-		if (!(page_at(at)->flags & (P_SHARED | P_PINNED)))
-			page_at(at)->flags &= ~(uint32_t)P_SLOW;
+		if (page_at(at)->flags & (P_SHARED | P_PINNED))
+			page_at(at)->flags |= P_REFUSED;
+		else
+			page_at(at)->flags &= ~(uint32_t)(P_SLOW | P_REFUSED);
 }
 
 /* It may be full. */

@@ -343,7 +343,7 @@ static void op_lock(void)
 	case 0:
 		sim_mlock((void *)start, n * K_PAGE);
 		for (size_t i = 0; is_active() && i < n; i++)
-			if ((page_at(start)[i].flags & (P_SLOW | P_SHARED | P_PINNED)) == P_SLOW)
+			if ((page_at(start)[i].flags & (P_SLOW | P_REFUSED)) == P_SLOW)
 				sim_fail("%#lx is locked on the slow node", start + i * K_PAGE);
 		co_sleep(rnd_below(50 * SIM_MS));
 		sim_munlock((void *)start, n * K_PAGE);
@@ -508,7 +508,8 @@ static void audit(void)
 	if (!is_active() || engine.lock.word)
 		return;
 	engine_audit();
-	if (!engine.forking)
+	/* While the kernel is about to tell of a change the engine can't know. */
+	if (!engine.forking && !uffd_changing(&engine.uffd, NULL))
 		audit_placed();
 	/* One that is being trimmed is in neither, but not for long. */
 	static uint64_t same_at;

@@ -118,6 +118,7 @@ enum {
 	P_NONE = 1 << 10,   /* PROT_NONE */
 	P_SLOW = 1 << 11,   /* on the slow node */
 	P_FORKED = 1 << 12, /* shared with a child that the engine knows of */
+	P_REFUSED = 1 << 13, /* it would not leave that */
 };
 
 /* What the program must find. */

@@ -108,6 +108,39 @@ static void exchanges(void **state)
 	assert_int_equal(place.caution, 0);
 }
 
+/* What goes to the node. Of memory that MOVE refuses a local copy would come back, without end. */
+static void wanted(void **state)
+{
+	struct region *r = region_insert(1ul << 44, (1ul << 44) + BLOCK_SIZE);
+	struct block *w = r->blocks;
+
+	(void)state;
+	engine.uffd.fd = -1; /* frames are not registered with any */
+	frame_init(&engine.uffd, 4, 1);
+	w->state = STANDBY;
+	w->frame = frame_empty(FRAME_BIG);
+	assert_false(place_wants(w)); /* off unless asked for */
+	place.limit = 2 * BLOCK_SIZE;
+	assert_true(place_wants(w));
+	w->copied = true;
+	assert_false(place_wants(w));
+	w->copied = false;
+	w->flags = B_TORN;
+	assert_false(place_wants(w));
+	w->flags = 0;
+	frame_meta(w->frame)->placed = true;
+	assert_false(place_wants(w));
+	assert_false(place.wanted);
+	/* No room: somebody is to make some. */
+	frame_meta(w->frame)->placed = false;
+	engine.placed = BLOCK_SIZE + 1;
+	assert_false(place_wants(w));
+	assert_true(place.wanted);
+	engine.placed = 0;
+	frame_recycle(w->frame, false);
+	region_erase(r);
+}
+
 static void refused(void **state)
 {
 	struct emf_config *c = &engine.config;
@@ -138,6 +171,7 @@ int main(void)
 		cmocka_unit_test_setup(evidence, setup),
 		cmocka_unit_test_setup(moved_before, setup),
 		cmocka_unit_test_setup(exchanges, setup),
+		cmocka_unit_test_setup(wanted, setup),
 		cmocka_unit_test_setup(refused, setup),
 	};
 

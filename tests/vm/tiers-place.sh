@@ -47,6 +47,16 @@ fi
 for r in "$@"; do
 	row 128M "$r"
 done
+# With too little room; it must not come and go without end.
+if [[ " $* " == *" read-only "* ]]; then
+	if run 16M timeout 60 "$BUILD/tests/mappings" mprotect-read 36M; then
+		echo "ok read-only memory rests"
+	else
+		cat /run/err
+		echo "not ok read-only memory"
+		bad=1
+	fi
+fi
 # With tiers a child begins anew.
 for r in fork fork-often; do
 	[[ " $* " != *" $r "* ]] || ANEW=1 STORE='numa:1|mem:' row 128M "$r"
