@@ -55,6 +55,7 @@ void after_fork_parent(void)
 void after_fork_child(void)
 {
 	fork_child();
+	mman_after_fork_child();
 	dma_after_fork_child();
 	heap_fork_child();
 	fork_go_on();

@@ -412,6 +412,12 @@ EXPORT int mlockall(int flags)
 	return r;
 }
 
+/* mlock(2): a child does not inherit that. */
+void mman_after_fork_child(void)
+{
+	lock_future = populate_future = false;
+}
+
 /* A pipe holds the pages themselves, in a way that MOVE does not see: they stay where they are. */
 EXPORT ssize_t vmsplice(int fd, const struct iovec *iov, size_t n, unsigned flags)
 {

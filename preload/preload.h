@@ -60,6 +60,7 @@ void direct_async(void);
 /* dma.c, around fork.c's. */
 void dma_before_fork(void);
 void dma_after_fork_parent(void);
+void mman_after_fork_child(void);
 void dma_after_fork_child(void);
 
 /* init.c: what is to be done around a fork, by whatever call. own_descriptors: as in fork.h. */

@@ -86,8 +86,8 @@
  *    not say when. Until the pages are seen to be gone the block is held (change.c).
  *    (found discard-edges; matrix dontneed, free)
  *  - fork against any step: metadata stands still around it (engine.c); faults are
- *    served by copies meanwhile (fault.c). (found fork-often, fork-growing, write-after-fork;
- *    window fork-move, fork-discard, fork-reuse, fork-signal; matrix fork)
+ *    served by copies meanwhile (fault.c). (found fork-often, fork-growing, fork-part,
+ *    write-after-fork; window fork-move, fork-discard, fork-reuse, fork-signal; matrix fork)
  *  - the kernel's writes past the page table against eviction: such a block stays (pinned.h).
  *    (direct)
  *  - a thread's end against eviction: the kernel serves no fault of it any more, so what it

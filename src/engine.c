@@ -95,6 +95,10 @@ void engine_audit(void)
 				sum += block_is_mapped(r->blocks + k)
 					   ? block_len(r->blocks + k)
 					   : block_page_bytes(r->blocks + k);
+	if (!slot_audit()) {
+		log_error("audit: a slot that is in use, or to be trimmed, is somebody else's");
+		abort();
+	}
 	if (sum == engine.local && placed == engine.placed)
 		return;
 	if (placed != engine.placed)

@@ -41,6 +41,12 @@ static struct {
 	bool busy, missed; /* missed: others have faulted meanwhile and are to try again */
 } rescue;
 
+/* Left to the kernel in the middle of an mremap, until its event says where that went. */
+static struct {
+	uintptr_t start, end;
+} let_go[8];
+static size_t nlet_go;
+
 static struct uffd_message deferred[DEFERRED];
 static size_t ndeferred;
 
@@ -54,6 +60,7 @@ void fault_after_fork(void)
 {
 	memset(&pool, 0, sizeof(pool));
 	memset(&rescue, 0, sizeof(rescue));
+	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
 }
 
@@ -324,14 +331,19 @@ static void fault_unknown(uintptr_t addr)
 	if (n > 0 && r && r->registered && !k_mapping(addr, &start, &end) && r->end > start &&
 	    !block_in_flight(r->blocks + r->nblocks - 1))
 		change_grown(r->end, end);
-	/* Or for ever, when mremap populates what locked memory grows by: that is the kernel's. */
+	/* Or until it is populated, when that is what locked memory grows by: the event comes after
+	 * it. So the kernel does it; see take_back. */
 	if (now - since > UNKNOWN_PATIENCE_NS) {
 		struct region *next = region_next(addr);
 		if (k_mapping(addr, &start, &end))
 			end = addr + K_PAGE;
 		if (next && next->start < end)
 			end = next->start;
-		uffd_unregister(&engine.uffd, (void *)addr, end - addr);
+		if (!uffd_unregister(&engine.uffd, (void *)addr, end - addr)) {
+			size_t i = nlet_go++ % (sizeof(let_go) / sizeof(let_go[0]));
+			let_go[i].start = addr;
+			let_go[i].end = end;
+		}
 	}
 	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }
@@ -529,6 +541,30 @@ bool fault_rescued(void)
 
 /* --- events --- */
 
+/*
+ * A region has come to be below `at`. If what it grew by there was let go of it is registered
+ * again: it would be a mapping of its own, which mremap refuses to take together with the rest.
+ */
+static void take_back(uintptr_t at)
+{
+	struct region *r = region_find(at - 1);
+
+	for (size_t i = 0; i < sizeof(let_go) / sizeof(let_go[0]); i++) {
+		uintptr_t start, end = let_go[i].end;
+		if (let_go[i].start != at)
+			continue;
+		let_go[i].start = 0;
+		if (!r || !r->registered || r->end != at ||
+		    uffd_register(&engine.uffd, (void *)at, end - at, true))
+			continue;
+		/* Is it that, and not what somebody has put there since? */
+		if (!k_mapping(at - 1, &start, &end) && end > at)
+			change_grown(at, end < let_go[i].end ? end : let_go[i].end);
+		else
+			uffd_unregister(&engine.uffd, (void *)at, let_go[i].end - at);
+	}
+}
+
 static void apply(const struct uffd_message *m)
 {
 	switch (m->what) {
@@ -537,6 +573,7 @@ static void apply(const struct uffd_message *m)
 		break;
 	case UFFD_MOVED:
 		change_moved(m->addr, m->end, m->to);
+		take_back(m->to + (m->end - m->addr));
 		break;
 	case UFFD_DISCARDED:
 		change_discarded(m->addr, m->end);

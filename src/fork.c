@@ -367,8 +367,10 @@ static void inherit_regions(void)
 		bool registered = r->registered;
 		if (registered || !inherited)
 			inherit(r);
-		if (!inherited)
+		if (!inherited) {
 			r->registered = false;
+			r->kept &= (uint8_t)~KEPT_LOCKED;
+		}
 		if (!r->no_fork) {
 			i++;
 			continue;
@@ -494,6 +496,16 @@ static int receive(int *fds)
 	return n < 0 ? n : n < 2 ? -EPROTO : 0;
 }
 
+/* mlock(2): a child does not inherit that. */
+static void unlocked(struct region *r)
+{
+	if (!(r->kept & KEPT_LOCKED))
+		return;
+	r->kept &= (uint8_t)~KEPT_LOCKED;
+	for (size_t i = 0; !r->kept && i < r->nblocks; i++)
+		block_adopt(r->blocks + i);
+}
+
 static void register_all(void)
 {
 	struct region *r;
@@ -507,6 +519,7 @@ static void register_all(void)
 			if (r->registered) {
 				engine_inheritable(r, false);
 				protect_again(r);
+				unlocked(r);
 			}
 			i++;
 			continue;

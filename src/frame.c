@@ -131,6 +131,16 @@ bool frame_has_placed(void)
 	return fr.placed_head != NO_FRAME;
 }
 
+void frame_unplace(uint32_t f)
+{
+	if (!fr.meta[f].placed)
+		return;
+	fr.meta[f].placed = false;
+	fr.meta[f].bytes = BLOCK_SIZE;
+	engine.placed -= BLOCK_SIZE;
+	engine_account((int64_t)BLOCK_SIZE);
+}
+
 uint64_t frame_placed_bytes(void)
 {
 	uint64_t sum = 0;

@@ -69,6 +69,8 @@ uint32_t frame_placed(void);
 bool frame_has_placed(void);
 /* What all those count for, and those in use. */
 uint64_t frame_placed_bytes(void);
+/* In use: it counts as local from now on, wherever its pages lie. */
+void frame_unplace(uint32_t f);
 size_t frame_free_count(void);
 /* What all frames together count for. Slow: for engine_audit. */
 uint64_t frame_bytes(void);

@@ -72,6 +72,7 @@ static int install(struct block *b, bool protect, bool *vacated)
 		/* What is being written of it meanwhile is not all of it (block_written). */
 		frame_meta(f)->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
+		frame_unplace(f); /* what is written to the holes is local */
 	}
 	/* Pages went there and back, and what the program wrote to them is not what is written out.
 	 */

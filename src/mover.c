@@ -44,7 +44,8 @@ static struct transfer_pool pool;
 static _Atomic bool asleep;
 static uint64_t chaos_next;
 static uint64_t chaos_state;
-static bool held; /* discards whose end is to be seen */
+static uint64_t stuck_due; /* ns; before, none of engine.stuck is to be tried again */
+static bool held;	   /* discards whose end is to be seen */
 
 int mover_open(void)
 {
@@ -138,6 +139,14 @@ static int take_shared(struct block **b)
 	return err == -EBUSY && block_is_full(*b) ? unshare_and_take(b, MADV_COLLAPSE) : err;
 }
 
+static void set_aside(struct block *b, uint64_t until)
+{
+	b->retry_at = until;
+	list_append(&engine.stuck, b);
+	if (until < stuck_due)
+		stuck_due = until;
+}
+
 /* It could not be taken: not soon again. */
 static void put_aside(struct block *b, int err)
 {
@@ -149,8 +158,7 @@ static void put_aside(struct block *b, int err)
 		return;
 	}
 	bool ever = err == -EINPROGRESS && pinned_for_ever();
-	b->retry_at = k_now_ns() + (ever ? STUCK_LONG_NS : STUCK_NS);
-	list_append(&engine.stuck, b);
+	set_aside(b, k_now_ns() + (ever ? STUCK_LONG_NS : STUCK_NS));
 }
 
 /* What the policy gives up first and may go; what is spared is out of its hands until then. */
@@ -160,8 +168,7 @@ static struct block *victim(void)
 
 	while ((b = policy_victim()) && b->state == LOCAL && thrash_spares(b)) {
 		list_remove(b);
-		b->retry_at = b->spare_until;
-		list_append(&engine.stuck, b);
+		set_aside(b, b->spare_until);
 	}
 	return b;
 }
@@ -222,9 +229,18 @@ static void mend(void)
 
 static void retry_stuck(void)
 {
-	struct block *b;
+	uint64_t now = k_now_ns();
+	struct block *next, *b;
 
-	while ((b = engine.stuck.head) && b->retry_at <= k_now_ns()) {
+	if (now < stuck_due)
+		return;
+	stuck_due = UINT64_MAX;
+	for (b = engine.stuck.head; b; b = next) {
+		next = b->next;
+		if (b->retry_at > now) {
+			stuck_due = b->retry_at < stuck_due ? b->retry_at : stuck_due;
+			continue;
+		}
 		list_remove(b);
 		policy_arrived(b, ARRIVE_NEW, 0, true, engine.fetches);
 	}
@@ -572,7 +588,8 @@ static void reap_family(void)
 	if (!engine.forked || now < next)
 		return;
 	next = now + REAP_NS;
-	slot_reap();
+	/* A server may be slow, or away, for so long. */
+	slot_reap(engine.store.outlives ? engine.config.timeout_ms * 1000000ull : 0);
 }
 
 /* Slots are spread evenly over the members, with what redundancy adds; tiers count by themselves.

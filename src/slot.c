@@ -11,18 +11,21 @@
 #include "kernel.h"
 #include "store/store.h"
 
-#define MEMBERS 64
+#define MEMBERS 63
+#define BUSY (1ull << MEMBERS) /* beside the owner: a write or a trim of it is on its way */
 
 /* The memfd: a page of header, then a mask for each slot. See also store/reap.c. */
 struct header {
 	_Atomic uint64_t members;
-	_Atomic uint64_t high;	     /* no slot from here on was ever owned */
-	_Atomic uint64_t generation; /* STORE_SLOTS_GENERATION */
-	_Atomic uint64_t scattered;  /* STORE_SLOTS_SCATTERED */
+	_Atomic uint64_t high;		  /* no slot from here on was ever owned */
+	_Atomic uint64_t generation;	  /* STORE_SLOTS_GENERATION */
+	_Atomic uint64_t scattered;	  /* STORE_SLOTS_SCATTERED */
+	_Atomic uint32_t births[MEMBERS]; /* how often each number was given out */
 };
 
 _Static_assert(offsetof(struct header, generation) == STORE_SLOTS_GENERATION, "as reap.c reads it");
 _Static_assert(offsetof(struct header, scattered) == STORE_SLOTS_SCATTERED, "as reap.c reads it");
+_Static_assert(sizeof(struct header) <= STORE_SLOTS_HEADER, "it has that page");
 
 static struct {
 	struct header *family;
@@ -183,15 +186,8 @@ static void push_freed(uint32_t s)
 	sl.none_left = false;
 }
 
-void slot_free(uint32_t s)
+static void leave(uint32_t s)
 {
-	if (s == SLOT_FILE || --sl.refs[s])
-		return;
-	if (slot_is_mine(s)) {
-		push_freed(s);
-		return;
-	}
-	sl.nused--;
 	if (atomic_fetch_and(sl.owners + s, ~bit(sl.me)) & ~bit(sl.me))
 		return;
 	/* The others have left it in the same moment: it is nobody's, but to be trimmed. */
@@ -201,9 +197,38 @@ void slot_free(uint32_t s)
 	}
 }
 
+void slot_free(uint32_t s)
+{
+	if (s == SLOT_FILE || --sl.refs[s])
+		return;
+	/* Before slot_attach a child only counts: that leaves what it does not hold then. */
+	if (sl.fd >= 0 && slot_is_mine(s)) {
+		push_freed(s);
+		return;
+	}
+	sl.nused--;
+	if (sl.fd >= 0)
+		leave(s);
+}
+
+static bool is_mine_alone(uint32_t s)
+{
+	return (atomic_load(sl.owners + s) & ~BUSY) == bit(sl.me);
+}
+
 bool slot_is_mine(uint32_t s)
 {
-	return s != SLOT_FILE && sl.refs[s] <= 1 && atomic_load(sl.owners + s) == bit(sl.me);
+	return s != SLOT_FILE && sl.refs[s] <= 1 && is_mine_alone(s);
+}
+
+void slot_writing(uint32_t s)
+{
+	atomic_fetch_or(sl.owners + s, BUSY);
+}
+
+void slot_wrote(uint32_t s)
+{
+	atomic_fetch_and(sl.owners + s, ~BUSY);
 }
 
 void slot_set_extent(uint32_t s, struct slot_extent e)
@@ -218,7 +243,10 @@ struct slot_extent slot_extent(uint32_t s)
 
 uint32_t slot_to_trim(void)
 {
-	return sl.nfreed ? sl.freed[--sl.nfreed] : NO_SLOT;
+	if (!sl.nfreed)
+		return NO_SLOT;
+	slot_writing(sl.freed[--sl.nfreed]);
+	return sl.freed[sl.nfreed];
 }
 
 uint64_t slot_freed_count(void)
@@ -228,9 +256,22 @@ uint64_t slot_freed_count(void)
 
 void slot_trimmed(uint32_t s)
 {
-	atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+	atomic_fetch_and(sl.owners + s, ~(bit(sl.me) | BUSY));
 	sl.nused--;
 }
+
+#ifdef EMF_DEBUG
+bool slot_audit(void)
+{
+	bool good = true;
+
+	for (uint64_t s = 0; sl.family && s < sl.family->high; s++)
+		good &= !sl.refs[s] || atomic_load(sl.owners + s) & bit(sl.me);
+	for (uint64_t i = 0; i < sl.nfreed; i++)
+		good &= !sl.refs[sl.freed[i]] && is_mine_alone(sl.freed[i]);
+	return good;
+}
+#endif
 
 /* --- the family --- */
 
@@ -255,14 +296,15 @@ int slot_fork(void)
 		return m;
 	int life = k_reopen(sl.fd);
 	int err = life < 0 ? life : k_lock_byte(life, (uint64_t)m);
-	/* Somebody who looked for the dead may have taken the number back before it was locked. */
-	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	if (err) {
+		/* The number may be another's by now; if not, it is found dead. */
 		if (life >= 0)
 			close(life);
-		atomic_fetch_and(&sl.family->members, ~bit((unsigned)m));
 		return err;
 	}
+	atomic_fetch_add(&sl.family->births[m], 1);
+	/* Somebody who looked for the dead may have taken the number back before it was locked. */
+	atomic_fetch_or(&sl.family->members, bit((unsigned)m));
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (sl.refs[s])
 			atomic_fetch_or(sl.owners + s, bit((unsigned)m));
@@ -282,10 +324,11 @@ void slot_attach(int memfd, int life)
 {
 	sl.fd = memfd;
 	sl.life = life;
-	/* What the parent's transfers without a block held is none of ours. */
+	/* What the parent's transfers without a block held is none of ours, nor what is given back
+	 * already. */
 	for (uint64_t s = 0; s < sl.family->high; s++)
 		if (!sl.refs[s] && atomic_load(sl.owners + s) & bit(sl.me))
-			atomic_fetch_and(sl.owners + s, ~bit(sl.me));
+			leave((uint32_t)s);
 }
 
 void slot_forget(void)
@@ -294,37 +337,53 @@ void slot_forget(void)
 	sl.fd = sl.life = -1;
 }
 
-static void take_over(unsigned dead)
+/* all: what it had sent cannot come any more. Returns whether something is left. */
+static bool take_over(unsigned dead, bool all)
 {
+	uint64_t gone = bit(dead) | (all ? BUSY : 0);
+	bool left = false;
+
 	for (uint64_t s = 0; s < sl.family->high; s++) {
-		if (!(atomic_load_explicit(sl.owners + s, memory_order_relaxed) & bit(dead)))
+		uint64_t owners = atomic_load_explicit(sl.owners + s, memory_order_relaxed);
+		if (!(owners & bit(dead)))
 			continue;
-		if (atomic_fetch_and(sl.owners + s, ~bit(dead)) == bit(dead) &&
-		    claim(s) != NO_SLOT) {
+		if (!all && owners == (bit(dead) | BUSY)) {
+			left = true;
+			continue;
+		}
+		if (!(atomic_fetch_and(sl.owners + s, ~gone) & ~gone) && claim(s) != NO_SLOT) {
 			sl.refs[s] = 0;
 			push_freed((uint32_t)s);
 		}
 	}
+	return left;
 }
 
-void slot_reap(void)
+void slot_reap(uint64_t grace)
 {
 	if (sl.life < 0)
 		return;
-	static uint64_t dead; /* found so by the call before */
+	/* Found so by the call before, or earlier: since when, and at what birth. */
+	static uint64_t dead, since[MEMBERS];
+	static uint32_t birth[MEMBERS];
 	uint64_t others = atomic_load(&sl.family->members) & ~bit(sl.me), was_dead = dead;
+	uint64_t now = k_now_ns();
 
 	dead = 0;
 	for (unsigned m = 0; others && m < MEMBERS; m++) {
 		if (!(others & bit(m)) || k_lock_byte(sl.life, m))
 			continue;
 		/* We are the only one, and the number is not given out before it is unlocked. */
-		if (!(was_dead & bit(m))) {
-			/* What it had sent may still be on its way into the store. */
+		uint32_t born = atomic_load(&sl.family->births[m]);
+		if (!(was_dead & bit(m)) || birth[m] != born) {
+			birth[m] = born;
+			since[m] = now;
 			dead |= bit(m);
 		} else if (atomic_load(&sl.family->members) & bit(m)) {
-			take_over(m);
-			atomic_fetch_and(&sl.family->members, ~bit(m));
+			if (take_over(m, now - since[m] >= grace))
+				dead |= bit(m);
+			else
+				atomic_fetch_and(&sl.family->members, ~bit(m));
 		}
 		k_unlock_byte(sl.life, m);
 	}

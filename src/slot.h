@@ -42,6 +42,10 @@ bool slot_hold(uint32_t s);
 /* May its content be replaced? Not while anybody else uses it. */
 bool slot_is_mine(uint32_t s);
 
+/* From when its content may change in the store until it can't any more: see slot_reap. */
+void slot_writing(uint32_t s);
+void slot_wrote(uint32_t s);
+
 /* Which part of it was written: [first, first + pages) of its 512 pages. */
 struct slot_extent {
 	uint16_t first, pages;
@@ -57,7 +61,8 @@ void slot_trimmed(uint32_t s);
 /*
  * fork. slot_fork: by the parent, before: a child is to be a member that holds
  * whatever we hold. Returns the descriptor of its life, for the child only, or -errno.
- * slot_forked: by the child; what it holds is then what the caller adds with slot_share.
+ * slot_forked: by the child; what it holds is then what the caller adds with slot_share. What it
+ * gives up before slot_attach leaves only then.
  * slot_attach: by its runtime, with copies of slot_memfd and of its life.
  */
 int slot_fork(void);
@@ -76,7 +81,13 @@ void slot_set_scattered(void);
 /* Slots that the memfd has room for. */
 uint64_t slot_table(void);
 
-/* Gives back what members held that had ended at the call before: a second apart or more. Cheap. */
-void slot_reap(void);
+/* Do others know of all that we use, and of nothing that is to be trimmed? For debug builds. */
+bool slot_audit(void);
+
+/*
+ * Gives back what members held that had ended at the call before: a second apart or more. Cheap.
+ * What they were writing to may still come into the store: that only `grace` ns after it was found.
+ */
+void slot_reap(uint64_t grace);
 
 #endif

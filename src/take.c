@@ -122,6 +122,15 @@ static void moved_into(struct block *b, uint32_t f, bool torn)
 	}
 }
 
+/* Pages that moved and came back have lost their protection: it shows when it leaves. */
+static void came_back(struct block *b)
+{
+	if (b->region->source)
+		block_unslot(b);
+	else
+		b->flags |= B_UNSURE;
+}
+
 /* A run of pages that have their bit set, from i on: its end, and in *first its start. */
 static size_t next_run(const uint64_t *bits, size_t i, size_t n, size_t *first)
 {
@@ -156,7 +165,7 @@ static int take_parts(struct block **at)
 			return 0;
 		}
 		frame_release(f, to, len);
-		block_unslot(b);
+		came_back(b);
 		return err;
 	}
 	for (size_t i = 0; i < n; i++)
@@ -208,8 +217,7 @@ static int take_by_move(struct block *b)
 		frame_release(f, frame_start(f), BLOCK_SIZE);
 	else
 		frame_vacated(f);
-	/* Pages that moved and came back have lost their protection. */
-	block_unslot(b);
+	came_back(b);
 	return err;
 }
 

@@ -152,6 +152,7 @@ static void write_done(struct emf_io *io)
 	else
 		atomic_fetch_add(&engine.stats->written_bytes, io->length);
 	struct block *b = transfer_block(t);
+	slot_wrote(t->slot);
 	if (b) {
 		frame_meta(t->frame)->transfer = NULL;
 		block_written(b, io->status ? BLOCK_FAILED : BLOCK_WRITTEN);
@@ -243,6 +244,7 @@ void transfer_set_slot(struct transfer *t, uint32_t slot)
 	uint64_t within = t->io.offset & (BLOCK_SIZE - 1);
 
 	t->slot = slot;
+	slot_writing(slot);
 	t->io.offset = ((uint64_t)slot << BLOCK_SHIFT) + within;
 	slot_set_extent(slot, (struct slot_extent){ (uint16_t)(within / K_PAGE),
 						    (uint16_t)(t->io.length / K_PAGE) });

@@ -132,6 +132,18 @@ static int check_export(struct nbd_handle *nbd, char *err, size_t errlen)
 	return 0;
 }
 
+/*
+ * What the kernel has not sent by the time that the connection is given up, or the process ends,
+ * shall not be sent after it: where it was to be written may be another process's by then, and what
+ * waits for a network to come back can take long. So TCP is to reset, unless all has been answered.
+ */
+static void reset_at_close(struct nbd_handle *nbd, bool reset)
+{
+	struct linger l = { .l_onoff = reset };
+
+	setsockopt(nbd_aio_get_fd(nbd), SOL_SOCKET, SO_LINGER, &l, sizeof(l));
+}
+
 static int dial(const struct space *s, uint64_t timeout, struct nbd_handle **out, char *err,
 		size_t errlen)
 {
@@ -152,6 +164,7 @@ static int dial(const struct space *s, uint64_t timeout, struct nbd_handle **out
 		nbd_close(nbd);
 		return rc;
 	}
+	reset_at_close(nbd, true);
 	*out = nbd;
 	return 0;
 }
@@ -362,6 +375,7 @@ static void connection_close(struct emf_queue *q)
 		break_connection(c, -ECANCELED);
 		io_end_all(q, &c->ended, -ECANCELED);
 	} else if (nbd_aio_is_ready(c->nbd) > 0) {
+		reset_at_close(c->nbd, false);
 		nbd_aio_disconnect(c->nbd, 0);
 	}
 	nbd_close(c->nbd);

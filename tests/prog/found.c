@@ -282,6 +282,33 @@ static void run_setuid_caps(size_t size)
 }
 
 /*
+ * Of blocks that were cut while they were far the child gets one half: the other one's end there
+ * must not end the child's part in the slot, or the parent writes to it.
+ */
+static void run_fork_part(size_t size)
+{
+	char *p = filled(size), c;
+	size_t at, first = (BLOCK - (uintptr_t)p % BLOCK) % BLOCK, half = BLOCK / 2;
+	int go[2];
+
+	for (at = first; at + BLOCK <= size; at += BLOCK)
+		SYS(madvise(p + at, half, MADV_DONTFORK));
+	SYS(pipe(go));
+	pid_t child = SYS(fork());
+	if (!child) {
+		SYS(read(go[0], &c, 1));
+		for (at = first; at + BLOCK <= size; at += BLOCK)
+			check_pages(p, (at + half) / PAGE, (at + BLOCK) / PAGE, 1, "child");
+		_exit(0);
+	}
+	fill_pages(p, 0, size / PAGE, 2);
+	check_pages(p, 0, size / PAGE, 2, "parent");
+	SYS(write(go[1], "x", 1));
+	expect_child(child, "child");
+	check_pages(p, 0, size / PAGE, 2, "parent, after the child");
+}
+
+/*
  * The parent writes while the child still shares: MOVE of a huge page that was split meets
  * a shared page, and had moved one page more than it said, which then was lost.
  */
@@ -545,6 +572,7 @@ static const struct row rows[] = {
 	{ "setuid-child", run_setuid_child, false },
 	{ "setuid-caps", run_setuid_caps, false },
 	{ "write-after-fork", run_write_after_fork, true },
+	{ "fork-part", run_fork_part, true },
 	{ "protect-cuts", run_protect_cuts, true },
 	{ "stays-huge", run_stays_huge, true },
 	{ "jump-out", run_jump_out, true },

@@ -529,6 +529,33 @@ static void check_resident(char *p, size_t size, const char *what)
 	free(v);
 }
 
+/* A child has none of its parent's locks: what it makes longer is not locked, and can be discarded. */
+static void row_mlock_fork(size_t size)
+{
+	const size_t n = size / PAGE, k = 16;
+	char *p = filled(size), *q;
+
+	if (mlock(p, k * PAGE)) {
+		CHECK(errno == EPERM || errno == ENOMEM, "mlock: %s", strerror(errno));
+		skip("mlock is not permitted");
+	}
+	chill(size);
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		q = mremap(p, k * PAGE, 2 * k * PAGE, MREMAP_MAYMOVE);
+		CHECK(q != MAP_FAILED, "mremap: %s", strerror(errno));
+		check_pages(q, 0, k, 1, "the child's");
+		check_zeros(q, k, 2 * k, "what it has more");
+		SYS(madvise(q, 2 * k * PAGE, MADV_DONTNEED));
+		check_zeros(q, 0, 2 * k, "discarded");
+		check_pages(p, k, n, 1, "the rest");
+		_exit(0);
+	}
+	expect_child(pid, "the child");
+	check_pages(p, 0, n, 1, "the parent's");
+	SYS(munlock(p, k * PAGE));
+}
+
 static void row_mlock(size_t size)
 {
 	size_t n = size / PAGE, k = 1500;
@@ -771,6 +798,7 @@ static const struct row rows[] = {
 	{"mprotect-none", row_mprotect_none, true},
 	{"reserve", row_reserve, false},
 	{"mlock", row_mlock, true},
+	{"mlock-fork", row_mlock_fork, true},
 	{"mlock-refused", row_mlock_refused, true},
 	{"mlockall", row_mlockall, true},
 	{"map-fixed", row_map_fixed, true},

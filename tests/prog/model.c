@@ -544,10 +544,6 @@ static size_t range_len(const struct range *g)
 static long past_libc(long nr, long a, long b, long c, long d, long e)
 {
 #ifdef __x86_64__
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	long rc;
-
 	/*
 	 * A fork of which libc knows nothing can't be promised memory that is far, and of advice on
 	 * what children get there is no event.
@@ -557,6 +553,10 @@ static long past_libc(long nr, long a, long b, long c, long d, long e)
 		    (nr == SYS_madvise && c >= MADV_WIPEONFORK && c <= MADV_KEEPONFORK);
 
 	if (!seen && chance(50)) {
+		register long r10 __asm__("r10") = d;
+		register long r8 __asm__("r8") = e;
+		long rc;
+
 		__asm__ volatile("syscall"
 				 : "=a"(rc)
 				 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)

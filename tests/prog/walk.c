@@ -6,6 +6,7 @@
  *   write    the same, and changes them
  *   random   a word here and there
  *   think    reads as well, and does something else between blocks of 2 MiB
+ *   sealed   the same with what may not be written any more
  *   pin      reads, a sixteenth being pinned by the kernel, which nobody is told
  *   fresh    fills new memory and gives it back, again and again
  *
@@ -104,6 +105,8 @@ int main(int argc, char **argv)
 		puts("cannot pin");
 		return 77;
 	}
+	if (!strcmp(how, "sealed") && mprotect((void *)(uintptr_t)p, size, PROT_READ))
+		return 1;
 	printf("%d\n", (int)getpid());
 	fflush(stdout);
 	end = now() + atof(argv[3]);
@@ -116,7 +119,7 @@ int main(int argc, char **argv)
 			munmap((void *)(uintptr_t)p, size);
 			p = filled(size);
 		} else {
-			read_all(p, n, !strcmp(how, "think"));
+			read_all(p, n, !strcmp(how, "think") || !strcmp(how, "sealed"));
 		}
 	}
 	return sum == 1;

@@ -171,6 +171,7 @@ static void family(void **state)
 		slot_attach(memfd, life);
 		bool good = !slot_is_mine(a) && slot_used() == 1;
 		uint32_t c = slot_alloc();
+		slot_writing(c);
 		good = good && c != a && c != b && slot_is_mine(c);
 		(void)!write(from_child[1], good ? "y" : "n", 1);
 		pause();
@@ -179,18 +180,109 @@ static void family(void **state)
 	assert_int_equal(read(from_child[0], &ok, 1), 1);
 	assert_int_equal(ok, 'y');
 	assert_false(slot_is_mine(a));
-	slot_reap(); /* it lives */
+	slot_reap(0); /* it lives */
 	assert_false(slot_is_mine(a));
 	assert_int_equal(slot_alloc(), b);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
 	assert_int_equal(slot_alloc(), NO_SLOT); /* the child has the fourth */
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	slot_reap(); /* what it had sent may be on its way still */
+	slot_reap(UINT64_MAX); /* it has just ended */
 	assert_false(slot_is_mine(a));
-	slot_reap();
+	slot_reap(UINT64_MAX);
 	assert_true(slot_is_mine(a));
+	assert_int_equal(slot_alloc(), NO_SLOT); /* what it was writing may still come */
+	slot_reap(0);
 	assert_int_not_equal(slot_alloc(), NO_SLOT);
+	close(from_child[0]);
+	close(from_child[1]);
+	slot_forget();
+}
+
+/* What a child gives back before it is attached, when nobody else has it any more, it owns or not. */
+static void family_early(void **state)
+{
+	int to_child[2], from_child[2];
+	char ok = 'n';
+
+	(void)state;
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
+	uint32_t a = slot_alloc(), b = slot_alloc();
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	assert_true(life >= 0);
+	pid_t pid = fork();
+	if (!pid) {
+		int memfd = slot_memfd();
+		(void)!read(to_child[0], &ok, 1);
+		slot_forked();
+		slot_share(a);
+		slot_free(a);
+		/* One of two blocks that have it. */
+		slot_share(b);
+		slot_free(b);
+		slot_share(b);
+		slot_attach(memfd, life);
+		bool good = slot_alloc() == a && slot_is_mine(a) && slot_is_mine(b);
+		good = good && slot_used() == 2;
+		(void)!write(from_child[1], good ? "y" : "n", 1);
+		pause();
+	}
+	close(life);
+	slot_free(a);
+	slot_free(b);
+	(void)!write(to_child[1], "", 1);
+	assert_int_equal(read(from_child[0], &ok, 1), 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	assert_int_equal(ok, 'y');
+	close(to_child[0]);
+	close(to_child[1]);
+	close(from_child[0]);
+	close(from_child[1]);
+	slot_forget();
+}
+
+/* A number that was given out again is that of another process: it has its time, too. */
+static void family_number(void **state)
+{
+	int to_child[2], from_child[2];
+	char c;
+
+	(void)state;
+	assert_int_equal(slot_init(4 * BLOCK_SIZE, 4 * BLOCK_SIZE), 0);
+	uint32_t a = slot_alloc();
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(from_child), 0);
+	int life = slot_fork();
+	pid_t pid = fork();
+	if (!pid) {
+		int memfd = slot_memfd();
+		slot_forked();
+		slot_attach(memfd, life);
+		while (read(to_child[0], &c, 1) == 1) {
+			slot_reap(0);
+			slot_reap(0);
+			(void)!write(from_child[1], "", 1);
+		}
+	}
+	close(life);
+	close(slot_fork()); /* born, and dead */
+	slot_reap(0);
+	assert_false(slot_is_mine(a));
+	(void)!write(to_child[1], "", 1);
+	assert_int_equal(read(from_child[0], &c, 1), 1);
+	assert_true(slot_is_mine(a)); /* the child has seen to it */
+	close(slot_fork());
+	slot_reap(0);
+	assert_false(slot_is_mine(a));
+	slot_reap(0);
+	assert_true(slot_is_mine(a));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(to_child[0]);
+	close(to_child[1]);
 	close(from_child[0]);
 	close(from_child[1]);
 	slot_forget();
@@ -216,7 +308,8 @@ int main(void)
 		cmocka_unit_test(find),
 		cmocka_unit_test(split),
 		cmocka_unit_test(slots), cmocka_unit_test(move), cmocka_unit_test(family),
-		cmocka_unit_test(format),
+		cmocka_unit_test(family_early),
+		cmocka_unit_test(family_number), cmocka_unit_test(format),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,14 @@ fi
 tiers='store.uri=mem:?size=16M | mem:?size=24M&latency=3us&bandwidth=8G | mem:?latency=10us&bandwidth=4G'
 each_way "tiers" "$tiers" mmap
 one "tiers encrypted" "$tiers;store.encrypt=on" heap
+# What may not be written any more leaves without being written again, however often it comes.
+rm -f "$T/stats"
+"$PROG/observe" -t 30 -o "$T/stats" env LD_PRELOAD="$LIB" EMFATIER_CONF="local.limit=16M;store.uri=mem:" \
+	"$PROG/walk" sealed $((64 << 20)) 3 >"$T/out" 2>"$T/err"
+why=$(went_wrong $? "$T/err")
+[ "$(json "$T/stats" fetched_bytes)" -ge $((256 << 20)) ] || why=${why:-"only $(json "$T/stats" fetched_bytes) bytes came back"}
+[ "$(json "$T/stats" written_bytes)" -le $((128 << 20)) ] || why=${why:-"$(json "$T/stats" written_bytes) bytes were written for 64 MiB"}
+result "read-only" "$why"
 # Every transfer takes its time: what overlaps in time, overlaps here.
 one "mem slow" "store.uri=mem:?latency=300us&bandwidth=1G;engine.chaos=500" mmap 64M 16M
 finish

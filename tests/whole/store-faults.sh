@@ -82,6 +82,39 @@ filtered e delay rdelay=2ms wdelay=2ms
 during "parity, nbdkit's filters" \
 	"store.uri=${uri_of[d]},${uri_of[e]},${uri_of[a]};store.redundancy=parity" true
 
+# Of the connections to port $1: bytes that are still to be sent, hexadecimal, one line each.
+to_send() {
+	awk -v port="$(printf ':%04X' "$1")" '$3 ~ port "$" { split($5, q, ":"); if (q[1] !~ /^0*$/) print q[1] }' /proc/net/tcp
+}
+is_to_send() {
+	[ -n "$(to_send "$port")" ]
+}
+
+is_sent() {
+	! is_to_send
+}
+
+# What a process that ends has not sent by then must not come later: its slots are another's by then.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+nbdkit -f -t 1 -i 127.0.0.1 -p "$port" memory 1G >"$T/tcp.log" 2>&1 &
+tcp_pid=$!
+started+=($tcp_pid)
+wait_for 10 nbdinfo --size "nbd://127.0.0.1:$port" >/dev/null 2>&1
+env LD_PRELOAD="$LIB" EMFATIER_CONF="local.limit=20M;store.uri=nbd://127.0.0.1:$port" \
+	"$PROG/integrity" 512M 2 999 1 mmap >"$T/out" 2>"$T/err" &
+pid=$!
+started+=($pid)
+wait_for 20 is_far 4 # it still fills its memory, so it writes
+kill -STOP $tcp_pid
+why=''
+wait_for 20 is_to_send || why='nothing waited to be sent: the test sees nothing'
+kill -KILL $pid
+wait $pid 2>/dev/null
+[ -z "$why" ] && ! wait_for 10 is_sent && why="still to be sent: $(to_send "$port" | tr '\n' ' ')"
+result "killed while it sends" "$why"
+kill -CONT $tcp_pid
+kill $tcp_pid
+
 # words NAME CONF: leaves a program with far memory; sets pid
 words() {
 	rm -f "$T/$1.go" "$T/$1.ready"
