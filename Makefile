@@ -169,7 +169,8 @@ $(BUILD)/tests/unit/test_policy: UNIT_EXTRA = $(POLICYSIM_CORE)
 $(BUILD)/tests/unit/test_policy: $(POLICYSIM_CORE)
 
 # The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
-SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 -Ipreload
+SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 \
+	-DPLACE_SAMPLE_NS=20000ull -DPLACE_SOON_NS=5000000ull -DPLACE_COLD_NS=1000000ull -DPLACE_EVIDENCE=1 -Ipreload
 SIM_SRC := $(filter-out src/kernel.c src/away.c src/lock.c src/log.c src/store/store.c,$(RT_SRC)) $(wildcard tests/sim/*.c)
 SIM_OBJ := $(SIM_SRC:%.c=$(BUILD)/sim/%.o) $(BUILD)/sim/mman.o
 SIM_NAMES = mmap mmap64 munmap mremap madvise mprotect pkey_mprotect mlock mlock2 mlockall munlock \

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 4u
+#define EMF_STATS_VERSION 5u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
 #define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
@@ -135,6 +135,10 @@ struct emf_stats {
 	emf_stat map_wanted;  /* written by readers: CLOCK_MONOTONIC ns of when one asked last */
 	emf_stat map_offset;  /* where in this file struct emf_map is; 0: there is none */
 
+	emf_stat placed_bytes;	/* gauge: pages of a slow node, in place or free (store.in_place) */
+	emf_stat placed_blocks; /* copied there */
+	emf_stat promoted_blocks; /* and back to local memory, as they were used */
+
 	struct emf_hist fault_latency;
 	struct emf_hist standby_latency; /* of these, faults that found their block in a frame */
 	struct emf_store_stats store[EMF_STATS_STORES];
@@ -161,7 +165,8 @@ enum emf_cell {
 	EMF_CELL_MOVING,  /* a transfer is under way */
 	EMF_CELL_FAR,
 	EMF_CELL_LOST,
-	EMF_CELL_KEPT, /* locked, secret or registered for DMA: never moved */
+	EMF_CELL_KEPT,	 /* locked, secret or registered for DMA: never moved */
+	EMF_CELL_PLACED, /* mapped, with memory of a slow node (store.in_place) */
 	EMF_CELL_STATES,
 };
 
@@ -180,7 +185,7 @@ static inline unsigned emf_heat(uint64_t age_ns)
 
 struct emf_map_region {
 	uint64_t start, length;
-	uint64_t local_bytes, standby_bytes, far_bytes, lost_bytes;
+	uint64_t local_bytes, standby_bytes, placed_bytes, far_bytes, lost_bytes;
 	uint32_t first_cell, cells; /* cells 0: no room for them */
 	uint32_t registered, kept;  /* kept: 1 locked, 2 secret, 4 for a device, 8 for good */
 	char class[32];

@@ -58,6 +58,7 @@ void after_fork_child(void)
 	mman_after_fork_child();
 	dma_after_fork_child();
 	heap_fork_child();
+	fork_go_on();
 }
 
 static void prepare(void)

@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -151,6 +152,23 @@ void block_look_for_split(const struct block *b, uint32_t f, const struct presen
 	frame_meta(f)->split = found->split && huge_seen;
 }
 
+void block_count(const struct block *b)
+{
+	if (b->placed)
+		engine.placed += BLOCK_SIZE;
+	else
+		engine_account((int64_t)block_len(b));
+}
+
+void block_uncount(struct block *b)
+{
+	if (b->placed)
+		engine.placed -= BLOCK_SIZE;
+	else
+		engine_account(-(int64_t)block_len(b));
+	b->placed = false;
+}
+
 void block_vacate_frame(struct block *b)
 {
 	if (frame_meta(b->frame)->split)
@@ -166,7 +184,8 @@ void block_put_frame(struct block *b, bool zeroed)
 	const struct frame *m = frame_meta(f);
 
 	/* Of a small frame only this block's range has pages. */
-	if (frame_kind(f) == FRAME_SMALL || m->holes || m->split || engine.local > engine.limit)
+	if (frame_kind(f) == FRAME_SMALL || m->holes || m->split ||
+	    (m->placed ? place_is_over() : engine.local > engine.limit))
 		frame_release(f, frame_addr(f, b), block_len(b));
 	else
 		frame_recycle(f, zeroed);
@@ -214,6 +233,11 @@ void block_arrived(struct block *b, enum arrival how)
 {
 	used(b);
 	b->stray = false;
+	if (b->placed) {
+		place_arrived(b);
+		return;
+	}
+	b->sampled = false;
 	trace_block(how == ARRIVE_NEW	    ? TRACE_NEW
 		    : how == ARRIVE_FETCHED ? TRACE_FAR
 					    : TRACE_FRAME,
@@ -392,6 +416,32 @@ void block_written(struct block *b, enum block_verdict v)
 	give_or_leave(b, ARRIVE_STANDBY, writing);
 }
 
+void block_unplace(struct block *b)
+{
+	if (!b->placed)
+		return;
+	block_uncount(b);
+	block_count(b);
+	list_remove(b);
+	policy_arrived(b, ARRIVE_NEW, 0, true, engine.fetches);
+}
+
+void block_exchange(struct block *b, uint32_t f)
+{
+	bool writing = b->flags & B_WRITE, wanted = b->flags & B_WANTED;
+
+	block_put_frame(b, false);
+	block_hold_frame(b, f);
+	block_put_slot(b);
+	b->sampled = false;
+	b->fresh = frame_meta(f)->placed;
+	b->evidence = 0;
+	b->flags = (uint8_t)(B_DIRTY | (wanted ? B_WANTED : 0));
+	block_set_state(b, STANDBY);
+	block_apply_holes(b);
+	give_or_leave(b, ARRIVE_STANDBY, writing);
+}
+
 void block_expired(struct block *b)
 {
 	struct transfer *t;
@@ -469,7 +519,7 @@ void block_refetch(struct block *b)
 		prefetch_wasted(b);
 	list_remove(b);
 	if (b->state == LOCAL && b->frame == NO_FRAME)
-		engine_account(-(int64_t)block_len(b));
+		block_uncount(b);
 	if (b->frame != NO_FRAME)
 		block_put_frame(b, false);
 	block_put_slot(b);

@@ -36,6 +36,7 @@
  *                           (what is copied: via TAKING)
  *  block_check              STANDBY -> WRITING                  mover
  *  block_written            WRITING -> FAR|LOCAL|NONE           mover
+ *  block_exchange           WRITING -> LOCAL (another frame)    mover
  *  block_drop               STANDBY (clean) -> FAR              mover, fault thread, control (fork)
  *  block_forget             any -> NONE                         fault thread (events), control
  *  block_punch              any; a part of it is zero           fault thread (events)
@@ -47,6 +48,8 @@
  * What is present in the program's page table is always newer than frame and slot: where
  * a step finds a page there, that one stays. So a MOVE that was cut short, or pages
  * that came in while metadata stood still (fork), need no state of their own.
+ *
+ * LOCAL are blocks in place on a slow node, too (place.h), which count for nothing: `placed`.
  *
  * Single pages (sparse.h): where a program jumps about, a few pages of a FAR block are copied in,
  * protected for who reads. What of them is still protected equals the slot and may go at any time;
@@ -152,9 +155,16 @@ struct block {
 	uint32_t frame, slot;
 	uint16_t pages; /* FAR, FETCHING: so many are in place, too, and accounted for */
 	uint8_t state, flags;
-	bool stray;	  /* others are, which are not accounted for: it is fetched as a whole */
-	bool gathered;	  /* FETCHING: in order to be written out, with what is newer in place */
-	bool unwritten;	  /* when it last left it was as it had come */
+	bool stray;	 /* others are, which are not accounted for: it is fetched as a whole */
+	bool gathered;	 /* FETCHING: in order to be written out, with what is newer in place */
+	bool unwritten;	 /* when it last left it was as it had come */
+	bool copied;	 /* it came or went by copy: MOVE is refused, of read-only memory */
+	bool placed;	 /* LOCAL: its page lies on a slow node, see place.h */
+	bool sampled;	 /* it was taken to see whether it is used there */
+	int8_t evidence; /* how often in a row it was used soon, or (negative) was not */
+	bool fresh;	 /* it was not since it has come there */
+	uint8_t moves;	 /* to local memory and back, as of `calm` in place.c */
+	uint8_t calm;
 	bool mended;	  /* it was tried to make a huge page of it since it last was one */
 	uint8_t stream;	  /* of the prefetcher, while B_PREFETCHED */
 	uint32_t used_at; /* k_now_ns() >> BLOCK_USED_SHIFT when last seen in use, 0: never */
@@ -255,6 +265,10 @@ void block_unprotect(struct block *b);
 /* Its content is gone (unmapped or discarded; the pages themselves are the caller's). */
 void block_forget(struct block *b);
 /* [from, to) of the address space, a part of it, is zero from now on. */
+/* In place on a slow node, but what comes to it from now on is not: it counts as local. */
+void block_unplace(struct block *b);
+/* WRITING, and its content is in frame f, too: that is its own from now on, and is mapped. */
+void block_exchange(struct block *b, uint32_t f);
 void block_punch(struct block *b, uintptr_t from, uintptr_t to);
 
 /*

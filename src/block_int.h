@@ -16,6 +16,11 @@ uintptr_t block_grid_start(const struct block *b);
 /* Also counts it where it belongs in the statistics, and tells who waits for what is in flight. */
 void block_set_state(struct block *b, enum block_state s);
 
+/* Its pages are the program's: they count for where they lie (placed). */
+void block_count(const struct block *b);
+/* They are no longer. */
+void block_uncount(struct block *b);
+
 void block_hold_frame(struct block *b, uint32_t f);
 /* Nothing is in the frame any more. */
 void block_vacate_frame(struct block *b);

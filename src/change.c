@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "log.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 
@@ -109,6 +110,9 @@ void change_moved(uintptr_t from, uintptr_t end, uintptr_t to)
 				b->flags |= B_UNSURE; /* protection may not have moved */
 		}
 		region_move(r, r->start - from + to);
+		for (size_t i = 0; engine.forked && i < r->nblocks; i++)
+			if (r->blocks[i].placed) /* the same */
+				place_guard(r->blocks + i);
 		/* MREMAP_DONTUNMAP has left a mapping there, which is a child's, too. */
 		if (r->registered && !r->no_fork)
 			k_madvise((void *)was, at - was, MADV_DOFORK);

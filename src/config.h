@@ -100,6 +100,7 @@ struct emf_config {
 	bool encrypt;	     /* store.encrypt */
 	enum emf_redundancy redundancy;
 	unsigned data, more; /* parity: columns; mirror: 1 and copies more; data 0: by nstores */
+	uint64_t in_place;   /* store.in_place: bytes; 0: none */
 	uint64_t rebuild;    /* store.rebuild: bytes a second */
 	char inject[256];    /* store.inject, see store/inject.h */
 	uint64_t min_region; /* engine.min_region */

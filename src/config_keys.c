@@ -86,6 +86,8 @@ static const struct config_key keys[] = {
 	  value_redundancy, NO_FIELD },
 	{ "store", "rebuild", "SIZE", "256M", "a second: how fast lost redundancy is restored, and blocks change tiers or stores, 1M to 1T",
 	  value_size, FIELD(rebuild), .min = 1u << 20, .max = 1ull << 40 },
+	{ "store", "in_place", "SIZE", "0", "of the node of a first store numa:N, for blocks that are used where they lie, up to 16T",
+	  value_size, FIELD(in_place), .min = 0, .max = 1ull << 44 },
 	{ "store", "timeout", "TIME", "10s", "a page that can't be had for so long is lost",
 	  value_duration, FIELD(timeout_ms), .min = 1, .max = 3600000 },
 	{ "store", "encrypt", "on|off", "off", "on: AES-256-GCM of what leaves local memory",

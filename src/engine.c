@@ -26,6 +26,7 @@
 #include "mapped.h"
 #include "mover.h"
 #include "names.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -83,19 +84,26 @@ void engine_account(int64_t bytes)
 void engine_audit(void)
 {
 #ifdef EMF_DEBUG
-	uint64_t sum = frame_bytes();
+	uint64_t sum = frame_bytes(), placed = frame_placed_bytes();
 	struct region *r;
 
 	for (size_t i = 0; (r = region_at(i)); i++)
 		for (size_t k = 0; r->registered && k < r->nblocks; k++)
-			sum += block_is_mapped(r->blocks + k) ? block_len(r->blocks + k)
-							      : block_page_bytes(r->blocks + k);
+			if (block_is_mapped(r->blocks + k) && r->blocks[k].placed)
+				placed += BLOCK_SIZE;
+			else
+				sum += block_is_mapped(r->blocks + k)
+					   ? block_len(r->blocks + k)
+					   : block_page_bytes(r->blocks + k);
 	if (!slot_audit()) {
 		log_error("audit: a slot that is in use, or to be trimmed, is somebody else's");
 		abort();
 	}
-	if (sum == engine.local)
+	if (sum == engine.local && placed == engine.placed)
 		return;
+	if (placed != engine.placed)
+		log_error("audit: %lu bytes in place accounted for, %lu there",
+			  (unsigned long)engine.placed, (unsigned long)placed);
 	log_error("audit: %lu bytes accounted for, %lu there, of which %lu in frames; phase %u, "
 		  "%lu regions of %lu bytes",
 		  (unsigned long)engine.local, (unsigned long)sum, (unsigned long)frame_bytes(),
@@ -297,7 +305,7 @@ static bool pull_region(struct region *r, uintptr_t start, uintptr_t end)
 /* All of the range local or empty, and held so. The map may change while it waits. */
 static void pull(uintptr_t start, uintptr_t end)
 {
-	bool there;
+	bool there, near = !place_is_on();
 
 	while (change_hold(start, end))
 		engine_wait_settled();
@@ -310,6 +318,10 @@ static void pull(uintptr_t start, uintptr_t end)
 		if (!there) {
 			engine_kick_mover();
 			engine_wait_settled();
+		} else if (!near) {
+			place_bring(start, end);
+			near = true;
+			there = false;
 		}
 	} while (!there);
 }
@@ -1039,7 +1051,7 @@ void engine_thread_begin(const char *name)
 /* Everything local may be in standby at once; pulls may exceed the budget. */
 static size_t frames_for(uint64_t bytes)
 {
-	return (bytes >> BLOCK_SHIFT) * 2 + 64;
+	return ((bytes + engine.config.in_place) >> BLOCK_SHIFT) * 2 + 64;
 }
 
 int engine_init_frames(void)
@@ -1088,6 +1100,7 @@ bool engine_boot(void)
 	}
 	if (!open_store())
 		return false;
+	place_init();
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);

@@ -59,6 +59,7 @@ struct engine {
 	uint64_t limit;	 /* bytes: what the engine keeps to, for reasons of its own less than the
 			    budget */
 	uint64_t local;	 /* bytes that count against it */
+	uint64_t placed; /* bytes of pages on a slow node, which do not: place.h */
 	uint64_t page_bytes; /* of that, single pages of FAR blocks */
 	uint64_t fetches;
 	size_t reserve_low, reserve_high; /* FREE frames: refill below low, up to high */
@@ -88,6 +89,7 @@ struct engine {
 	struct block_list pulls;      /* FAR, a structural operation wants it local */
 	struct block_list leaving;    /* STANDBY, on its way out: to check and write */
 	struct block_list stuck;      /* LOCAL, could not be moved (pinned, shared): retry later */
+	struct block_list in_place;   /* LOCAL and in place on a slow node: place.h */
 	struct block_list sparse;     /* FAR, with single pages in place; the longest first */
 	struct block_list gathers;    /* the same, to be written out */
 	struct block_list prefetched; /* STANDBY or FETCHING, B_PREFETCHED, in order of issue */

@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "source.h"
@@ -158,6 +159,7 @@ static void fault_hole(struct block *b, uintptr_t addr)
 	ssize_t n = uffd_zero(&engine.uffd, (void *)addr, end - addr);
 	if (n > 0) {
 		bump(&engine.stats->faults_zero);
+		block_unplace(b);
 		block_unslot(b);
 	}
 	/* -EEXIST: two threads had faulted, and the other one was served. */
@@ -392,6 +394,11 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 		return;
 	}
 	bump(&engine.stats->faults_write_protect);
+	if (b->state == LOCAL && b->placed && !place_written(b)) {
+		starve(b, now);
+		engine_wanted(b, now);
+		return;
+	}
 	if (b->state == LOCAL) {
 		block_dirty(b);
 		resolved(b, now);

@@ -23,6 +23,7 @@
 #include "mapped.h"
 #include "mover.h"
 #include "pinned.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -41,6 +42,7 @@ static uint64_t old_signals; /* no handler runs in between: it would find the ch
 static int sock = -1;	     /* the child's end: descriptors for it are waiting there */
 static ino_t sock_inode;
 static bool inherited;
+static bool had_placed;
 static _Atomic uint32_t attached; /* in the child: its memory is registered */
 
 static pid_t tid(void)
@@ -116,15 +118,30 @@ static void settle(bool share)
 	} while (!quiet);
 }
 
+/* What only a child that is managed from the start can have: its copy of what is in place is local.
+ */
 static bool any_far(void)
 {
 	struct region *r;
 
 	for (size_t i = 0; (r = region_at(i)); i++)
-		for (size_t k = 0; r->registered && k < r->nblocks; k++)
-			if (r->blocks[k].state == FAR || r->blocks[k].state == LOST)
+		for (size_t k = 0; r->registered && k < r->nblocks; k++) {
+			const struct block *b = r->blocks + k;
+			if (b->state == FAR || b->state == LOST || b->placed)
 				return true;
+		}
 	return false;
+}
+
+/* What is in place is shared with the child, where it is. */
+static void for_placed(void (*fn)(struct block *))
+{
+	struct region *r;
+
+	for (size_t i = 0; engine.placed && (r = region_at(i)); i++)
+		for (size_t k = 0; r->registered && !r->no_fork && k < r->nblocks; k++)
+			if (r->blocks[k].placed)
+				fn(r->blocks + k);
 }
 
 /* Sends the child what it needs: its life, the slots, the guard, the store's. */
@@ -220,6 +237,7 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 		engine_wait_settled();
 	fault_deferred();
 	look_behind();
+	for_placed(place_guard);
 	all_inheritable(true, share);
 	lock_give(&engine.lock);
 	if (!share)
@@ -242,6 +260,7 @@ static long op_done(uintptr_t start, uintptr_t end, unsigned why)
 	engine.forking = engine.hold = false;
 	engine.forked = true;
 	fault_deferred();
+	for_placed(place_look_behind);
 	none_inheritable();
 	/* Whoever waits, wherever. */
 	uffd_wake(&engine.uffd, (void *)(uintptr_t)K_PAGE, (1ul << 47) - 2 * K_PAGE);
@@ -331,10 +350,13 @@ static void inherit(struct region *r)
 /* Protection by userfaultfd is not inherited. */
 static void protect_again(struct region *r)
 {
-	for (size_t i = 0; r->source && i < r->nblocks; i++)
-		if (r->blocks[i].state == LOCAL)
-			uffd_protect(&engine.uffd, block_start(r->blocks + i),
-				     block_len(r->blocks + i), true);
+	for (size_t i = 0; i < r->nblocks; i++) {
+		struct block *b = r->blocks + i;
+		if (b->placed)
+			place_guard(b);
+		else if (r->source && b->state == LOCAL)
+			uffd_protect(&engine.uffd, block_start(b), block_len(b), true);
+	}
 }
 
 static void inherit_regions(void)
@@ -367,6 +389,7 @@ static void reset(void)
 	lock_reset(&engine.lock);
 	control_after_fork();
 	mover_after_fork();
+	place_after_fork();
 	starter_after_fork();
 	frame_after_fork();
 	change_after_fork();
@@ -415,6 +438,7 @@ void fork_child(void)
 	/* What is done here is the runtime's: its calls must not wait for threads that are not
 	 * there. */
 	engine_thread = true;
+	had_placed = engine.placed && !inherited;
 	reset();
 	arena_after_fork();
 	source_forget();
@@ -451,6 +475,13 @@ void fork_child(void)
 	close_socket();
 	engine_thread = false;
 	k_signals_restore(old_signals);
+}
+
+void fork_go_on(void)
+{
+	if (had_placed)
+		engine_consider_start();
+	had_placed = false;
 }
 
 /* Descriptors, as send_to_child sent them. */

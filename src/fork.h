@@ -21,6 +21,11 @@
 void fork_prepare(bool own_descriptors);
 void fork_parent(void);
 void fork_child(void);
+/*
+ * Last in the child, when the allocator is in order: where memory is in place (place.h), and
+ * nothing was inherited, its runtime starts at once. What is written before that is not counted.
+ */
+void fork_go_on(void);
 
 /* Is the calling thread between prepare and parent, with engine.ops taken? */
 bool fork_is_mine(void);

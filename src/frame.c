@@ -16,10 +16,10 @@ static struct {
 	char *base;
 	struct frame *meta;
 	size_t nbig, n;
-	uint32_t fresh[2], end[2];    /* of each kind: never used yet, on no list */
-	uint32_t empty[2], free_head; /* lists through meta.next */
+	uint32_t fresh[2], end[2];		   /* of each kind: never used yet, on no list */
+	uint32_t empty[2], free_head, placed_head; /* lists through meta.next */
 	size_t nfree;
-} fr = { .empty = { NO_FRAME, NO_FRAME }, .free_head = NO_FRAME };
+} fr = { .empty = { NO_FRAME, NO_FRAME }, .free_head = NO_FRAME, .placed_head = NO_FRAME };
 
 int frame_init(const struct uffd *u, size_t big, size_t small)
 {
@@ -52,7 +52,7 @@ void frame_after_fork(void)
 {
 	/* The area itself was not inherited; its bookkeeping is a few pages. */
 	memset(&fr, 0, sizeof(fr));
-	fr.empty[FRAME_BIG] = fr.empty[FRAME_SMALL] = fr.free_head = NO_FRAME;
+	fr.empty[FRAME_BIG] = fr.empty[FRAME_SMALL] = fr.free_head = fr.placed_head = NO_FRAME;
 }
 
 void frame_unlock(void)
@@ -121,6 +121,35 @@ uint32_t frame_recycled(bool zeroed)
 	return f;
 }
 
+uint32_t frame_placed(void)
+{
+	return pop(&fr.placed_head);
+}
+
+bool frame_has_placed(void)
+{
+	return fr.placed_head != NO_FRAME;
+}
+
+void frame_unplace(uint32_t f)
+{
+	if (!fr.meta[f].placed)
+		return;
+	fr.meta[f].placed = false;
+	fr.meta[f].bytes = BLOCK_SIZE;
+	engine.placed -= BLOCK_SIZE;
+	engine_account((int64_t)BLOCK_SIZE);
+}
+
+uint64_t frame_placed_bytes(void)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < fr.fresh[FRAME_BIG]; i++)
+		sum += fr.meta[i].placed ? BLOCK_SIZE : 0;
+	return sum;
+}
+
 size_t frame_free_count(void)
 {
 	return fr.nfree;
@@ -147,6 +176,11 @@ void frame_vacated(uint32_t f)
 
 void frame_recycle(uint32_t f, bool zeroed)
 {
+	if (fr.meta[f].placed) {
+		fr.meta[f] = (struct frame){ .next = fr.placed_head, .placed = true };
+		fr.placed_head = f;
+		return;
+	}
 	fr.meta[f] = (struct frame){ .next = fr.free_head, .zeroed = zeroed, .bytes = BLOCK_SIZE };
 	fr.free_head = f;
 	fr.nfree++;
@@ -168,6 +202,8 @@ void frame_release(uint32_t f, char *addr, size_t len)
 {
 	bool empty = frame_release_part(addr, len);
 	engine_account(-(int64_t)fr.meta[f].bytes);
+	if (fr.meta[f].placed)
+		engine.placed -= BLOCK_SIZE;
 	fr.meta[f] = (struct frame){ 0 };
 	/* Where the kernel has no mapping left for that it is not used again. */
 	if (empty)

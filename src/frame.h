@@ -34,7 +34,8 @@ struct frame {
 	bool zeroed;		   /* FREE and all zero */
 	bool holes;		   /* pages are missing: not worth recycling; populate before use */
 	bool paged;		   /* of what was moved there: not one huge page */
-	bool split;		   /* has a page table, if an empty one: see block_look_for_split */
+	bool placed; /* its page lies on a slow node and counts for nothing: place.h */
+	bool split;  /* has a page table, if an empty one: see block_look_for_split */
 };
 
 enum frame_kind { FRAME_BIG, FRAME_SMALL };
@@ -63,6 +64,13 @@ enum frame_kind frame_kind(uint32_t f);
 uint32_t frame_empty(enum frame_kind k);
 /* A big one with pages, FREE before, or NO_FRAME. zeroed: prefer one that is all zero. */
 uint32_t frame_recycled(bool zeroed);
+/* The same of those on a slow node. */
+uint32_t frame_placed(void);
+bool frame_has_placed(void);
+/* What all those count for, and those in use. */
+uint64_t frame_placed_bytes(void);
+/* In use: it counts as local from now on, wherever its pages lie. */
+void frame_unplace(uint32_t f);
 size_t frame_free_count(void);
 /* What all frames together count for. Slow: for engine_audit. */
 uint64_t frame_bytes(void);

@@ -6,6 +6,7 @@
 #include "emfatier.h"
 #include "engine.h"
 #include "names.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "trace.h"
@@ -52,6 +53,8 @@ static void pin(struct block *b, bool on)
 {
 	b->note.pinned = on;
 	policy_reclassed(b);
+	if (b->list == &engine.in_place)
+		place_arrived(b);
 }
 
 static long op_blocks(uintptr_t start, uintptr_t end, unsigned what)

@@ -39,6 +39,7 @@ static int install_copy(struct block *b, bool protect)
 		return err;
 	/* For a moment it is there twice; without MOVE there is room for that, but not for all
 	 * threads at once. */
+	b->copied = true;
 	engine_account((int64_t)block_len(b));
 	if (engine.local > engine.budget)
 		atomic_fetch_add(&engine.stats->overruns, 1);
@@ -71,6 +72,7 @@ static int install(struct block *b, bool protect, bool *vacated)
 		/* What is being written of it meanwhile is not all of it (block_written). */
 		frame_meta(f)->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
+		frame_unplace(f); /* what is written to the holes is local */
 	}
 	/* Pages went there and back, and what the program wrote to them is not what is written out.
 	 */
@@ -86,7 +88,9 @@ static int install(struct block *b, bool protect, bool *vacated)
 		log_debug("MOVE into %p refused (%d), copied", (void *)dst, err);
 		return install_copy(b, protect);
 	}
-	engine_account((int64_t)len - (int64_t)frame_meta(f)->bytes);
+	b->placed = frame_meta(f)->placed;
+	frame_meta(f)->placed = false;
+	engine_account((b->placed ? 0 : (int64_t)len) - (int64_t)frame_meta(f)->bytes);
 	frame_meta(f)->bytes = 0;
 	*vacated = true;
 	struct presence there;

@@ -140,6 +140,80 @@ int k_madvise(void *addr, size_t len, int advice)
 	return (int)k_syscall(SYS_madvise, (long)addr, (long)len, advice, 0, 0, 0);
 }
 
+#define PAGES_AT_ONCE 64
+
+/* Of one page in `step`, from addr to end, as many as fit. */
+static unsigned some_pages(void **page, char *addr, const char *end, size_t step)
+{
+	unsigned n = 0;
+
+	for (; addr < end && n < PAGES_AT_ONCE; addr += step)
+		page[n++] = addr;
+	return n;
+}
+
+bool k_is_on_node(void *addr, size_t len, size_t step, int node)
+{
+	char *at = addr, *end = at + len;
+	void *page[PAGES_AT_ONCE];
+	int on[PAGES_AT_ONCE];
+
+	for (unsigned n; (n = some_pages(page, at, end, step)); at += n * step) {
+		if (k_syscall(SYS_move_pages, 0, n, (long)page, 0, (long)on, 0))
+			return false;
+		for (unsigned i = 0; i < n; i++)
+			if (on[i] != node)
+				return false;
+	}
+	return true;
+}
+
+int k_page_node(void *addr)
+{
+	int node = -1;
+	long err = k_syscall(SYS_move_pages, 0, 1, (long)&addr, 0, (long)&node, 0);
+
+	return err ? (int)err : node;
+}
+
+void k_bring_near(void *addr, size_t len, int from)
+{
+	char *at = addr, *end = at + len;
+	void *page[PAGES_AT_ONCE];
+	int on[PAGES_AT_ONCE], to[PAGES_AT_ONCE];
+	unsigned node = 0;
+
+	if (k_syscall(SYS_getcpu, 0, (long)&node, 0, 0, 0, 0))
+		return;
+	for (unsigned i = 0; i < PAGES_AT_ONCE; i++)
+		to[i] = (int)node;
+	for (unsigned n; (n = some_pages(page, at, end, K_PAGE)); at += n * K_PAGE) {
+		unsigned left = 0;
+
+		if (k_syscall(SYS_move_pages, 0, n, (long)page, 0, (long)on, 0))
+			return;
+		for (unsigned i = 0; i < n; i++)
+			if (on[i] == from)
+				page[left++] = page[i];
+		/* Of a huge page the first one takes the others along. */
+		if (left)
+			k_syscall(SYS_move_pages, 0, left, (long)page, (long)to, (long)on,
+				  2 /* MPOL_MF_MOVE */);
+	}
+}
+
+int k_prefer_node(void *addr, size_t len, int node)
+{
+	unsigned long mask[16] = { 0 };
+
+	if (node < 0)
+		return (int)k_syscall(SYS_mbind, (long)addr, (long)len, 0 /* MPOL_DEFAULT */, 0, 0,
+				      0);
+	mask[(unsigned)node / 64 % 16] = 1ul << (unsigned)node % 64;
+	return (int)k_syscall(SYS_mbind, (long)addr, (long)len, 1 /* MPOL_PREFERRED */, (long)mask,
+			      8 * sizeof(mask), 0);
+}
+
 long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_addr)
 {
 	return k_syscall(SYS_mremap, (long)addr, (long)old_len, (long)new_len, flags,

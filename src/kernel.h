@@ -33,6 +33,14 @@ void k_unmap(void *p, size_t len);
 long k_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
 int k_munmap(void *addr, size_t len);
 int k_madvise(void *addr, size_t len, int advice);
+/* The NUMA node that the page at addr lies on, or -errno. */
+int k_page_node(void *addr);
+/* Do the pages of [addr, addr + len), of which one in `step` is asked, lie on that NUMA node? */
+bool k_is_on_node(void *addr, size_t len, size_t step, int node);
+/* Moves what of that is on node `from`, and not shared, to the node of this CPU. Slow. */
+void k_bring_near(void *addr, size_t len, int from);
+/* Pages that come to be there are to lie on that node if it has room; -1: wherever. */
+int k_prefer_node(void *addr, size_t len, int node);
 long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_addr);
 
 /* Since when the headers have them is not ours to mind. */

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "mapped.h"
 #include "pinned.h"
+#include "place.h"
 #include "policy/policy.h"
 #include "region.h"
 #include "slot.h"
@@ -149,7 +150,7 @@ static void set_aside(struct block *b, uint64_t until)
 /* It could not be taken: not soon again. */
 static void put_aside(struct block *b, int err)
 {
-	if (b->state != LOCAL)
+	if (b->state != LOCAL || b->placed)
 		return;
 	list_remove(b);
 	if (err == -EAGAIN) {
@@ -174,9 +175,11 @@ static struct block *victim(void)
 
 static bool evict(struct block *b)
 {
+	bool placed = b->placed;
+
 	if (b->state == LOCAL) {
 		int err = block_take(&b);
-		if (err == -EBUSY && engine.forked)
+		if (err == -EBUSY && engine.forked && !placed)
 			err = take_shared(&b);
 		if (err == -ENOMEM)
 			return false;
@@ -189,7 +192,11 @@ static bool evict(struct block *b)
 	}
 	if (b->state != STANDBY)
 		return true;
-	if (b->flags & (B_DIRTY | B_UNSURE)) {
+	/* It lies on the slow node already: the kernel has not copied what was shared. */
+	if (frame_meta(b->frame)->placed && !placed && !place_is_over() &&
+	    !block_give(b, ARRIVE_STANDBY, false))
+		return true;
+	if (b->flags & (B_DIRTY | B_UNSURE) || place_wants(b)) {
 		list_remove(b);
 		list_append(&engine.leaving, b);
 	} else {
@@ -317,15 +324,26 @@ static bool all_zero(const char *p, size_t len)
 static void write_out(struct block *b)
 {
 	struct store *st = &engine.store;
-	bool compare = !(b->flags & B_DIRTY);
+	bool compare = !(b->flags & B_DIRTY), goes = place_wants(b);
 
 	block_check(b);
 	struct transfer *t = transfer_write(&pool, b);
+	uint32_t place = goes ? place_frame() : NO_FRAME;
 	lock_give(&engine.lock);
 	bool zero = all_zero(t->addr, t->io.length);
 	bool same = !zero && compare && store_matches(st, t->io.offset, t->io.length, t->addr);
+	if (!zero && place != NO_FRAME)
+		place_copy(place, t->frame);
 	lock_take(&engine.lock);
 	b = transfer_block(t);
+	if (place != NO_FRAME && b && !zero && !(b->flags & B_TORN)) {
+		transfer_cancel(t);
+		block_exchange(b, place);
+		atomic_fetch_add(&engine.stats->placed_blocks, 1);
+		return;
+	}
+	if (place != NO_FRAME)
+		frame_recycle(place, false);
 	/* Not if the slot is in doubt since. */
 	same &= b && !(b->flags & B_DIRTY);
 	if (!b || zero || same) {
@@ -468,6 +486,8 @@ static void feed_starving(void)
 	while (n-- && (b = engine.starving.head)) {
 		list_remove(b);
 		sparse_rest(b);
+		if (b->placed)
+			list_append(&engine.in_place, b);
 		engine_wake(b, false);
 	}
 }
@@ -600,6 +620,8 @@ static int sleep_ms(void)
 		return engine.config.chaos > 1000 ? 1 : (int)(1000 / engine.config.chaos);
 	if (engine.starving.head)
 		return 10;
+	if (engine.in_place.head)
+		return 5;
 	if (engine.store_retry_at || engine.stuck.head || pool.inflight || engine.leaving.head)
 		return 100;
 	if (observe_wanted())
@@ -640,6 +662,7 @@ static bool work(void)
 	feed_starving();
 	more |= pull();
 	more |= clean();
+	place_work(&pool);
 	more |= gather();
 	more |= prefetch();
 	drop_wasted();

@@ -6,6 +6,7 @@
 
 #include "config.h"
 #include "engine.h"
+#include "frame.h"
 #include "kernel.h"
 #include "region.h"
 #include "slot.h"
@@ -82,8 +83,17 @@ static struct {
 	uint64_t now;
 } pass;
 
+/* On a slow node, in place or being sampled? */
+static bool is_placed(const struct block *b)
+{
+	return b->placed ||
+	       ((b->state == STANDBY || b->state == WRITING) && frame_meta(b->frame)->placed);
+}
+
 static enum emf_cell cell_state(const struct block *b)
 {
+	if (is_placed(b))
+		return EMF_CELL_PLACED;
 	switch (b->state) {
 	case NONE:
 		return b->region->kept ? EMF_CELL_KEPT : EMF_CELL_EMPTY;
@@ -104,6 +114,10 @@ static void add_bytes(struct emf_map_region *m, const struct block *b)
 {
 	size_t len = block_len(b);
 
+	if (is_placed(b)) {
+		m->placed_bytes += len;
+		return;
+	}
 	switch (b->state) {
 	case LOCAL:
 	case FILLING:

@@ -9,6 +9,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "log.h"
+#include "place.h"
 #include "region.h"
 #include "slot.h"
 #include "sparse.h"
@@ -34,7 +35,7 @@ void block_forget(struct block *b)
 	b->stray = false;
 	list_remove(b);
 	if (block_is_mapped(b))
-		engine_account(-(int64_t)block_len(b));
+		block_uncount(b);
 	if (b->state == WRITING || b->state == FETCHING) {
 		leave_transfer(b);
 	} else if (b->state == TAKING || b->state == FILLING) {
@@ -63,6 +64,7 @@ void block_punch(struct block *b, uintptr_t from, uintptr_t to)
 	case LOST:
 		return;
 	case LOCAL:
+		block_unplace(b);
 		block_unslot(b);
 		return;
 	case STANDBY:
@@ -88,6 +90,7 @@ void block_loosen(struct block *b)
 	}
 	switch (b->state) {
 	case LOCAL:
+		block_unplace(b);
 		block_unslot(b);
 		break;
 	case FILLING:
@@ -98,7 +101,7 @@ void block_loosen(struct block *b)
 		 * frame. */
 		frame_meta(b->frame)->owner = NULL;
 		b->frame = NO_FRAME;
-		engine_account(-(int64_t)block_len(b));
+		block_uncount(b);
 		block_lose(b, -EINTR);
 		break;
 	case FETCHING: {
@@ -255,13 +258,19 @@ void block_adopt(struct block *b)
 	struct presence found;
 
 	/* Where the kernel does not say, it counts as there: right, if not tight. */
-	if (b->state != NONE ||
-	    (!uffd_presence(&engine.uffd, block_start(b), block_len(b), &found) && !found.bytes))
+	if (b->state != NONE)
 		return;
-	engine_account((int64_t)block_len(b));
+	bool known = !uffd_presence(&engine.uffd, block_start(b), block_len(b), &found);
+	if (known && !found.bytes)
+		return;
+	b->placed = known && found.bytes == BLOCK_SIZE && !b->region->source &&
+		    place_holds(block_start(b), found.split);
+	block_count(b);
 	b->flags = B_DIRTY;
 	block_set_state(b, LOCAL);
 	block_arrived(b, ARRIVE_NEW);
+	if (b->placed && engine.forked)
+		place_guard(b);
 }
 
 void block_inherit(struct block *b)
@@ -272,6 +281,8 @@ void block_inherit(struct block *b)
 	b->list = NULL;
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
+	b->placed &= state == LOCAL;
+	b->sampled = false;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
 	b->flags = state != LOCAL || b->region->source	      ? 0
 		   : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY
@@ -280,7 +291,7 @@ void block_inherit(struct block *b)
 	if (b->slot != NO_SLOT)
 		slot_share(b->slot);
 	if (state == LOCAL) {
-		engine_account((int64_t)block_len(b));
+		block_count(b);
 		block_set_state(b, LOCAL);
 		block_arrived(b, ARRIVE_NEW);
 	} else if (state == FAR || state == LOST) {

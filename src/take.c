@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "frame.h"
 #include "pinned.h"
+#include "place.h"
 #include "region.h"
 
 /* It is to stay where it is after all; what was discarded meanwhile the kernel has seen to. */
@@ -70,6 +71,20 @@ static int take_by_copy(struct block **at)
 	return 0;
 }
 
+/* What has come into the frame may lie elsewhere than was thought: it counts for what it is. */
+static void count_taken(struct block *b, uint32_t f, bool whole, bool split)
+{
+	struct frame *m = frame_meta(f);
+	bool placed = whole && block_is_full(b) && place_holds(frame_start(f), split);
+
+	engine_account((b->placed ? (int64_t)block_len(b) : 0) -
+		       (placed ? (int64_t)BLOCK_SIZE : 0));
+	engine.placed += (placed ? BLOCK_SIZE : 0) - (b->placed ? BLOCK_SIZE : 0);
+	m->bytes = placed ? 0 : (uint32_t)block_len(b);
+	m->placed = placed;
+	b->placed = false;
+}
+
 /* Its pages, or a part of them (torn), are in frame f. */
 static void moved_into(struct block *b, uint32_t f, bool torn)
 {
@@ -83,6 +98,8 @@ static void moved_into(struct block *b, uint32_t f, bool torn)
 		found = (struct presence){ .bytes = len, .protected = len, .split = true };
 	block_look_for_split(b, f, &found);
 	m->paged = found.split;
+	if (b->placed || place_is_on())
+		count_taken(b, f, !torn && found.bytes == len, found.split);
 	if (torn) {
 		m->holes = true;
 		b->flags |= B_DIRTY | B_TORN;
@@ -214,8 +231,10 @@ int block_take(struct block **at)
 	if (!pinned_take((uintptr_t)block_start(b), !engine.uffd.move && !b->region->source))
 		return -EINPROGRESS;
 	int err = engine.uffd.move ? take_by_move(b) : -EINVAL;
-	/* MOVE takes from writable mappings only. */
-	if (err == -EINVAL && engine_may_copy())
+	/* MOVE takes from writable mappings only. A copy of what is in place would be a local one.
+	 */
+	b->copied = err == -EINVAL;
+	if (err == -EINVAL && engine_may_copy() && !b->placed)
 		err = engine.uffd.move ? take_parts(at) : take_by_copy(at);
 	pinned_taken();
 	if (err)

@@ -48,7 +48,8 @@ struct region *view_region_at(size_t i)
 
 const struct block_list *view_list(const struct block *b)
 {
-	return b->list;
+	/* Else it is on one of place.c's, which are nothing to the policies. */
+	return b->placed || b->sampled ? NULL : b->list;
 }
 
 struct block *view_next(const struct block *b)

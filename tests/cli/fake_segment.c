@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fake_segment DIR PID COMMAND [down|degraded|rebuilding|version|idle|grow|serve]: writes the statistics segment
+ * fake_segment DIR PID COMMAND [down|degraded|rebuilding|version|idle|grow|serve|placed]: writes the statistics segment
  * that a managed process would have, for the tests of tierstat. grow: goes on
- * adding to the counters until it is killed, and gives the map to who asks; serve: the map only.
+ * adding to the counters until it is killed, and gives the map to who asks; serve: the map only; placed: that, and some of it is in place on a slow node.
  */
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,21 @@ static void fill_map(struct emf_map *m)
 	m->region[1].kept = 1;
 }
 
+/* Half of what is far is used where it lies. */
+static void place_some(struct emf_stats *s, struct emf_map *m)
+{
+	struct emf_map_region *r = m->region;
+
+	for (unsigned i = r->cells / 2; i < r->cells * 3 / 4; i++) {
+		m->cell[i] = (uint8_t)((m->cell[i] & 0xf0) | EMF_CELL_PLACED);
+		r->far_bytes -= 2u << 20;
+		r->placed_bytes += 2u << 20;
+	}
+	s->placed_bytes = r->placed_bytes;
+	s->placed_blocks = 70;
+	s->promoted_blocks = 6;
+}
+
 /* Three minutes of a sweep. */
 static void fill_history(struct emf_stats *s)
 {
@@ -96,6 +112,7 @@ static void fill_history(struct emf_stats *s)
 int main(int argc, char **argv)
 {
 	const char *how = argc > 4 ? argv[4] : "";
+	bool served = !strcmp(how, "serve") || !strcmp(how, "placed");
 	struct emf_stats *s;
 	struct emf_map *m;
 	char path[512];
@@ -152,9 +169,11 @@ int main(int argc, char **argv)
 	s->map_offset = MAP_OFFSET;
 	m = (struct emf_map *)((char *)s + MAP_OFFSET);
 	fill_map(m);
+	if (!strcmp(how, "placed"))
+		place_some(s, m);
 	fill_history(s);
 	s->magic = EMF_STATS_MAGIC;
-	for (uint64_t last = now_ns(), ms; !strcmp(how, "grow") || !strcmp(how, "serve"); last += ms * 1000000) {
+	for (uint64_t last = now_ns(), ms; !strcmp(how, "grow") || served; last += ms * 1000000) {
 		usleep(10000);
 		ms = (now_ns() - last) / 1000000;
 		if (s->map_wanted > m->written_at) {
@@ -162,7 +181,7 @@ int main(int argc, char **argv)
 			m->written_at = now_ns();
 			m->sequence++;
 		}
-		if (!strcmp(how, "serve"))
+		if (served)
 			continue;
 		s->faults_demand += ms; /* 1000/s, 100 MiB/s, 50% */
 		s->fetched_bytes += (ms << 20) / 10;

@@ -108,6 +108,35 @@ call "$tierstat" regions $one
 [ "$status" -eq 0 ] && [ "$(sed -n 2p out)" = '    7f0000000000    512M weights        128M    128M   254M   43 ██████▓▓▓▓▓▓░░░░░░░░░░░░' ] &&
 	sed -n 3p out | grep -q 'locked' && grep -q 'and 5 regions more' out
 verdict "tierstat regions"
+# What is in place on a slow node is neither local nor far.
+./fake run $two redis placed &
+placed=$!
+STARTED="$STARTED $placed"
+wait_for 5 "$tierstat" regions $two >/dev/null 2>&1
+call "$tierstat" regions $two
+[ "$status" -eq 0 ] && sed -n 1p out | grep -q ' FAR PLACED HOT% .* ▤ in place$' &&
+	[ "$(sed -n 2p out)" = '    7f0000000000    512M weights        128M    128M   126M   128M   43 ██████▓▓▓▓▓▓▤▤▤▤▤▤░░░░░░' ]
+verdict "tierstat regions: in place"
+LC_ALL=C call "$tierstat" regions $two
+[ "$status" -eq 0 ] && grep -q 'LLLLLLssssssPPPPPP------$' out && ! LC_ALL=C grep -q '[^ -~]' out
+verdict "tierstat regions: in place, without UTF-8"
+call "$tierstat" -o local,placed,placing,promoted,far -c redis
+[ "$status" -eq 0 ] && [ "$(sed -n 2p out)" = '  500M   128M      70       6   600M' ]
+verdict "tierstat -o: in place"
+call "$tierstat" why $two 0.1
+[ "$status" -eq 0 ] && sed -n 1p out | grep -q '; 500M local of 512M, in place on a slow node 128M$'
+verdict "tierstat why: in place"
+call "$tierstat" prom
+[ "$status" -eq 0 ] && grep -q "^emfatier_placed_bytes{pid=\"$two\",command=\"redis\"} 134217728$" out &&
+	grep -q "^emfatier_placed_bytes{pid=\"$one\",.*} 0$" out &&
+	grep -q "^emfatier_promoted_blocks_total{pid=\"$two\",.*} 6$" out
+verdict "tierstat prom: in place"
+call "$tierstat" heatmap $two -o placed.svg
+[ "$status" -eq 0 ] && grep -q '128M in place, 126M far' placed.svg && grep -qi '54278f\|dadaeb' placed.svg
+verdict "tierstat heatmap: in place"
+kill $placed
+wait $placed 2>/dev/null
+./fake run $two redis
 call "$tierstat" regions $two
 says 1 'gives no map'
 verdict "tierstat regions: nobody answers"

@@ -99,7 +99,8 @@ want = """pid command local_limit local_bytes far_bytes managed_bytes peak_local
 faults_demand faults_standby faults_write_protect faults_zero fetched_bytes written_bytes
 dropped_clean_bytes prefetch_issued prefetch_useful prefetch_wasted stall_seconds
 fault_latency_us standby_latency_us stores regions uffd_mode move evicted_blocks dropped_zero_bytes
-standby_bytes free_frame_bytes lost_bytes overruns faults_starved stuck_bytes""".split()
+standby_bytes free_frame_bytes lost_bytes overruns faults_starved stuck_bytes
+placed_bytes placed_blocks promoted_blocks""".split()
 assert not set(want) ^ set(d), set(want) ^ set(d)
 assert d["pid"] == int(sys.argv[1]) and d["command"] == 'llama "x"'
 assert d["uffd_mode"] == "thread" and d["move"] is True

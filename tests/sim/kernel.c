@@ -41,6 +41,8 @@ static uint64_t eventfd_count, park_order;
 static int pagemap = -1;
 static uintptr_t last_gone; /* the last place that was unmapped */
 static uintptr_t frames, frames_end;
+static bool *slow;			   /* of each page of the frames: on the slow node */
+static uintptr_t preferred, preferred_end; /* what comes to be there is */
 
 /* --- the real kernel --- */
 
@@ -98,6 +100,7 @@ void *k_reserve(size_t len, size_t align, bool huge)
 	if (huge) {
 		frames = p;
 		frames_end = p + len;
+		slow = real_map(len / K_PAGE, 0);
 	}
 	return (void *)p;
 }
@@ -151,7 +154,8 @@ static bool is_zapped(uint32_t flags)
 /* The page itself goes; the mapping stays. */
 static void zap(struct page *p)
 {
-	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_PINNED);
+	p->flags &= ~(uint32_t)(P_PRESENT | P_POISON | P_PROTECTED | P_SHARED | P_FORKED |
+				P_PINNED | P_SLOW | P_REFUSED);
 	p->value = 0;
 }
 
@@ -239,8 +243,11 @@ static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value)
 		}
 		check(p, addr);
 		seen(p);
+		/* What the child has, too, is copied; or the child is gone. */
+		if (write && p->flags & P_FORKED && chance(2))
+			p->flags &= ~(uint32_t)P_SLOW;
 		if (write)
-			p->flags &= ~(uint32_t)P_SHARED;
+			p->flags &= ~(uint32_t)(P_SHARED | P_FORKED);
 		if (value) {
 			p->value = p->model.value = *value;
 			p->model.written = true;
@@ -402,13 +409,66 @@ static int discard_program(uintptr_t start, uintptr_t end)
 	return 0;
 }
 
+static bool *slow_at(uintptr_t frame)
+{
+	return slow + (frame - frames) / K_PAGE;
+}
+
+int k_page_node(void *addr)
+{
+	uintptr_t at = (uintptr_t)addr;
+
+	co_point();
+	return is_frame(at) ? *slow_at(at) : is_program(at) ? !!(page_at(at)->flags & P_SLOW) : 0;
+}
+
+/* Pages are small here: each is asked. */
+bool k_is_on_node(void *addr, size_t len, size_t step, int node)
+{
+	bool all = true;
+
+	(void)step;
+	for (size_t at = 0; at < len; at += K_PAGE)
+		all &= k_page_node((char *)addr + at) == node;
+	return all;
+}
+
+void k_bring_near(void *addr, size_t len, int from)
+{
+	(void)from;
+	co_sleep(rnd_below(SIM_MS));
+	for (uintptr_t at = (uintptr_t)addr; at < (uintptr_t)addr + len; at += K_PAGE)
+		if (page_at(at)->flags & (P_SHARED | P_PINNED))
+			page_at(at)->flags |= P_REFUSED;
+		else
+			page_at(at)->flags &= ~(uint32_t)(P_SLOW | P_REFUSED);
+}
+
+/* It may be full. */
+int k_prefer_node(void *addr, size_t len, int node)
+{
+	co_point();
+	preferred = node > 0 && !chance(plan.busy) ? (uintptr_t)addr : 0;
+	preferred_end = preferred + (preferred ? len : 0);
+	return 0;
+}
+
+static void place_frame_pages(uintptr_t start, size_t len, int advice)
+{
+	for (uintptr_t at = start; at < start + len; at += K_PAGE)
+		*slow_at(at) =
+		    advice == MADV_POPULATE_WRITE && at >= preferred && at < preferred_end;
+}
+
 int k_madvise(void *addr, size_t len, int advice)
 {
 	uintptr_t start = (uintptr_t)addr, end = start + len;
 
 	if (!is_program(start)) {
-		if (is_frame(start) && (advice == MADV_DONTNEED || advice == MADV_POPULATE_WRITE))
+		if (is_frame(start) && (advice == MADV_DONTNEED || advice == MADV_POPULATE_WRITE)) {
 			real_madvise(start, len, advice);
+			place_frame_pages(start, len, advice);
+		}
 		return 0;
 	}
 	co_point();
@@ -749,11 +809,13 @@ static void move_page(struct page *p, uintptr_t frame, bool there, bool out)
 {
 	if (out && p->flags & P_PRESENT) {
 		*(uint64_t *)frame = p->value;
+		*slow_at(frame) = p->flags & P_SLOW;
 		zap(p);
 	} else if (!out && there) {
 		p->value = *(uint64_t *)frame;
-		p->flags |= P_PRESENT;
+		p->flags |= P_PRESENT | (*slow_at(frame) ? P_SLOW : 0u);
 		p->flags &= ~(uint32_t)(P_PROTECTED | P_SHARED | P_PINNED);
+		*slow_at(frame) = false;
 	}
 }
 

@@ -50,7 +50,8 @@ static struct emf_stats stats;
 
 /* Of all runs, to see that they did something. */
 static struct totals {
-	uint64_t evicted, demand, standby, protect, zero, prefetched, lost, written;
+	uint64_t evicted, demand, standby, protect, zero, placed, promoted, prefetched, lost,
+	    written;
 	unsigned runs, failed;
 } * totals;
 
@@ -341,6 +342,9 @@ static void op_lock(void)
 	switch (rnd_below(5)) {
 	case 0:
 		sim_mlock((void *)start, n * K_PAGE);
+		for (size_t i = 0; is_active() && i < n; i++)
+			if ((page_at(start)[i].flags & (P_SLOW | P_REFUSED)) == P_SLOW)
+				sim_fail("%#lx is locked on the slow node", start + i * K_PAGE);
 		co_sleep(rnd_below(50 * SIM_MS));
 		sim_munlock((void *)start, n * K_PAGE);
 		break;
@@ -421,7 +425,7 @@ static void op_fork(void)
 	co_sleep(rnd_below(2 * SIM_MS));
 	for (uintptr_t at = SIM_BASE; at < SIM_END; at += K_PAGE)
 		if (page_at(at)->flags & P_PRESENT)
-			page_at(at)->flags |= P_SHARED;
+			page_at(at)->flags |= P_SHARED | (active ? P_FORKED : 0);
 	trace("forked");
 	fork_parent();
 }
@@ -484,11 +488,29 @@ static uint64_t slots_referenced(void)
 	return n;
 }
 
+/* What does not count as local has no page there. */
+static void audit_placed(void)
+{
+	struct region *r;
+
+	for (size_t i = 0; (r = region_at(i)); i++)
+		for (size_t k = 0; k < r->nblocks; k++) {
+			struct block *b = r->blocks + k;
+			uintptr_t at = (uintptr_t)block_start(b);
+			for (size_t n = b->placed ? BLOCK_PAGES : 0; n--; at += K_PAGE)
+				if ((page_at(at)->flags & (P_PRESENT | P_SLOW)) == P_PRESENT)
+					sim_fail("%#lx is local, but counts as in place", at);
+		}
+}
+
 static void audit(void)
 {
 	if (!is_active() || engine.lock.word)
 		return;
 	engine_audit();
+	/* While the kernel is about to tell of a change the engine can't know. */
+	if (!engine.forking && !uffd_changing(&engine.uffd, NULL))
+		audit_placed();
 	/* One that is being trimmed is in neither, but not for long. */
 	static uint64_t same_at;
 	if (engine.inflight || !store_quiet()) {
@@ -614,6 +636,7 @@ static void make_plan(uint64_t seed)
 	plan.remaps = !chance(3);
 	plan.resize = chance(3);
 	plan.granule = (unsigned)rnd_below(3);
+	plan.in_place = chance(2) ? 1 + (unsigned)rnd_below(24) : 0;
 }
 
 static bool is_over(void)
@@ -631,7 +654,7 @@ static const char *const granules[] = { "auto", "64K", "4K" };
 static void run(uint64_t seed)
 {
 	static char stack[64 << 10];
-	char conf[256];
+	char conf[320];
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 
 	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
@@ -642,10 +665,11 @@ static void run(uint64_t seed)
 	alarm(REAL_SECONDS);
 	plan.seed = seed;
 	make_plan(seed);
-	snprintf(conf, sizeof(conf),
-		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
-		 "class.all.match=size>=4K;class.all.granule=%s",
-		 plan.chaos, granules[plan.granule]);
+	snprintf(
+	    conf, sizeof(conf),
+	    "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
+	    "class.all.match=size>=4K;class.all.granule=%s;store.uri=numa:1;store.in_place=%lu",
+	    plan.chaos, granules[plan.granule], plan.in_place * BLOCK_SIZE);
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;
@@ -658,6 +682,8 @@ static void run(uint64_t seed)
 	totals->standby += stats.faults_standby;
 	totals->protect += stats.faults_write_protect;
 	totals->zero += stats.faults_zero;
+	totals->placed += stats.placed_blocks;
+	totals->promoted += stats.promoted_blocks;
 	totals->prefetched += stats.prefetch_useful;
 	totals->lost += stats.lost_bytes;
 	totals->written += stats.written_bytes;
@@ -706,16 +732,19 @@ int main(void)
 		       (unsigned long)seed);
 	}
 	printf("# %u runs passed, %u failed; blocks evicted %lu; faults: %lu far, %lu frame, "
-	       "%lu protection, %lu zero; %lu fetched ahead, %lu MiB written, %lu MiB lost\n",
+	       "%lu protection, %lu zero; %lu in place, %lu promoted; %lu fetched ahead, %lu MiB "
+	       "written, %lu MiB lost\n",
 	       totals->runs, totals->failed, (unsigned long)totals->evicted,
 	       (unsigned long)totals->demand, (unsigned long)totals->standby,
 	       (unsigned long)totals->protect, (unsigned long)totals->zero,
+	       (unsigned long)totals->placed, (unsigned long)totals->promoted,
 	       (unsigned long)totals->prefetched, (unsigned long)(totals->written >> 20),
 	       (unsigned long)(totals->lost >> 20));
 	if (totals->failed)
 		return 1;
 	/* Or it proves nothing. */
-	bool worked = totals->evicted && totals->demand && totals->standby && totals->protect;
+	bool worked = totals->evicted && totals->demand && totals->standby && totals->protect &&
+		      totals->placed;
 	printf("%sok 1 - simulation\n", worked ? "" : "not ");
 	return !worked;
 }

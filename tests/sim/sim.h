@@ -30,6 +30,7 @@ bool chance(unsigned n);
 /* --- what the seed has chosen --- */
 
 struct plan {
+	unsigned in_place; /* blocks that a slow node has room for */
 	uint64_t seed;
 	bool move, poison;
 	unsigned budget_blocks, threads, ops, leaves, slots, total_blocks;
@@ -113,8 +114,11 @@ enum {
 	P_PINNED = 1 << 6,
 	P_LOCKED = 1 << 7,
 	P_READONLY = 1 << 8,
-	P_SECRET = 1 << 9, /* MADV_DONTDUMP has returned */
-	P_NONE = 1 << 10,  /* PROT_NONE */
+	P_SECRET = 1 << 9,  /* MADV_DONTDUMP has returned */
+	P_NONE = 1 << 10,   /* PROT_NONE */
+	P_SLOW = 1 << 11,   /* on the slow node */
+	P_FORKED = 1 << 12, /* shared with a child that the engine knows of */
+	P_REFUSED = 1 << 13, /* it would not leave that */
 };
 
 /* What the program must find. */

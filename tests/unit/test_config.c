@@ -170,7 +170,7 @@ static void defaults(void **state)
 	assert_defaults();
 	described = 0;
 	config_describe(describe);
-	assert_int_equal(described, 26);
+	assert_int_equal(described, 27);
 	assert_int_equal(cfg.nclasses, 1);
 	cfg.nclasses = 0;
 	assert_defaults();
@@ -312,7 +312,7 @@ static void bad_values(void **state)
 		{ "class.evict=loop", "write [class NAME]" },
 		{ "class.a123456789012345678901234567890123.evict=loop", "class name" },
 		{ "store.uir=mem:", "store.uir: unknown key; known are: uri, capacity, high, low, stripe, redundancy, "
-				    "rebuild, timeout, encrypt, inject (did you mean uri?)" },
+				    "rebuild, in_place, timeout, encrypt, inject (did you mean uri?)" },
 		{ "local.budget=1", "local.budget: unknown key; known are: limit, high, low" },
 		{ "local.limt=1", "(did you mean limit?)" },
 		{ "=1", "not a setting" },
@@ -723,7 +723,7 @@ static void memory_limits(void **state)
 
 	/* version 1, beside an unused version 2; the path exists only outside the container */
 	tree_put(root, "/proc/self/cgroup",
-		  "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
+		 "9:name=systemd:/x\n4:cpu,memory:/docker/1234\n3:memoryx:/\n0::/\n");
 	tree_put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
 	memory_limit_read(root, &m);
 	assert_int_equal(m.cgroup, UINT64_MAX);

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # tiers.sh BUILD [NAME...]: far memory on a CPU-less NUMA node and on emulated CXL memory, as a node and as
 # a DAX device, each in a machine of the lab (README.md): integrity, what is refused, llama, or those that
-# are named. A few MiB: emulated CXL memory is slow.
+# are named; and what is used in place on the node (place). A few MiB: emulated CXL memory is slow.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 BUILD=$(cd "${1:?usage: tiers.sh BUILD [NAME...]}" && pwd)
 shift
-wanted=" ${*:-integrity refused llama} "
+wanted=" ${*:-integrity place refused llama} "
 T=$(mktemp -d /tmp/emf-tiers-XXXXXX)
 trap 'rm -rf "$T"' EXIT
 export BUILD
@@ -35,6 +35,7 @@ check() {
 }
 
 check "vm numa integrity" --numa '^node1 +no .*HMAT' "$here/tiers-guest.sh" numa:1 24M 12M 2 16
+LIMIT=${LIMIT:-900} check "vm numa place" --numa '^node1 +no ' "$here/tiers-place.sh"
 check "vm CXL node integrity" --cxl '^region +region0 +256M +- ram, 1 way, on mem0$' "$here/tiers-guest.sh" numa:1 10M 8M 1 512
 check "vm CXL dax integrity" --cxl=dax '"dax0.0", "bytes": 268435456, .* "devdax", "source": "libdaxctl"' "$here/tiers-guest.sh" dax:/dev/dax0.0 10M 8M 1 512
 check "vm CXL dax refused" --cxl=dax '^dax +dax0.0 ' "$here/tiers-refused.sh"

@@ -192,6 +192,12 @@ static void one(const struct emf_stats *s, double seconds)
 		fprintf(stderr, "  %-8s %llu bytes were lost, the budget was exceeded %llu times\n",
 			"trouble", (unsigned long long)s->lost_bytes,
 			(unsigned long long)s->overruns);
+	if (s->placed_blocks)
+		fprintf(
+		    stderr,
+		    "  %-8s %s on a slow node at the end; %llu blocks copied there, %llu back\n",
+		    "in place", text_size(s->placed_bytes, far),
+		    (unsigned long long)s->placed_blocks, (unsigned long long)s->promoted_blocks);
 	stores(s);
 }
 

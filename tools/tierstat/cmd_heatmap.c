@@ -38,6 +38,7 @@ static const struct {
 	[EMF_CELL_FAR] = { 0xd0d0d0, 0x606060, "far" },
 	[EMF_CELL_LOST] = { 0xd7191c, 0xd7191c, "lost" },
 	[EMF_CELL_KEPT] = { 0x74c476, 0x74c476, "kept (locked, device)" },
+	[EMF_CELL_PLACED] = { 0xdadaeb, 0x54278f, "in place" },
 };
 
 static unsigned mix(unsigned a, unsigned b, double t)
@@ -125,12 +126,15 @@ static void new_row(struct place *at, double gap)
 
 static void label(struct canvas *c, const struct emf_map_region *r, double y)
 {
-	char text[160], length[TEXT_NUMBER], local[TEXT_NUMBER], far[TEXT_NUMBER], class[32];
+	char text[160], length[TEXT_NUMBER], local[TEXT_NUMBER], placed[TEXT_NUMBER],
+	    far[TEXT_NUMBER], class[32];
 
-	snprintf(text, sizeof(text), "%012" PRIx64 "  %s%s%s: %s local, %s far%s", r->start,
+	snprintf(text, sizeof(text), "%012" PRIx64 "  %s%s%s: %s local, %s%s%s far%s", r->start,
 		 text_size(r->length, length), r->class[0] ? "  class " : "",
 		 text_printable(r->class, class, sizeof(class)),
-		 text_size(r->local_bytes + r->standby_bytes, local), text_size(r->far_bytes, far),
+		 text_size(r->local_bytes + r->standby_bytes, local),
+		 r->placed_bytes ? text_size(r->placed_bytes, placed) : "",
+		 r->placed_bytes ? " in place, " : "", text_size(r->far_bytes, far),
 		 r->kept ? ", kept local" : "");
 	canvas_text(c, MARGIN, y, 10, CANVAS_LEFT, 0x404040, text);
 }
@@ -193,7 +197,7 @@ static void legend(struct canvas *c)
 		for (unsigned h = 0; h < 3; h++)
 			canvas_rect(c, x + h * 8, y, 8, 10, colour_of(i, h * 7 + h / 2));
 		canvas_text(c, x + 28, y + 9, 10, CANVAS_LEFT, 0x202020, looks[i].name);
-		x += 36 + 5.6 * (double)strlen(looks[i].name) + 12;
+		x += 28 + 5.6 * (double)strlen(looks[i].name) + 10;
 	}
 	canvas_text(
 	    c, MARGIN, y + 26, 10, CANVAS_LEFT, 0x606060,

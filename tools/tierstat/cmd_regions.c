@@ -31,10 +31,9 @@ static const char *name_of(const struct emf_map_region *r)
 /* One character for so many cells: the state of most of them. */
 static void strip(const struct emf_map_region *r)
 {
-	static const char plain[] = ".Lsm-!K", *const utf8[] = {
-		" ", "█", "▓", "▒", "░", "!", "■"
-	};
-	static const char *const colours[] = { "0", "32", "36", "33", "90", "31", "34" };
+	static const char plain[] = ".Lsm-!KP", *const utf8[] = { " ", "█", "▓", "▒",
+								  "░", "!", "■", "▤" };
+	static const char *const colours[] = { "0", "32", "36", "33", "90", "31", "34", "35" };
 	bool nice = text_utf8(), colour = text_colour();
 	unsigned width = r->cells < STRIP ? r->cells : STRIP;
 
@@ -81,15 +80,24 @@ static void json(const struct emf_stats *s)
 		       i ? "," : "", r->start, r->length);
 		json_string(r->class);
 		printf(", \"kept\": \"%s\", \"local_bytes\": %" PRIu64
-		       ", \"standby_bytes\": %" PRIu64 ", \"far_bytes\": %" PRIu64
-		       ", \"lost_bytes\": %" PRIu64 ", \"hot_percent\": %u, \"cells\": \"",
-		       region_kept(r->kept), r->local_bytes, r->standby_bytes, r->far_bytes,
-		       r->lost_bytes, hot_share(r));
+		       ", \"standby_bytes\": %" PRIu64 ", \"placed_bytes\": %" PRIu64
+		       ", \"far_bytes\": %" PRIu64 ", \"lost_bytes\": %" PRIu64
+		       ", \"hot_percent\": %u, \"cells\": \"",
+		       region_kept(r->kept), r->local_bytes, r->standby_bytes, r->placed_bytes,
+		       r->far_bytes, r->lost_bytes, hot_share(r));
 		for (unsigned k = 0; k < r->cells; k++)
 			printf("%02x", map.cell[r->first_cell + k]);
 		fputs("\"}", stdout);
 	}
 	puts(map.nregions ? "\n]}" : "]}");
+}
+
+static bool any_placed(void)
+{
+	for (unsigned i = 0; i < map.nregions; i++)
+		if (map.region[i].placed_bytes)
+			return true;
+	return false;
 }
 
 int cmd_regions(const struct options *opt)
@@ -106,21 +114,27 @@ int cmd_regions(const struct options *opt)
 		json(&s);
 		return tool_health(&s);
 	}
-	printf("%16s %*s %-12s %*s %*s %*s %4s %s\n", "ADDRESS", opt->bytes ? 15 : 7, "LENGTH",
+	bool placed = any_placed();
+	int wide = !placed ? 0 : opt->bytes ? 16 : 7;
+	printf("%16s %*s %-12s %*s %*s %*s%*s %4s %s%s\n", "ADDRESS", opt->bytes ? 15 : 7, "LENGTH",
 	       "CLASS", opt->bytes ? 15 : 6, "LOCAL", opt->bytes ? 15 : 7, "STANDBY",
-	       opt->bytes ? 15 : 6, "FAR", "HOT%",
+	       opt->bytes ? 15 : 6, "FAR", wide, placed ? "PLACED" : "", "HOT%",
 	       text_utf8() ? "█ local ▓ standby ▒ moving ░ far"
-			   : "L local s standby m moving - far");
+			   : "L local s standby m moving - far",
+	       !placed	     ? ""
+	       : text_utf8() ? " ▤ in place"
+			     : " P in place");
 	for (unsigned i = 0; i < map.nregions; i++) {
 		const struct emf_map_region *r = &map.region[i];
 		char length[TEXT_NUMBER], local[TEXT_NUMBER], standby[TEXT_NUMBER],
-		    far[TEXT_NUMBER], name[13];
+		    far[TEXT_NUMBER], there[TEXT_NUMBER], name[13];
 
-		printf("%16" PRIx64 " %*s %-12s %*s %*s %*s %4u ", r->start, opt->bytes ? 15 : 7,
+		printf("%16" PRIx64 " %*s %-12s %*s %*s %*s%*s %4u ", r->start, opt->bytes ? 15 : 7,
 		       text_size(r->length, length), text_printable(name_of(r), name, sizeof(name)),
 		       opt->bytes ? 15 : 6, text_size(r->local_bytes, local), opt->bytes ? 15 : 7,
 		       text_size(r->standby_bytes, standby), opt->bytes ? 15 : 6,
-		       text_size(r->far_bytes, far), hot_share(r));
+		       text_size(r->far_bytes, far), wide,
+		       placed ? text_size(r->placed_bytes, there) : "", hot_share(r));
 		strip(r);
 		if (r->lost_bytes) {
 			char lost[TEXT_NUMBER];

@@ -23,7 +23,7 @@
 #define BAR 16
 #define SPARK 12 /* samples in a sparkline */
 
-enum paint { PLAIN, LOCAL, STANDBY, FAR, ALARM, HEAD, CHOSEN, DIM };
+enum paint { PLAIN, LOCAL, STANDBY, PLACED, FAR, ALARM, HEAD, CHOSEN, DIM };
 
 struct process {
 	struct emf_stats now, before;
@@ -205,6 +205,8 @@ static attr_t attribute(enum paint p)
 		return colour ? (attr_t)COLOR_PAIR(1) : 0;
 	case STANDBY:
 		return colour ? (attr_t)COLOR_PAIR(2) : 0;
+	case PLACED:
+		return colour ? (attr_t)COLOR_PAIR(5) : 0;
 	case FAR:
 		return colour ? (attr_t)COLOR_PAIR(3) : 0;
 	case ALARM:
@@ -264,8 +266,9 @@ static void end_line(void)
 
 static void bar(const struct emf_stats *s)
 {
-	static const char *const nice[] = { "█", "▓", "░", " " }, *const plain[] = { "#", "+", "-",
-										     " " };
+	static const char *const nice[] = { "█", "▓", "▤", "░", " " }, *const plain[] = { "#", "+",
+											  "p", "-",
+											  " " };
 	const char *const *c = text_utf8() ? nice : plain;
 	uint64_t all = s->managed_bytes ? s->managed_bytes : 1, standby = s->standby_bytes,
 		 frames = standby + s->free_frame_bytes,
@@ -274,16 +277,19 @@ static void bar(const struct emf_stats *s)
 	const struct {
 		uint64_t bytes;
 		enum paint paint;
-	} part[] = { { local, LOCAL }, { standby, STANDBY }, { s->far_bytes, FAR } };
+	} part[] = { { local, LOCAL },
+		     { standby, STANDBY },
+		     { s->placed_bytes, PLACED },
+		     { s->far_bytes, FAR } };
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 4; i++) {
 		unsigned n = (unsigned)((double)part[i].bytes / (double)all * BAR + 0.5);
 
 		for (; n && k < BAR; n--, k++)
 			put(part[i].paint, "%s", c[i]);
 	}
 	for (; k < BAR; k++)
-		put(PLAIN, "%s", c[3]);
+		put(PLAIN, "%s", c[4]);
 }
 
 /* The newest to the right; most: what is full height. */
@@ -380,6 +386,7 @@ static void region_lines(void)
 		struct emf_stats part = { .managed_bytes = r->length,
 					  .local_bytes = r->local_bytes + r->standby_bytes,
 					  .standby_bytes = r->standby_bytes,
+					  .placed_bytes = r->placed_bytes,
 					  .far_bytes = r->far_bytes };
 		char length[TEXT_NUMBER], local[TEXT_NUMBER], standby[TEXT_NUMBER],
 		    far[TEXT_NUMBER];
@@ -437,7 +444,9 @@ static void help_lines(void)
 		"  q           quit",
 		"",
 		"  LIMIT   the budget      LOCAL   what counts against it     FAR   in the stores",
-		"  TIERS   of its memory: local, standby (in a frame), far; blank: never touched",
+		"  TIERS   of its memory: local, standby (in a frame), in place on a slow node, "
+		"far; blank: "
+		"never touched",
 		"  FETCH, WRITE  bytes a second from and to the stores",
 		"  STALL%  time that threads wait in faults, summed: 100 is one thread that only "
 		"waits",
@@ -651,6 +660,7 @@ static void begin_curses(void)
 		init_pair(2, COLOR_CYAN, -1);
 		init_pair(3, COLOR_YELLOW, -1);
 		init_pair(4, COLOR_RED, -1);
+		init_pair(5, COLOR_MAGENTA, -1);
 	}
 }
 

@@ -87,13 +87,15 @@ static void ceiling(const struct why *w, const struct emf_stats *s)
 
 static void text(const struct why *w, const struct emf_stats *s, double seconds)
 {
-	char command[64], limit[TEXT_NUMBER], local[TEXT_NUMBER];
+	char command[64], limit[TEXT_NUMBER], local[TEXT_NUMBER], placed[TEXT_NUMBER];
 	bool colour = text_colour();
 
 	printf("%s (PID %u), watched for %.1f s: threads waited %.1f%% of the time (summed); "
-	       "%s local of %s\n",
+	       "%s local of %s%s%s\n",
 	       text_printable(s->command, command, sizeof(command)), s->pid, seconds,
-	       100 * w->stall, text_size(s->local_bytes, local), text_size(s->local_limit, limit));
+	       100 * w->stall, text_size(s->local_bytes, local), text_size(s->local_limit, limit),
+	       s->placed_bytes ? ", in place on a slow node " : "",
+	       s->placed_bytes ? text_size(s->placed_bytes, placed) : "");
 	printf("%-9s %s%s%s\n", "limit", colour ? "\033[1m" : "", w->headline,
 	       colour ? "\033[0m" : "");
 	put_lines("because", w->evidence, w->nevidence);
@@ -116,8 +118,9 @@ static void json(const struct why *w, const struct emf_stats *s, double seconds)
 	printf("{\"pid\": %u, \"command\": ", s->pid);
 	json_string(s->command);
 	printf(", \"cause\": \"%s\", \"headline\": \"%s\", \"seconds\": %.3f, \"stall_share\": "
-	       "%.6f, \"bandwidth\": %.0f, \"pass_seconds\": %.6f",
-	       why_name(w->cause), w->headline, seconds, w->stall, w->bandwidth, w->pass);
+	       "%.6f, \"bandwidth\": %.0f, \"pass_seconds\": %.6f, \"placed_bytes\": %llu",
+	       why_name(w->cause), w->headline, seconds, w->stall, w->bandwidth, w->pass,
+	       (unsigned long long)s->placed_bytes);
 	json_lines("evidence", w->evidence, w->nevidence);
 	json_lines("advice", w->advice, w->nadvice);
 	puts("}");
