@@ -13,6 +13,7 @@
  * 1, every step is to another place, which costs a transfer of a block for a page.
  *
  * Passes: write all; ROUNDS times check all and rewrite half of it; check all.
+ * After SIGUSR1 it begins no further round.
  * Every third 2 MiB is left alone by the first pass, so that there are holes
  * (zeros where the allocator promises zeros), and every eighth version of a page
  * is zeros, so that pages turn to zero and back. The second half of each round
@@ -25,6 +26,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -293,8 +295,17 @@ static void allocate_one(size_t total, const char *how)
 	take(&chunks[0], r);
 }
 
+static volatile sig_atomic_t enough;
+
+static void on_usr1(int sig)
+{
+	(void)sig;
+	enough = 1;
+}
+
 int main(int argc, char **argv)
 {
+	signal(SIGUSR1, on_usr1);
 	if (argc != 6 && argc != 7)
 		die("usage: integrity SIZE THREADS ROUNDS SEED malloc|mmap|memalign|calloc|heap [TOGETHER]");
 	size_t total = size_arg(argv[1]), nthreads = strtoul(argv[2], NULL, 10);
@@ -320,7 +331,7 @@ int main(int argc, char **argv)
 		mask_bits++;
 
 	run_pass(WRITE, nthreads);
-	for (unsigned i = 0; i < rounds; i++) {
+	for (unsigned i = 0; i < rounds && !enough; i++) {
 		run_pass(CHECK_REWRITE, nthreads);
 		if (heap)
 			stir(i);

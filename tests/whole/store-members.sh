@@ -64,7 +64,7 @@ server c 256M
 for conf in '' ';store.encrypt=on'; do
 	running=main seed=${SEED:-$RANDOM}
 	begin main "store.uri=${uri_of[a]},${uri_of[b]}$conf" \
-		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-8}" "$seed" mmap
+		timeout -k 5 300 "$PROG/integrity" 64M 4 1000 "$seed" mmap
 	wait_for 30 is_far 30
 	# timeout is managed, too; the one that has the memory is its child.
 	pid=$(pgrep -P "$pid" -x integrity)
@@ -75,6 +75,7 @@ for conf in '' ';store.encrypt=on'; do
 	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
 	grep -q 'refuses writes' "$T/main.err" && not_ok "$name: every write finds a place" "$(gist "$T/main.err")"
 	kill_server a
+	kill -USR1 "$pid" # the last round
 	wait "${started[-1]}"
 	status=$?
 	why=$(not_tiered "$T/stats" 30M)
@@ -94,7 +95,7 @@ for kind in mirror parity:2+1; do
 	uris=${uri_of[a]},${uri_of[b]}
 	[ $kind = mirror ] || uris+=,${uri_of[d]}
 	begin main "store.uri=$uris;store.redundancy=$kind;store.rebuild=16M" \
-		timeout -k 5 300 "$PROG/integrity" 64M 4 "${ROUNDS:-10}" "$seed" mmap
+		timeout -k 5 300 "$PROG/integrity" 64M 4 1000 "$seed" mmap
 	wait_for 30 is_far 30
 	pid=$(pgrep -P "$pid" -x integrity)
 	changed "$name: one joins" add "${uri_of[c]}"
@@ -111,6 +112,7 @@ for kind in mirror parity:2+1; do
 	[ $kind != mirror ] || kill_server a
 	wait_for 30 is_whole || not_ok "$name: all is there twice" "$("$TIERSTAT" stores "$pid")"
 	kill_server b
+	kill -USR1 "$pid"
 	wait "${started[-1]}"
 	status=$?
 	why=$(not_tiered "$T/stats" 30M)
@@ -264,6 +266,7 @@ wait_for 60 more_written
 slow=$(($(written 1) - slow)) fast=$(($(written 2) - fast))
 [ "$slow" -lt $((fast / 2)) ] && ok "speed: the slow one gets less" ||
 	not_ok "speed: the slow one gets less" "$slow of $((slow + fast)) bytes; $("$TIERSTAT" stores "$pid")"
+answer 3 >/dev/null # it has the 64
 right "speed: nothing is lost"
 hold_end
 
