@@ -264,11 +264,11 @@ void block_unprotect(struct block *b);
 
 /* Its content is gone (unmapped or discarded; the pages themselves are the caller's). */
 void block_forget(struct block *b);
-/* [from, to) of the address space, a part of it, is zero from now on. */
 /* In place on a slow node, but what comes to it from now on is not: it counts as local. */
 void block_unplace(struct block *b);
 /* WRITING, and its content is in frame f, too: that is its own from now on, and is mapped. */
 void block_exchange(struct block *b, uint32_t f);
+/* [from, to) of the address space, a part of it, is zero from now on. */
 void block_punch(struct block *b, uintptr_t from, uintptr_t to);
 
 /*

@@ -55,6 +55,20 @@ moves_away() {
 	[ "$(state_of 1)" = draining ] && [ "${left:-0}" -gt 0 ] && [ "$left" -lt $(($1 << 20)) ]
 }
 
+# Of integrity, as $name: it ends, and has found what it wrote, of which enough was far.
+last_round() {
+	local why
+	kill -USR1 "$pid"
+	wait "${started[-1]}"
+	status=$?
+	why=$(not_tiered "$T/stats" 30M)
+	if [ $status -ne 0 ] || [ -n "$why" ]; then
+		not_ok "$name: no wrong byte" "status $status, seed $seed: $why $(gist "$T/main.err")"
+	else
+		ok "$name: no wrong byte"
+	fi
+}
+
 server a 256M
 server b 256M
 server c 256M
@@ -75,15 +89,7 @@ for conf in '' ';store.encrypt=on'; do
 	[ "$(state_of 1)" = drained ] && ok "$name: tierstat tells" || not_ok "$name: tierstat tells" "$(state_of 1)"
 	grep -q 'refuses writes' "$T/main.err" && not_ok "$name: every write finds a place" "$(gist "$T/main.err")"
 	kill_server a
-	kill -USR1 "$pid" # the last round
-	wait "${started[-1]}"
-	status=$?
-	why=$(not_tiered "$T/stats" 30M)
-	if [ $status -ne 0 ] || [ -n "$why" ]; then
-		not_ok "$name: no wrong byte" "status $status, seed $seed: $why $(gist "$T/main.err")"
-	else
-		ok "$name: no wrong byte"
-	fi
+	last_round
 	server a 256M
 done
 
@@ -112,15 +118,7 @@ for kind in mirror parity:2+1; do
 	[ $kind != mirror ] || kill_server a
 	wait_for 30 is_whole || not_ok "$name: all is there twice" "$("$TIERSTAT" stores "$pid")"
 	kill_server b
-	kill -USR1 "$pid"
-	wait "${started[-1]}"
-	status=$?
-	why=$(not_tiered "$T/stats" 30M)
-	if [ $status -ne 0 ] || [ -n "$why" ]; then
-		not_ok "$name: no wrong byte" "status $status, seed $seed: $why $(gist "$T/main.err")"
-	else
-		ok "$name: no wrong byte"
-	fi
+	last_round
 	server a 256M
 	server b 256M
 done
