@@ -391,31 +391,16 @@ static int tier_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 
 /* --- the link --- */
 
-/* Filled by the kernel as it is used. */
-static void *table(size_t n, size_t size)
-{
-	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
-
-	return at == -1 ? NULL : (void *)at;
-}
-
-static void untable(void *p, size_t n, size_t size)
-{
-	if (p)
-		syscall(SYS_munmap, p, n * size);
-}
-
 static void hierarchy_close(struct emf_backend *be)
 {
 	struct hierarchy *h = (struct hierarchy *)be;
 
 	migrate_end(h);
 	for (unsigned i = 0; i < h->n; i++)
-		untable(h->tier[i].taken, h->tier[i].slots / 64 + 1, sizeof(uint64_t));
-	untable(h->word, h->slots, sizeof(*h->word));
-	untable(h->heat, h->slots, sizeof(*h->heat));
-	untable(h->extent, h->slots, sizeof(*h->extent));
+		store_untable(h->tier[i].taken, h->tier[i].slots / 64 + 1, sizeof(uint64_t));
+	store_untable(h->word, h->slots, sizeof(*h->word));
+	store_untable(h->heat, h->slots, sizeof(*h->heat));
+	store_untable(h->extent, h->slots, sizeof(*h->extent));
 	if (h->ready_fd >= 0)
 		close(h->ready_fd);
 	store_free(h);
@@ -440,7 +425,7 @@ static int add_tier(struct hierarchy *h, const struct hierarchy_tier *is)
 	t->slots = (uint32_t)slots;
 	t->high = (uint32_t)(slots * is->high / 100);
 	t->low = (uint32_t)(slots * is->low / 100);
-	t->taken = table(slots / 64 + 1, sizeof(uint64_t));
+	t->taken = store_table(slots / 64 + 1, sizeof(uint64_t), MAP_PRIVATE);
 	h->n++;
 	h->slots += slots;
 	return t->taken ? 0 : -ENOMEM;
@@ -474,9 +459,9 @@ int hierarchy_open(const struct hierarchy_tier *tier, unsigned n, unsigned timeo
 		.max_length = SLOT,
 	};
 	if (!rc) {
-		h->word = table(h->slots, sizeof(*h->word));
-		h->heat = table(h->slots, sizeof(*h->heat));
-		h->extent = table(h->slots, sizeof(*h->extent));
+		h->word = store_table(h->slots, sizeof(*h->word), MAP_PRIVATE);
+		h->heat = store_table(h->slots, sizeof(*h->heat), MAP_PRIVATE);
+		h->extent = store_table(h->slots, sizeof(*h->extent), MAP_PRIVATE);
 		rc = h->word && h->heat && h->extent ? 0 : -ENOMEM;
 	}
 	if (rc)

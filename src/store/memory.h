@@ -7,6 +7,10 @@
 #define EMF_STORE_MEMORY_H
 
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "arena.h"
 
@@ -32,6 +36,21 @@ static inline void store_free(void *p)
 		return;
 	size_t *head = (size_t *)(void *)((char *)p - STORE_MEMORY_HEAD);
 	arena_free(head, *head);
+}
+
+/* A table that the kernel fills as it is used: MAP_PRIVATE, or MAP_SHARED with forked children. */
+static inline void *store_table(uint64_t n, size_t size, int sharing)
+{
+	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
+			  sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+
+	return at == -1 ? NULL : (void *)at;
+}
+
+static inline void store_untable(void *p, uint64_t n, size_t size)
+{
+	if (p)
+		syscall(SYS_munmap, p, n * size);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "memory.h"
 #include "pool_int.h"
 #include "ready.h"
 #include "reconnect.h"
@@ -158,21 +159,6 @@ void pool_see_members(struct pool *p, struct pool_queues *pq, struct emf_queue *
 
 /* --- tables --- */
 
-/* Filled by the kernel as it is used. */
-static void *table(uint64_t n, size_t size, int sharing)
-{
-	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
-			  sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
-
-	return at == -1 ? NULL : (void *)at;
-}
-
-static void untable(void *at, uint64_t n, size_t size)
-{
-	if (at)
-		syscall(SYS_munmap, at, n * size);
-}
-
 static uint64_t words(uint32_t units)
 {
 	return units / 64 + 1;
@@ -185,7 +171,7 @@ static int set_member(struct pool *p, unsigned i, struct emf_backend *be, enum m
 	uint32_t n = atomic_load(&p->n);
 
 	m->units = (uint32_t)(units < most ? units : most - 1);
-	m->taken = table(words(m->units), sizeof(uint64_t), MAP_SHARED);
+	m->taken = store_table(words(m->units), sizeof(uint64_t), MAP_SHARED);
 	if (!m->taken)
 		return -ENOMEM;
 	m->be = be;
@@ -205,9 +191,9 @@ int pool_init(struct pool *p, struct emf_backend *const *member, unsigned n)
 {
 	int rc;
 
-	p->shared = table(1, sizeof(*p->shared), MAP_SHARED);
-	p->place = table(p->slots * p->columns, sizeof(*p->place), MAP_SHARED);
-	p->users = table(p->slots, sizeof(*p->users), MAP_PRIVATE);
+	p->shared = store_table(1, sizeof(*p->shared), MAP_SHARED);
+	p->place = store_table(p->slots * p->columns, sizeof(*p->place), MAP_SHARED);
+	p->users = store_table(p->slots, sizeof(*p->users), MAP_PRIVATE);
 	p->ready_fd = ready_open();
 	if (!p->shared || !p->place || !p->users)
 		return -ENOMEM;
@@ -221,10 +207,10 @@ void pool_end(struct pool *p)
 {
 	resettle_end(p);
 	for (unsigned i = 0; i < STORE_LEAVES; i++)
-		untable(p->member[i].taken, words(p->member[i].units), sizeof(uint64_t));
-	untable(p->shared, 1, sizeof(*p->shared));
-	untable(p->place, p->slots * p->columns, sizeof(*p->place));
-	untable(p->users, p->slots, sizeof(*p->users));
+		store_untable(p->member[i].taken, words(p->member[i].units), sizeof(uint64_t));
+	store_untable(p->shared, 1, sizeof(*p->shared));
+	store_untable(p->place, p->slots * p->columns, sizeof(*p->place));
+	store_untable(p->users, p->slots, sizeof(*p->users));
 	if (p->ready_fd >= 0)
 		close(p->ready_fd);
 }
@@ -420,7 +406,7 @@ void pool_remove(struct emf_backend *be, unsigned i)
 	struct member *m = &p->member[i];
 
 	atomic_store(&m->state, MEMBER_NONE);
-	untable(m->taken, words(m->units), sizeof(uint64_t));
+	store_untable(m->taken, words(m->units), sizeof(uint64_t));
 	m->taken = NULL;
 	m->be = NULL;
 	m->units = 0;

@@ -455,14 +455,6 @@ static int pool_queue_open(struct emf_backend *be, enum emf_queue_kind kind, uns
 
 /* --- the link --- */
 
-static void *table(uint64_t n, size_t size)
-{
-	long at = syscall(SYS_mmap, NULL, n * size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
-
-	return at == -1 ? NULL : (void *)at;
-}
-
 static void pool_close(struct emf_backend *be)
 {
 	struct pool *p = (struct pool *)be;
@@ -527,7 +519,7 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 		.max_length = SLOT,
 	};
 	rc = total >= p->columns ? pool_init(p, member, n) : -ENOSPC;
-	p->extent = rc ? NULL : table(p->slots, sizeof(*p->extent));
+	p->extent = rc ? NULL : store_table(p->slots, sizeof(*p->extent), MAP_PRIVATE);
 	if (!rc && !p->extent)
 		rc = -ENOMEM;
 	/* A stripe would leave room unused. */
