@@ -1048,6 +1048,11 @@ void engine_thread_begin(const char *name)
 	k_signals_allow_setxid();
 }
 
+void engine_thread_end(void)
+{
+	atomic_fetch_sub(&engine.threads, 1);
+}
+
 /* Everything local may be in standby at once; pulls may exceed the budget. */
 static size_t frames_for(uint64_t bytes)
 {
@@ -1104,8 +1109,8 @@ bool engine_boot(void)
 	err = engine_open_queues();
 	/* Before the regions are registered, so that it has all of their first touches. */
 	traced = engine.config.trace[0] && trace_open(engine.config.trace);
-	if (!err && (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
-		     !engine_spawn_store() || (traced && !engine_spawn(trace_main))))
+	if (!err && (!fault_spawn() || !engine_spawn(control_main) || !engine_spawn_store() ||
+		     (traced && !engine_spawn(trace_main))))
 		err = -EAGAIN;
 	if (err) {
 		fail("threads and queues", err);

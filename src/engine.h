@@ -271,6 +271,8 @@ void engine_consider_start(void);
 
 /* First thing in each of the runtime's threads but the keeper. */
 void engine_thread_begin(const char *name);
+/* Last thing in one that ends before the process does. */
+void engine_thread_end(void);
 
 /* With the lock. In debug builds: does what is accounted for equal what there is? Aborts if not. */
 void engine_audit(void);

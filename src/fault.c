@@ -30,6 +30,8 @@
 #define UNKNOWN_PATIENCE_NS 1000000000ull
 
 static struct transfer_pool pool;
+static _Atomic uint32_t turn; /* which of the two threads serves: near, or not */
+static bool pass;	      /* it is to be the other's */
 
 /* The one read of a copy into place, while engine.forking. */
 static struct {
@@ -62,6 +64,9 @@ void fault_after_fork(void)
 	memset(&rescue, 0, sizeof(rescue));
 	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
+	turn = false;
+	pass = false;
+	follow_after_fork();
 }
 
 bool fault_stuck(void)
@@ -595,7 +600,7 @@ void fault_deferred(void)
  * Under the lock from before the read: until an event was read nothing can happen to the pages
  * in question, and after it only what knows of it.
  */
-static void handle_messages(void)
+static void handle_messages(bool near)
 {
 	struct uffd_message m[16];
 	uint64_t begin = k_now_ns();
@@ -614,7 +619,7 @@ static void handle_messages(void)
 	for (int i = 0; i < n; i++) {
 		if (m[i].what != UFFD_FAULT)
 			continue;
-		follow_fault(m[i].tid);
+		pass |= follow_fault(near, m[i].tid, begin);
 		if (engine.forking)
 			resolve_forking(m + i);
 		else
@@ -647,14 +652,13 @@ void fault_catch_up(void)
 	}
 }
 
-void *fault_main(void *unused)
+static void serve(bool near)
 {
 	struct pollfd fds[FDS];
 
-	(void)unused;
-	engine_thread_begin("emf-fault");
-	follow_start();
 	for (;;) {
+		while (atomic_load(&turn) != near)
+			word_wait(&turn, !near, -1);
 		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
 		int n = 1;
 		bool busy = pool.inflight || rescue.busy;
@@ -663,7 +667,7 @@ void *fault_main(void *unused)
 		bool sync = busy && n == 1; /* nothing to wait for: just poll it */
 		poll(fds, (nfds_t)n, sync ? 0 : busy ? 100 : -1);
 		if (fds[0].revents)
-			handle_messages();
+			handle_messages(near);
 		if (ndeferred == DEFERRED)
 			poll(NULL, 0, 1); /* no room for more until the fork is done */
 		if (pool.inflight || rescue.busy)
@@ -673,6 +677,36 @@ void *fault_main(void *unused)
 			transfer_expire(&pool);
 			lock_give(&engine.lock);
 		}
+		if (pass) {
+			pass = false;
+			atomic_store(&turn, !near);
+			k_futex_wake(&turn, 1);
+		}
 	}
+}
+
+static void *fault_main(void *unused)
+{
+	(void)unused;
+	engine_thread_begin("emf-fault");
+	serve(false);
 	return NULL;
+}
+
+static void *near_main(void *unused)
+{
+	(void)unused;
+	engine_thread_begin("emf-fault");
+	if (follow_start())
+		serve(true);
+	engine_thread_end();
+	return NULL;
+}
+
+bool fault_spawn(void)
+{
+	if (!engine_spawn(fault_main))
+		return false;
+	engine_try_spawn(near_main);
+	return true;
 }

@@ -8,9 +8,10 @@
 
 #include <stdbool.h>
 
-/* Before the thread is started: its queue. */
+/* Before the threads are started: their queue. */
 int fault_open(void);
-void *fault_main(void *unused);
+/* It is two threads, of which one serves at a time: see follow.h. False: it can't be started. */
+bool fault_spawn(void);
 void fault_after_fork(void);
 /*
  * Under engine.lock, given up meanwhile: all changes of the address space that ended before the

@@ -1,17 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where one thread alone faults, its faults are served on the CPU that it runs on: it waits
- * meanwhile, so that is free, and neither its core nor another falls asleep and has to be woken.
- * That takes longer than all the rest of a fault, in virtual machines above all. Where several
- * threads fault the kernel places the fault thread as it sees fit.
+ * Which of two threads serves the faults. Usually it is one that the kernel places as it sees fit.
+ * Where one thread of the program faults again and again, and hardly any other, it is one that runs
+ * where that thread runs, which waits meanwhile, and with SCHED_IDLE: of a core with nothing else
+ * on it the kernel says that it is idle (select_idle_sibling in kernel/sched/fair.c), and so the
+ * program's thread stays on it when it is woken. Else another core would have to be woken, twice
+ * for each fault, and in virtual machines that takes longer than all the rest of it.
+ *
+ * What others use it gets next to nothing of. So when it had to wait for its core the first has its
+ * turn again, and for the longer the more often that happens.
  */
 #ifndef EMF_FOLLOW_H
 #define EMF_FOLLOW_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
-/* By the fault thread: first thing, and for each fault; tid 0: whose it is is not known. */
-void follow_start(void);
-void follow_fault(pid_t tid);
+/* First thing by the near one. False: there is no use for it here. */
+bool follow_start(void);
+/*
+ * By that which serves, for each fault, at `now` (ns): is it the other's turn from the next on? tid
+ * 0: whose it is is not known.
+ */
+bool follow_fault(bool near, pid_t tid, uint64_t now);
+void follow_after_fork(void);
 
 #endif

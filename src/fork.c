@@ -577,8 +577,7 @@ bool fork_boot(void)
 		log_error("the far store cannot be opened in a forked process (error %d)", -err);
 		lose_far();
 	}
-	if (!engine_spawn(fault_main) || !engine_spawn(control_main) ||
-	    (!err && !engine_spawn_store()))
+	if (!fault_spawn() || !engine_spawn(control_main) || (!err && !engine_spawn_store()))
 		give_up("a thread could not be created", -EAGAIN);
 	watch_start();
 	return true;

@@ -331,6 +331,30 @@ int k_thread_cpu(pid_t tid)
 	return cpu;
 }
 
+int k_open_schedstat(void)
+{
+	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* Documentation/scheduler/sched-stats.rst: the time it ran, the time it waited, how often. */
+int64_t k_waited_ns(int schedstat)
+{
+	char text[128];
+	ssize_t n = pread(schedstat, text, sizeof(text) - 1, 0);
+	const char *at;
+	int64_t ns = 0;
+
+	text[n < 0 ? 0 : n] = 0;
+	/* Where that is not counted all of it is 0. */
+	if (n <= 0 || !strncmp(text, "0 0 0", 5) || !(at = strchr(text, ' ')))
+		return -1;
+	for (at++; *at >= '0' && *at <= '9'; at++)
+		ns = ns * 10 + *at - '0';
+	return ns;
+}
+
 static bool is_kernel_worker(const char *tid)
 {
 	char path[64] = "/proc/self/task/", comm[8] = "";

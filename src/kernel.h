@@ -66,6 +66,11 @@ void k_signals_restore(uint64_t saved);
 /* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
 int k_thread_cpu(pid_t tid);
 
+/* For k_waited_ns of the calling thread; -errno. */
+int k_open_schedstat(void);
+/* How long that thread was ready to run, but did not, in ns; -1: the kernel does not say. */
+int64_t k_waited_ns(int schedstat);
+
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
 /* Has each thread call fn before it does. To be said again when libc made its first thread. */

@@ -39,7 +39,8 @@
 #define TRIM_KEEP 64		    /* freed slots kept for reuse before any is trimmed */
 #define TRIM_AFTER_NS 1000000000ull /* and that all are, when nobody reuses them */
 
-static bool stalled; /* who waits can't be served within the budget */
+static uint64_t hopeless_since; /* ns; since then some wait and nothing can leave; 0 */
+static bool stalled;		/* who waits can't be served within the budget */
 static struct transfer_pool pool;
 static _Atomic bool asleep;
 static uint64_t chaos_next;
@@ -454,20 +455,23 @@ static void drop_wasted(void)
 /* Nothing can leave local memory, and that for a while: the program must go on all the same. */
 static bool hopeless(void)
 {
-	static uint64_t since;
-
 	if (engine.hold)
 		return true;
 	if (engine.leaving.head || !transfer_idle(&pool) || victim()) {
-		since = 0;
+		hopeless_since = 0;
 		return false;
 	}
 	if (!engine.uffd.move && pinned_for_ever())
 		return true;
-	if (!since)
-		since = k_now_ns();
+	if (!hopeless_since)
+		hopeless_since = k_now_ns();
 	/* What could leave may not: those who wait are to get on now. */
-	return thrash_now() || k_now_ns() - since > PATIENCE_NS;
+	return thrash_now() || k_now_ns() - hopeless_since > PATIENCE_NS;
+}
+
+static bool has_room(void)
+{
+	return frame_free_count() || engine_room(BLOCK_SIZE) || engine.store_retry_at;
 }
 
 static void feed_starving(void)
@@ -475,9 +479,11 @@ static void feed_starving(void)
 	struct block *b;
 	size_t n = frame_free_count() + 1;
 
+	if (!engine.starving.head || has_room())
+		hopeless_since = 0;
 	if (!engine.starving.head)
 		return;
-	if (!frame_free_count() && !engine_room(BLOCK_SIZE) && !engine.store_retry_at) {
+	if (!has_room()) {
 		if (!hopeless())
 			return;
 		engine.grants = n = engine.starving.count;

@@ -11,19 +11,22 @@
  *   protect  a part is read-only for a while
  *   fork     a child reads and writes, and so does the parent
  *   sweep    all is read from end to end
+ *   alone    nothing else, and by one thread; says how often a thread under SCHED_IDLE was given a core
  *
  * Every page is checked at each read, and all of them at the end.
  */
 #include "prog.h"
 
+#include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
 
 enum { CLUSTER = 16, THREADS = 2, ROUNDS = 16 };
 
 static char *mem;
-static size_t pages, reads;
+static size_t pages, reads, threads = THREADS;
 static uint32_t *version; /* of each page; 0: zeros */
 
 static void write_page(size_t i)
@@ -70,8 +73,8 @@ static void *read_some(void *arg)
 {
 	struct reader *r = arg;
 
-	for (size_t k = 0; k < reads / THREADS / ROUNDS; k++) {
-		size_t i = next(r) / THREADS * THREADS + r->first % THREADS;
+	for (size_t k = 0; k < reads / threads / ROUNDS; k++) {
+		size_t i = next(r) / threads * threads + r->first % threads;
 		if (i >= pages)
 			continue;
 		check_page(i, "at random");
@@ -86,11 +89,11 @@ static void read_random(uint64_t seed, unsigned write)
 	struct reader r[THREADS];
 	pthread_t t[THREADS];
 
-	for (unsigned i = 0; i < THREADS; i++) {
+	for (unsigned i = 0; i < threads; i++) {
 		r[i] = (struct reader){ mix(seed * THREADS + i), write, i, pages - i };
 		CHECK(!pthread_create(t + i, NULL, read_some, r + i), "no thread");
 	}
-	for (unsigned i = 0; i < THREADS; i++)
+	for (unsigned i = 0; i < threads; i++)
 		pthread_join(t[i], NULL);
 }
 
@@ -155,6 +158,29 @@ static void family(uint64_t seed)
 	CHECK(!status, "the child ended with %#x", status);
 }
 
+/* The program has none such itself: it is the one that serves faults nearby (src/follow.h). */
+static void tell_near(void)
+{
+	char path[300];
+	unsigned long long times = 0;
+	struct dirent *e;
+	DIR *d = opendir("/proc/self/task");
+
+	while (d && (e = readdir(d))) {
+		FILE *f;
+		if (sched_getscheduler(atoi(e->d_name)) != SCHED_IDLE || e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/schedstat", e->d_name);
+		f = fopen(path, "r");
+		if (f && fscanf(f, "%*u %*u %llu", &times) != 1)
+			times = 0;
+		if (f)
+			fclose(f);
+	}
+	closedir(d);
+	printf("near %llu\n", times);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 5)
@@ -166,6 +192,8 @@ int main(int argc, char **argv)
 	reads = strtoull(argv[3], NULL, 10);
 	mem = SYS(
 	    mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+	if (!strcmp(work, "alone"))
+		threads = 1;
 	version = calloc(pages, sizeof(*version));
 	for (size_t i = 0; i < pages; i++)
 		write_page(i);
@@ -185,5 +213,7 @@ int main(int argc, char **argv)
 	/* What is asked of the statistics is asked of reads at random alone. */
 	write_stats();
 	check_all("in the end");
+	if (threads == 1)
+		tell_near();
 	return 0;
 }

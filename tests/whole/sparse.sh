@@ -55,6 +55,23 @@ for work in write punch move protect fork sweep; do
 	one "$work chaos" "store.uri=mem:;$page;engine.chaos=3000" $work
 	one "$work chaos cluster" "store.uri=mem:;$cluster;engine.chaos=3000" $work
 done
+# Faults of one thread are served on its core (src/follow.h), which others may use as well.
+if [ "$(nproc)" -lt 2 ]; then
+	skipped "served nearby" "one core only"
+elif one "alone" "store.uri=mem:;$page" alone; then
+	near=$(sed -n 's/^near //p' "$T/out")
+	why=
+	[ "${near:-0}" -ge 10 ] || why="the thread for that was given a core ${near:-0} times"
+	result "served nearby" "$why"
+fi
+for ((i = 0; i < 2 * $(nproc); i++)); do
+	while :; do :; done &
+	started+=($!)
+done
+one "alone, all cores busy" "store.uri=mem:;$page" alone
+kill "${started[@]}"
+wait "${started[@]}" 2>/dev/null
+started=()
 one "file, as it is seen" "engine.chaos=0" punch
 one "encrypted" "store.uri=mem:;store.encrypt=on;$page" write
 one "parity" "store.uri=mem:,mem:,mem:;store.redundancy=parity:2+1;$page" write
