@@ -758,6 +758,17 @@ int k_thread_cpu(pid_t tid)
 	return -1;
 }
 
+int k_open_schedstat(void)
+{
+	return -ENOENT;
+}
+
+int64_t k_waited_ns(int schedstat)
+{
+	(void)schedstat;
+	return -1;
+}
+
 int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
 {
 	static bool is[MAX_BATCH];
