@@ -20,7 +20,7 @@
 #define RECENT 8       /* questions that wait for their answer */
 #define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
 #define SMALL 16       /* blocks: such regions are looked at together */
-#define RUN 2	       /* near ones in a row make a sweep of a block */
+#define RUN 6	       /* near ones in a row make a sweep of a block */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
 #define NEAR (BLOCK_PAGES / 16)
@@ -143,8 +143,10 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source ||
 	    b->stray || !block_is_full(b) || !is_readable(b, page))
 		return 0;
-	if (b->pages >= BLOCK_PAGES / 4 * 3)
+	if (b->pages >= BLOCK_PAGES / 4 * 3) { /* a sweep, that came by clusters */
+		is_dense(r);
 		return 0;
+	}
 	bool dense = granule == EMF_GRANULE_AUTO && grain(r)->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b);
@@ -152,13 +154,12 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	if (q && is_near(q, page)) {
 		/* What lies together, as small objects do, is no sweep. */
 		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
-		if (apart)
-			is_dense(r);
 		q->block = 0;
-		/* It may be by chance, where all is sparse. */
 		run = q->run + apart;
-		if (dense || (run >= RUN && granule == EMF_GRANULE_AUTO))
+		if (dense && run >= RUN) {
+			is_dense(r);
 			return 0;
+		}
 		if (granule == EMF_GRANULE_AUTO)
 			n = CLUSTER_PAGES;
 	} else if (q) {

@@ -11,6 +11,7 @@
  *   protect  a part is read-only for a while
  *   fork     a child reads and writes, and so does the parent
  *   sweep    all is read from end to end
+ *   runs     of each three pages more, not far behind it
  *   alone    nothing else, and by one thread; says how often a thread under SCHED_IDLE was given a core
  *
  * Every page is checked at each read, and all of them at the end.
@@ -20,6 +21,7 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
 
@@ -27,6 +29,7 @@ enum { CLUSTER = 16, THREADS = 2, ROUNDS = 16 };
 
 static char *mem;
 static size_t pages, reads, threads = THREADS;
+static bool runs;
 static uint32_t *version; /* of each page; 0: zeros */
 
 static void write_page(size_t i)
@@ -78,6 +81,8 @@ static void *read_some(void *arg)
 		if (i >= pages)
 			continue;
 		check_page(i, "at random");
+		for (size_t n = 1; runs && n <= 3 && i + n * (CLUSTER + 4) < pages; n++)
+			check_page(i + n * (CLUSTER + 4), "behind one at random");
 		if (r->write && r->state % r->write == 0)
 			write_page(i);
 	}
@@ -194,6 +199,7 @@ int main(int argc, char **argv)
 	    mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 	if (!strcmp(work, "alone"))
 		threads = 1;
+	runs = !strcmp(work, "runs");
 	version = calloc(pages, sizeof(*version));
 	for (size_t i = 0; i < pages; i++)
 		write_page(i);

@@ -49,6 +49,7 @@ if fetched "by the block" "class.all.match=size>=4M;class.all.granule=2M"; then
 	fetched "by the page" "$page" && fewer "bytes by the page" 8
 	fetched "written by the page" "$page" write && fewer "bytes written by the page" 4
 	fetched "as it is seen" "" && fewer "bytes as it is seen" 3
+	fetched "some lie together" "" runs && fewer "bytes where some lie together" 2
 fi
 for work in write punch move protect fork sweep; do
 	one "$work" "store.uri=mem:;$page" $work
