@@ -29,12 +29,14 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "slot.h"
 #include "source.h"
 #include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
 #include "trace.h"
+#include "trap.h"
 #include "watch.h"
 
 #define STORE_BACKOFF_NS 1000000000ull
@@ -526,6 +528,15 @@ static long op_grown(uintptr_t start, uintptr_t end, unsigned why)
 	return 0;
 }
 
+/* Nobody would serve a fault of the kernel's own, as of a stack for a signal. */
+static void fill_holes(const struct region *r)
+{
+	for (uintptr_t at = r->start; at < r->end;) {
+		ssize_t n = uffd_zero(&engine.uffd, (void *)at, r->end - at);
+		at += n > 0 ? (size_t)n : K_PAGE;
+	}
+}
+
 static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 {
 	struct region *r;
@@ -544,6 +555,8 @@ static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 		}
 		prefetch_region_gone(r);
 		r->kept |= (uint8_t)why;
+		if (r->registered && sigfault_on())
+			fill_holes(r);
 	}
 	change_release(start, end);
 	engine_update_gauges();
@@ -1041,6 +1054,7 @@ static bool open_store(void)
 
 void engine_thread_begin(const char *name)
 {
+	trap_thread_off();
 	prctl(PR_SET_NAME, name, 0, 0, 0);
 	engine_thread = true;
 	identity_begin();
@@ -1077,7 +1091,7 @@ int engine_open_queues(void)
 bool engine_boot(void)
 {
 	uint64_t begin = k_now_ns();
-	int err = k_own_descriptors(NULL, 0);
+	int err = k_own_descriptors(sigfault_fds(), sigfault_on() ? SIGFAULT_FDS : 0);
 	bool traced;
 
 	engine_thread_begin("emf-mover");
@@ -1085,7 +1099,10 @@ bool engine_boot(void)
 		fail("close_range", err);
 		return false;
 	}
-	err = uffd_open(&engine.uffd, engine.config.move);
+	if (sigfault_on())
+		sigfault_take(&engine.uffd);
+	else
+		err = uffd_open(&engine.uffd, engine.config.move);
 	if (err) {
 		fail(err == -EACCES || err == -ENOENT ? "/proc/self/pagemap" : "userfaultfd", err);
 		return false;

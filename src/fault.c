@@ -16,6 +16,7 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "source.h"
 #include "sparse.h"
 #include "stats.h"
@@ -30,6 +31,8 @@
 #define UNKNOWN_PATIENCE_NS 1000000000ull
 
 static struct transfer_pool pool;
+/* Held by whoever is the fault thread; always by itself but for engine.fault=signal. */
+static struct lock turn = LOCK_INIT(RANK_FAULT);
 
 /* The one read of a copy into place, while engine.forking. */
 static struct {
@@ -50,8 +53,26 @@ static size_t nlet_go;
 static struct uffd_message deferred[DEFERRED];
 static size_t ndeferred;
 
+/* Stores that need no descriptor, of which a program's thread has none. */
+static bool here;
+
+static bool is_memory(void)
+{
+	static const char *const scheme[] = { "mem:", "numa:", "dax:" };
+
+	for (unsigned i = 0; i < engine.config.nstores; i++) {
+		bool found = false;
+		for (unsigned k = 0; k < sizeof(scheme) / sizeof(scheme[0]); k++)
+			found |= !strncmp(engine.config.store_uri[i], scheme[k], strlen(scheme[k]));
+		if (!found)
+			return false;
+	}
+	return engine.config.nstores && engine.store.top->caps & EMF_CAP_SYNC;
+}
+
 int fault_open(void)
 {
+	here = is_memory();
 	rescue.buf = arena_alloc(STORE_CLUSTER);
 	return rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
 }
@@ -62,6 +83,7 @@ void fault_after_fork(void)
 	memset(&rescue, 0, sizeof(rescue));
 	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
+	lock_reset(&turn);
 }
 
 bool fault_stuck(void)
@@ -623,6 +645,64 @@ static void handle_messages(void)
 	lock_give(&engine.lock);
 }
 
+static void handle_given(void)
+{
+	struct uffd_message m;
+
+	k_eventfd_drain(sigfault_event());
+	while (sigfault_next(&m)) {
+		lock_take(&engine.lock);
+		if (engine.forking)
+			resolve_forking(&m);
+		else
+			resolve(&m, k_now_ns());
+		lock_give(&engine.lock);
+	}
+}
+
+/* Is there a page, or may one be put there? Then it is registered: else zeros are in nobody's way. */
+static bool is_registered(uintptr_t addr)
+{
+	void *page = (void *)(addr & ~(uintptr_t)(K_PAGE - 1));
+	ssize_t n = uffd_zero(&engine.uffd, page, K_PAGE);
+
+	return n != -ENOENT && n != -EINVAL;
+}
+
+enum fault_here fault_is_ours(const struct uffd_message *m)
+{
+	enum fault_here how = FAULT_GIVE;
+
+	lock_take(&engine.lock);
+	if (!engine.forking && !region_find(m->addr) && !is_registered(m->addr))
+		how = FAULT_FOREIGN;
+	lock_give(&engine.lock);
+	return how;
+}
+
+enum fault_here fault_here(const struct uffd_message *m)
+{
+	enum fault_here how = fault_is_ours(m);
+	bool was = engine_thread;
+
+	if (how == FAULT_FOREIGN || !here)
+		return how;
+	lock_take(&turn);
+	engine_thread = true;
+	lock_take(&engine.lock);
+	struct region *r = region_find(m->addr);
+	if (!engine.forking && r && !r->source) {
+		resolve(m, k_now_ns());
+		how = FAULT_TRIED;
+	}
+	lock_give(&engine.lock);
+	if (pool.inflight)
+		pool.queue->ops->poll(pool.queue);
+	engine_thread = was;
+	lock_give(&turn);
+	return how;
+}
+
 void fault_catch_up(void)
 {
 	struct uffd_message m[16];
@@ -647,6 +727,16 @@ void fault_catch_up(void)
 	}
 }
 
+static void take_turn(bool on)
+{
+	if (!sigfault_on())
+		return;
+	if (on)
+		lock_take(&turn);
+	else
+		lock_give(&turn);
+}
+
 void *fault_main(void *unused)
 {
 	struct pollfd fds[FDS];
@@ -656,16 +746,25 @@ void *fault_main(void *unused)
 	follow_start();
 	for (;;) {
 		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
-		int n = 1;
+		fds[1] = (struct pollfd){ .fd = sigfault_event(), .events = POLLIN };
+		const int own = sigfault_on() ? 2 : 1;
+		int n = own;
+		take_turn(true);
 		bool busy = pool.inflight || rescue.busy;
 		if (busy)
 			n += pool.queue->ops->pollfds(pool.queue, fds + n, FDS - n);
-		bool sync = busy && n == 1; /* nothing to wait for: just poll it */
+		take_turn(false);
+		bool sync = busy && n == own; /* nothing to wait for: just poll it */
 		poll(fds, (nfds_t)n, sync ? 0 : busy ? 100 : -1);
+		take_turn(true);
 		if (fds[0].revents)
 			handle_messages();
+		if (own > 1 && fds[1].revents)
+			handle_given();
+		take_turn(false);
 		if (ndeferred == DEFERRED)
 			poll(NULL, 0, 1); /* no room for more until the fork is done */
+		take_turn(true);
 		if (pool.inflight || rescue.busy)
 			pool.queue->ops->poll(pool.queue);
 		if (pool.inflight) {
@@ -673,6 +772,7 @@ void *fault_main(void *unused)
 			transfer_expire(&pool);
 			lock_give(&engine.lock);
 		}
+		take_turn(false);
 	}
 	return NULL;
 }

@@ -26,6 +26,7 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "slot.h"
 #include "sparse.h"
 #include "source.h"
@@ -428,6 +429,18 @@ static void give_up(const char *what, int err)
 	_exit(128 + SIGBUS);
 }
 
+/* The parent's is of the parent's memory. */
+static void open_again(void)
+{
+	if (!sigfault_on())
+		return;
+	int err = sigfault_open(true);
+	if (err && inherited)
+		give_up("userfaultfd by signal", err);
+	if (err)
+		sigfault_close();
+}
+
 void fork_child(void)
 {
 	uint32_t phase = atomic_load(&engine.phase);
@@ -441,6 +454,7 @@ void fork_child(void)
 	had_placed = engine.placed && !inherited;
 	reset();
 	arena_after_fork();
+	open_again();
 	source_forget();
 	if (inherited) {
 		slot_forked();
@@ -487,7 +501,11 @@ void fork_go_on(void)
 /* Descriptors, as send_to_child sent them. */
 static int receive(int *fds)
 {
-	int err = k_own_descriptors(&sock, 1), from = sock;
+	int keep[1 + SIGFAULT_FDS] = { sock }, from = sock;
+
+	for (int i = 0; i < SIGFAULT_FDS; i++)
+		keep[1 + i] = sigfault_fds()[i];
+	int err = k_own_descriptors(keep, sigfault_on() ? 1 + SIGFAULT_FDS : 1);
 
 	if (!err && inode(from) != sock_inode)
 		err = -EBADF;
@@ -555,7 +573,10 @@ bool fork_boot(void)
 	engine_thread_begin("emf-mover");
 	if (err)
 		give_up("no descriptors", err);
-	err = uffd_open(&engine.uffd, engine.config.move);
+	if (sigfault_on())
+		sigfault_take(&engine.uffd);
+	else
+		err = uffd_open(&engine.uffd, engine.config.move);
 	if (!err)
 		err = engine_init_frames();
 	if (err)

@@ -19,12 +19,19 @@ static _Atomic uint32_t taking;	 /* the number of a block; 0: none */
 static _Atomic uint32_t waiters; /* for that to change */
 static _Atomic bool async, direct;
 
-static uint32_t number(uintptr_t addr)
+/* Also where a system call returns to the program's registers: see trap.c. */
+#ifdef __x86_64__
+#define INTEGER __attribute__((target("general-regs-only")))
+#else
+#define INTEGER
+#endif
+
+INTEGER static uint32_t number(uintptr_t addr)
 {
 	return (uint32_t)(addr >> BLOCK_SHIFT);
 }
 
-static void count(const struct pinned *p, uint32_t n)
+INTEGER static void count(const struct pinned *p, uint32_t n)
 {
 	if (!p->len) {
 		atomic_fetch_add(&all, n);
@@ -59,7 +66,7 @@ void pinned_begin(struct pinned *p, uintptr_t addr, size_t len)
 		await(0, UINT32_MAX);
 }
 
-void pinned_end(const struct pinned *p)
+INTEGER void pinned_end(const struct pinned *p)
 {
 	/* A handler that interrupted the call may have forked, and this be the child. */
 	if (p->forks == forks)
