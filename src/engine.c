@@ -1081,7 +1081,7 @@ int engine_init_frames(void)
 
 int engine_open_queues(void)
 {
-	engine.mover_event = k_eventfd();
+	engine.mover_event = sigfault_on() ? sigfault_mover_event() : k_eventfd();
 	if (engine.mover_event < 0)
 		return engine.mover_event;
 	int err = fault_open();

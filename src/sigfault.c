@@ -19,7 +19,7 @@
 #define FDS_FROM 960 /* where few programs have any, and select(2) may be used up to it */
 
 static struct uffd own = { .fd = -1, .pagemap = -1 };
-static int fds[SIGFAULT_FDS] = { -1, -1, -1 };
+static int fds[SIGFAULT_FDS] = { -1, -1, -1, -1 };
 static bool on;
 
 bool sigfault_on(void)
@@ -40,6 +40,11 @@ bool sigfault_owns(int fd)
 int sigfault_event(void)
 {
 	return fds[2];
+}
+
+int sigfault_mover_event(void)
+{
+	return fds[3];
 }
 
 /* --- who waits --- */
@@ -101,9 +106,9 @@ int sigfault_open(bool want_move)
 	int err = uffd_open_signal(&u, want_move);
 	if (err)
 		return err;
-	int event = k_eventfd();
-	if (event < 0 || place(u.fd, at) < 0 || place(u.pagemap, at + 1) < 0 ||
-	    place(event, at + 2) < 0)
+	int event = k_eventfd(), mover = k_eventfd();
+	if (event < 0 || mover < 0 || place(u.fd, at) < 0 || place(u.pagemap, at + 1) < 0 ||
+	    place(event, at + 2) < 0 || place(mover, at + 3) < 0)
 		return -EMFILE;
 	if (!u.move || !u.poison) {
 		sigfault_close();

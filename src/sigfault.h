@@ -5,7 +5,7 @@
  * all. What has to wait for the store, and what comes from files, is given to the fault thread.
  * trap.h has what it takes for system calls.
  *
- * The handle of userfaultfd, /proc/self/pagemap and an event that wakes the fault thread are in
+ * The handle of userfaultfd, /proc/self/pagemap and events that wake the fault thread and the mover are in
  * the program's descriptor table as well, at the same numbers; trap_calls.c sees to it that the
  * program closes them in no way.
  */
@@ -26,7 +26,7 @@ void sigfault_close(void);
 /* Is it on? Then these, which engine_boot takes instead of opening others. */
 bool sigfault_on(void);
 void sigfault_take(struct uffd *u);
-enum { SIGFAULT_FDS = 3 };
+enum { SIGFAULT_FDS = 4 };
 const int *sigfault_fds(void);
 bool sigfault_owns(int fd);
 
@@ -42,5 +42,7 @@ void sigfault_barrier(void);
 /* The next one that was given to it, or false. */
 bool sigfault_next(struct uffd_message *m);
 int sigfault_event(void);
+/* What wakes the mover, from either table. */
+int sigfault_mover_event(void);
 
 #endif

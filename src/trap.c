@@ -421,14 +421,10 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	default:
 		break;
 	}
-	if (engine_thread) {
-		go_on(g, emf_trap_plain, c.nr);
-		return;
-	}
 	enum trap_way way;
 	if (trap_signal_call(&c, &result)) {
 		way = result == LONG_MIN ? TRAP_PLAIN : TRAP_DONE;
-	} else if (holding) {
+	} else if (holding && !engine_thread) {
 		forget_left(c.sp);
 		if (depth == CALLS)
 			depth--; /* what it had pinned stays so */
