@@ -291,7 +291,7 @@ int advise(void *addr, size_t len, int advice)
 	case MADV_POPULATE_WRITE:
 		if (!trap_on || !engine_active())
 			break;
-		trap_bring((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
+		trap_populate((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
 		return 0;
 	default:
 		break;

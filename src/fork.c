@@ -44,6 +44,7 @@ static int sock = -1;	     /* the child's end: descriptors for it are waiting th
 static ino_t sock_inode;
 static bool inherited;
 static bool had_placed;
+static bool table_shared; /* of descriptors, with the child */
 static _Atomic uint32_t attached; /* in the child: its memory is registered */
 
 static pid_t tid(void)
@@ -298,6 +299,7 @@ void fork_prepare(bool own_descriptors)
 
 	if (atomic_load(&engine.phase) == PHASE_ACTIVE && engine.pid != getpid())
 		return;
+	table_shared = !own_descriptors;
 	if (atomic_load(&engine.phase) != PHASE_ACTIVE && prepare_idle())
 		return;
 	/* Asked here, as privileges and filters are the thread's, and will be the child's. */
@@ -434,6 +436,10 @@ static void open_again(void)
 {
 	if (!sigfault_on())
 		return;
+	if (table_shared) {
+		sigfault_forget();
+		return;
+	}
 	int err = sigfault_open(true);
 	if (err && inherited)
 		give_up("userfaultfd by signal", err);

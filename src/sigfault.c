@@ -34,7 +34,7 @@ const int *sigfault_fds(void)
 
 bool sigfault_owns(int fd)
 {
-	return on && fd >= fds[0] && fd <= fds[SIGFAULT_FDS - 1];
+	return fds[0] >= 0 && fd >= fds[0] && fd <= fds[SIGFAULT_FDS - 1];
 }
 
 int sigfault_event(void)
@@ -126,8 +126,15 @@ int sigfault_open(bool want_move)
 
 void sigfault_close(void)
 {
-	for (int i = 0; on && i < SIGFAULT_FDS; i++)
+	for (int i = 0; fds[i] >= 0 && i < SIGFAULT_FDS; i++) {
 		k_syscall(SYS_close, fds[i], 0, 0, 0, 0, 0);
+		fds[i] = -1;
+	}
+	sigfault_forget();
+}
+
+void sigfault_forget(void)
+{
 	on = false;
 	uffd_on_wake = NULL;
 }

@@ -23,6 +23,8 @@ struct uffd_message;
 int sigfault_open(bool want_move);
 /* It can't be had. */
 void sigfault_close(void);
+/* In a child whose table of descriptors is its parent's, too: they are not ours to close. */
+void sigfault_forget(void);
 /* Is it on? Then these, which engine_boot takes instead of opening others. */
 bool sigfault_on(void);
 void sigfault_take(struct uffd *u);

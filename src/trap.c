@@ -45,6 +45,8 @@ struct holding {
 #define OWN __attribute__((tls_model("initial-exec")))
 static __thread struct holding *holding OWN; /* CALLS of them */
 static __thread unsigned depth OWN;
+/* Handlers of ours are at work: what they call, libc's functions too, is none of the program's. */
+static __thread bool inside OWN;
 static __thread uintptr_t alt_start OWN, alt_end OWN; /* the stack for handlers */
 static __thread struct alt *alt_own OWN;
 static __thread stack_t alt_set OWN; /* what of that is the stack */
@@ -85,6 +87,11 @@ static void forget_left(uintptr_t sp)
 			break;
 		let_go_last();
 	}
+}
+
+void trap_inside(bool on)
+{
+	inside = on;
 }
 
 void trap_let_go(void)
@@ -130,6 +137,14 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 			break;
 		sigfault_barrier();
 		clean += engine_active() ? 1 : 2;
+	}
+}
+
+void trap_populate(uintptr_t addr, size_t len, bool write)
+{
+	for (size_t part; len; addr += part, len -= part) {
+		part = len < (1ul << 20) ? len : 1ul << 20;
+		trap_bring(addr, part, write);
 	}
 }
 
@@ -424,14 +439,19 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	enum trap_way way;
 	if (trap_signal_call(&c, &result)) {
 		way = result == LONG_MIN ? TRAP_PLAIN : TRAP_DONE;
-	} else if (holding && !engine_thread) {
+	} else if (holding && !engine_thread && !inside) {
 		forget_left(c.sp);
-		if (depth == CALLS)
-			depth--; /* what it had pinned stays so */
-		holding[depth] = (struct holding){ .sp = c.sp, .on_alt = on_alt(c.sp) };
-		depth++;
+		bool more = depth < CALLS;
+		if (more)
+			holding[depth++] =
+			    (struct holding){ .sp = c.sp, .on_alt = on_alt(c.sp) };
+		inside = true;
 		way = trap_look(&c, &result);
-		if (way != TRAP_HELD || !holding[depth - 1].n) {
+		inside = false;
+		if (!more) {
+			/* It is pinned as long as that of the last one. */
+			way = way == TRAP_HELD ? TRAP_PLAIN : way;
+		} else if (way != TRAP_HELD || !holding[depth - 1].n) {
 			let_go_last();
 			way = way == TRAP_HELD ? TRAP_PLAIN : way;
 		}
@@ -464,11 +484,15 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	ucontext_t *u = context;
 	greg_t err = u->uc_mcontext.gregs[REG_ERR];
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-	bool room = on_alt(here) && here - alt_start > ROOM;
+	bool room = on_alt(here) && here - alt_start > ROOM, was = inside;
 
-	if (info->si_code == BUS_ADRERR &&
+	inside = true;
+	bool ours =
+	    info->si_code == BUS_ADRERR &&
 	    sigfault_resolve((uintptr_t)info->si_addr, err & ERR_WRITE,
-			     (err & (ERR_WRITE | ERR_PRESENT)) == (ERR_WRITE | ERR_PRESENT), room))
+			     (err & (ERR_WRITE | ERR_PRESENT)) == (ERR_WRITE | ERR_PRESENT), room);
+	inside = was;
+	if (ours)
 		return;
 	trap_pass_on(sig, info, context);
 }
@@ -528,5 +552,9 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 	(void)addr;
 	(void)len;
 	(void)write;
+}
+void trap_populate(uintptr_t addr, size_t len, bool write)
+{
+	trap_bring(addr, len, write);
 }
 #endif

@@ -42,6 +42,9 @@ void trap_thread_off(void);
 /* Brings [addr, addr + len) in, as far as it is managed; the caller has pinned it, or does not mind. */
 void trap_bring(uintptr_t addr, size_t len, bool write);
 
+/* The same, one part after the other: all of it may be more than fits. */
+void trap_populate(uintptr_t addr, size_t len, bool write);
+
 /* --- between the files of trap*.c --- */
 
 struct trap_call {
@@ -65,6 +68,8 @@ void trap_pass_on(int sig, siginfo_t *info, void *context);
 
 /* A part of the memory that the call under way needs is pinned, and brought in. */
 void trap_hold(uintptr_t addr, size_t len, bool write);
+/* Where a call that takes long is made by the handler, others may interrupt it: not so. */
+void trap_inside(bool on);
 /* Ends what the call under way has pinned so far. */
 void trap_let_go(void);
 /* The alternate stack that the program wants, NULL: none. What there is to be set instead. */

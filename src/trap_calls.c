@@ -100,6 +100,86 @@ static const char *const table[] = {
 	[SYS_mincore] = "S2",
 	[SYS_mbind] = "S3",
 	[SYS_get_mempolicy] = "S0S1",
+	[SYS_fcntl] = "S2",
+	[SYS_getpid] = "",
+	[SYS_gettid] = "",
+	[SYS_getppid] = "",
+	[SYS_getuid] = "",
+	[SYS_geteuid] = "",
+	[SYS_getgid] = "",
+	[SYS_getegid] = "",
+	[SYS_getpgrp] = "",
+	[SYS_getpgid] = "",
+	[SYS_getsid] = "",
+	[SYS_setsid] = "",
+	[SYS_setpgid] = "",
+	[SYS_setuid] = "",
+	[SYS_setgid] = "",
+	[SYS_setreuid] = "",
+	[SYS_setregid] = "",
+	[SYS_setresuid] = "",
+	[SYS_setresgid] = "",
+	[SYS_setfsuid] = "",
+	[SYS_setfsgid] = "",
+	[SYS_close] = "",
+	[SYS_dup] = "",
+	[SYS_dup2] = "",
+	[SYS_dup3] = "",
+	[SYS_fsync] = "",
+	[SYS_fdatasync] = "",
+	[SYS_sync] = "",
+	[SYS_lseek] = "",
+	[SYS_sched_yield] = "",
+	[SYS_ftruncate] = "",
+	[SYS_fallocate] = "",
+	[SYS_socket] = "",
+	[SYS_listen] = "",
+	[SYS_shutdown] = "",
+	[SYS_kill] = "",
+	[SYS_tkill] = "",
+	[SYS_tgkill] = "",
+	[SYS_umask] = "",
+	[SYS_epoll_create] = "",
+	[SYS_epoll_create1] = "",
+	[SYS_eventfd] = "",
+	[SYS_eventfd2] = "",
+	[SYS_alarm] = "",
+	[SYS_pause] = "",
+	[SYS_fchmod] = "",
+	[SYS_fchown] = "",
+	[SYS_fchdir] = "",
+	[SYS_flock] = "",
+	[SYS_getpriority] = "",
+	[SYS_setpriority] = "",
+	[SYS_sched_get_priority_max] = "",
+	[SYS_sched_get_priority_min] = "",
+	[SYS_sched_getscheduler] = "",
+	[SYS_munlockall] = "",
+	[SYS_mlockall] = "",
+	[SYS_inotify_init] = "",
+	[SYS_inotify_init1] = "",
+	[SYS_timerfd_create] = "",
+	[SYS_timer_getoverrun] = "",
+	[SYS_timer_delete] = "",
+	[SYS_close_range] = "",
+	[SYS_pidfd_open] = "",
+	[SYS_pidfd_getfd] = "",
+	[SYS_restart_syscall] = "",
+	[SYS_membarrier] = "",
+	[SYS_fadvise64] = "",
+	[SYS_readahead] = "",
+	[SYS_sync_file_range] = "",
+	[SYS_tee] = "",
+	[SYS_setns] = "",
+	[SYS_unshare] = "",
+	[SYS_ioprio_set] = "",
+	[SYS_ioprio_get] = "",
+	[SYS_semget] = "",
+	[SYS_shmget] = "",
+	[SYS_msgget] = "",
+	[SYS_io_destroy] = "",
+	[SYS_vhangup] = "",
+	[SYS_personality] = "",
 	[SYS_mmap] = "",
 	[SYS_munmap] = "",
 	[SYS_mremap] = "",
@@ -352,10 +432,7 @@ static bool in_pieces(struct trap_call *c, long *result)
 	if (managed <= PIECE)
 		return false;
 	bool on = may_go_on(c, write);
-	/* Handlers interrupt it as they would. */
-	uint64_t inside;
-	k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)c->mask, (long)&inside, sizeof(inside), 0,
-		  0);
+	uint64_t inside; /* between them handlers interrupt it as they would */
 	for (size_t i = 0; i < n; i++) {
 		uintptr_t at = (uintptr_t)all[i].iov_base;
 		size_t left = all[i].iov_len;
@@ -363,23 +440,27 @@ static bool in_pieces(struct trap_call *c, long *result)
 			size_t len = left < PIECE ? left : PIECE;
 			trap_let_go();
 			hold(at, len, write);
+			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)c->mask, (long)&inside,
+				  sizeof(inside), 0, 0);
+			trap_inside(false);
 			long got = one_piece(c, at, len, done);
+			trap_inside(true);
+			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside),
+				  0, 0);
 			if (got < 0) {
 				*result = done ? (long)done : got;
-				goto out;
+				return true;
 			}
 			done += (size_t)got;
 			at += (size_t)got;
 			left -= (size_t)got;
 			if ((size_t)got < len || !on) {
 				*result = (long)done;
-				goto out;
+				return true;
 			}
 		}
 	}
 	*result = (long)done;
-out:
-	k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside), 0, 0);
 	return true;
 }
 
@@ -411,7 +492,7 @@ static bool spares_ours(const struct trap_call *c, long *result)
 		*result = -EBUSY;
 		return sigfault_owns((int)c->arg[1]) && c->arg[0] != c->arg[1];
 	case SYS_close_range:
-		if (!sigfault_on() || (unsigned)c->arg[0] > (unsigned)c->arg[1] ||
+		if (fds[0] < 0 || (unsigned)c->arg[0] > (unsigned)c->arg[1] ||
 		    (unsigned)c->arg[0] > (unsigned)fds[SIGFAULT_FDS - 1] ||
 		    (unsigned)c->arg[1] < (unsigned)fds[0])
 			return false;
@@ -428,7 +509,7 @@ static bool populates(const struct trap_call *c, long *result)
 	    (c->arg[2] != MADV_POPULATE_READ && c->arg[2] != MADV_POPULATE_WRITE) ||
 	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]) || !engine_active())
 		return false;
-	trap_bring((uintptr_t)c->arg[0], (size_t)c->arg[1], c->arg[2] == MADV_POPULATE_WRITE);
+	trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1], c->arg[2] == MADV_POPULATE_WRITE);
 	*result = 0;
 	return true;
 }
