@@ -359,6 +359,14 @@ void engine_inheritable(const struct region *r, bool on)
 		k_madvise((void *)r->start, r->end - r->start, on ? MADV_DOFORK : MADV_DONTFORK);
 }
 
+void engine_fill_kept(const struct region *r)
+{
+	for (uintptr_t at = r->start; sigfault_on() && at < r->end;) {
+		ssize_t n = uffd_zero(&engine.uffd, (void *)at, r->end - at);
+		at += n > 0 ? (size_t)n : K_PAGE;
+	}
+}
+
 static int register_region(struct region *r)
 {
 	int err = uffd_register(&engine.uffd, (void *)r->start, r->end - r->start, true);
@@ -368,6 +376,8 @@ static int register_region(struct region *r)
 	engine_inheritable(
 	    r, engine.forking); /* also what the forking thread itself makes meanwhile */
 	r->registered = true;
+	if (r->kept)
+		engine_fill_kept(r);
 	for (size_t i = 0; !r->kept && i < r->nblocks; i++)
 		block_adopt(r->blocks + i);
 	return 0;
@@ -528,15 +538,6 @@ static long op_grown(uintptr_t start, uintptr_t end, unsigned why)
 	return 0;
 }
 
-/* Nobody would serve a fault of the kernel's own, as of a stack for a signal. */
-static void fill_holes(const struct region *r)
-{
-	for (uintptr_t at = r->start; at < r->end;) {
-		ssize_t n = uffd_zero(&engine.uffd, (void *)at, r->end - at);
-		at += n > 0 ? (size_t)n : K_PAGE;
-	}
-}
-
 static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 {
 	struct region *r;
@@ -555,8 +556,8 @@ static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 		}
 		prefetch_region_gone(r);
 		r->kept |= (uint8_t)why;
-		if (r->registered && sigfault_on())
-			fill_holes(r);
+		if (r->registered)
+			engine_fill_kept(r);
 	}
 	change_release(start, end);
 	engine_update_gauges();

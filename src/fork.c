@@ -543,6 +543,8 @@ static void register_all(void)
 			if (r->registered) {
 				engine_inheritable(r, false);
 				protect_again(r);
+				if (r->kept)
+					engine_fill_kept(r);
 				unlocked(r);
 			}
 			i++;

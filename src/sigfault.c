@@ -69,7 +69,24 @@ static void woken(uintptr_t addr, size_t len)
 	}
 }
 
+struct given {
+	struct uffd_message m;
+	struct given *next;
+	_Atomic uint32_t taken;
+};
+
+static struct given *_Atomic given;
+static struct given *taking; /* in order; the fault thread's */
+
 /* --- descriptors --- */
+
+/* In the child of a fork, where nobody waits. */
+static void nobody(void)
+{
+	given = taking = NULL;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		waiting[i] = 0;
+}
 
 static int place(int fd, int at)
 {
@@ -114,6 +131,7 @@ int sigfault_open(bool want_move)
 		sigfault_close();
 		return -ENOTSUP;
 	}
+	nobody();
 	own = u;
 	own.fd = at;
 	own.pagemap = at + 1;
@@ -135,6 +153,7 @@ void sigfault_close(void)
 
 void sigfault_forget(void)
 {
+	nobody();
 	on = false;
 	uffd_on_wake = NULL;
 }
@@ -145,15 +164,6 @@ void sigfault_take(struct uffd *u)
 }
 
 /* --- faults --- */
-
-struct given {
-	struct uffd_message m;
-	struct given *next;
-	_Atomic uint32_t taken;
-};
-
-static struct given *_Atomic given;
-static struct given *taking; /* in order; the fault thread's */
 
 static void give(struct given *g)
 {

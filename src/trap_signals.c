@@ -144,6 +144,9 @@ static void change_stack(struct trap_call *c)
 	now = *set;
 	if (!(now.ss_flags & SS_DISABLE) && now.ss_size < (size_t)MINSIGSTKSZ)
 		return; /* the kernel refuses it */
+	/* Where a frame is written nothing may be away. */
+	if (!(now.ss_flags & SS_DISABLE) && region_near((uintptr_t)now.ss_sp, now.ss_size))
+		engine_keep(now.ss_sp, now.ss_size, KEPT_ALWAYS);
 	trap_set_alt(&set);
 	c->arg[0] = (long)set;
 }
