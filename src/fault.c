@@ -674,8 +674,14 @@ enum fault_here fault_is_ours(const struct uffd_message *m)
 	enum fault_here how = FAULT_GIVE;
 
 	lock_take(&engine.lock);
-	if (!engine.forking && !region_find(m->addr) && !is_registered(m->addr))
+	struct region *r = region_find(m->addr);
+	if (!engine.forking && (!r || !r->registered) && !is_registered(m->addr))
 		how = FAULT_FOREIGN;
+	/* Without CONFIG_MEMORY_FAILURE the signal of a poisoned page looks like any other. */
+	if (r && r->registered && region_block(r, m->addr)->state == LOST) {
+		uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)), K_PAGE);
+		how = FAULT_FOREIGN;
+	}
 	lock_give(&engine.lock);
 	return how;
 }

@@ -199,6 +199,23 @@ bool sigfault_next(struct uffd_message *m)
 	return true;
 }
 
+/*
+ * It may have been registered when it was touched, and be so no more: what is tried again and is
+ * foreign each time is.
+ */
+static bool is_foreign(uintptr_t addr)
+{
+	static __thread uintptr_t last __attribute__((tls_model("initial-exec")));
+	static __thread unsigned times __attribute__((tls_model("initial-exec")));
+
+	times = addr == last ? times + 1 : 1;
+	last = addr;
+	if (times < 3)
+		return false;
+	last = 0;
+	return true;
+}
+
 bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 {
 	struct given g = { .m = {
@@ -221,7 +238,7 @@ bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 	if (how != FAULT_FOREIGN)
 		word_wait(&bucket[b], seen, 1000);
 	atomic_fetch_sub(&waiting[b], 1);
-	return how != FAULT_FOREIGN;
+	return how != FAULT_FOREIGN || !is_foreign(addr);
 }
 
 void sigfault_barrier(void)
