@@ -54,7 +54,7 @@ static struct uffd_message deferred[DEFERRED];
 static size_t ndeferred;
 
 /* Stores that need no descriptor, of which a program's thread has none. */
-static bool here;
+static _Atomic bool here;
 
 static bool is_memory(void)
 {
@@ -72,9 +72,10 @@ static bool is_memory(void)
 
 int fault_open(void)
 {
-	here = is_memory();
 	rescue.buf = arena_alloc(STORE_CLUSTER);
-	return rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+	int err = rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+	here = !err && is_memory();
+	return err;
 }
 
 void fault_after_fork(void)
@@ -83,6 +84,7 @@ void fault_after_fork(void)
 	memset(&rescue, 0, sizeof(rescue));
 	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
+	here = false;
 	lock_reset(&turn);
 }
 
@@ -666,7 +668,7 @@ static bool is_registered(uintptr_t addr)
 	void *page = (void *)(addr & ~(uintptr_t)(K_PAGE - 1));
 	ssize_t n = uffd_zero(&engine.uffd, page, K_PAGE);
 
-	return n != -ENOENT && n != -EINVAL;
+	return n > 0 || n == -EEXIST || n == -EAGAIN;
 }
 
 enum fault_here fault_is_ours(const struct uffd_message *m)

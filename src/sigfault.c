@@ -47,6 +47,13 @@ int sigfault_mover_event(void)
 	return fds[3];
 }
 
+bool sigfault_running(void)
+{
+	uint32_t phase = atomic_load(&engine.phase);
+
+	return on && (phase == PHASE_STARTING || phase == PHASE_ACTIVE);
+}
+
 /* --- who waits --- */
 
 #define BUCKETS 1024
@@ -226,7 +233,7 @@ bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 		.tid = (pid_t)k_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0),
 	} };
 
-	if (!on || !engine_active())
+	if (!sigfault_running())
 		return false;
 	unsigned b = hash(addr);
 	atomic_fetch_add(&waiting[b], 1);
@@ -243,7 +250,7 @@ bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 
 void sigfault_barrier(void)
 {
-	if (!engine_active())
+	if (!sigfault_running())
 		return;
 	lock_take(&engine.lock);
 	lock_give(&engine.lock);
@@ -290,7 +297,7 @@ bool sigfault_bring(uintptr_t start, uintptr_t end, bool write)
 {
 	bool any = false, write_protect;
 
-	if (!on || !engine_active())
+	if (!sigfault_running())
 		return false;
 	while (start < end) {
 		uintptr_t to = end;

@@ -27,6 +27,8 @@ void sigfault_close(void);
 void sigfault_forget(void);
 /* Is it on? Then these, which engine_boot takes instead of opening others. */
 bool sigfault_on(void);
+/* May something be registered by now? */
+bool sigfault_running(void);
 void sigfault_take(struct uffd *u);
 enum { SIGFAULT_FDS = 4 };
 const int *sigfault_fds(void);

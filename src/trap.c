@@ -136,7 +136,7 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 		if (err)
 			break;
 		sigfault_barrier();
-		clean += engine_active() ? 1 : 2;
+		clean += sigfault_running() ? 1 : 2;
 	}
 }
 

@@ -507,7 +507,7 @@ static bool populates(const struct trap_call *c, long *result)
 {
 	if (c->nr != SYS_madvise ||
 	    (c->arg[2] != MADV_POPULATE_READ && c->arg[2] != MADV_POPULATE_WRITE) ||
-	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]) || !engine_active())
+	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]) || !sigfault_running())
 		return false;
 	trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1], c->arg[2] == MADV_POPULATE_WRITE);
 	*result = 0;
