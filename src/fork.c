@@ -485,7 +485,8 @@ void fork_child(void)
 		return;
 	}
 	atomic_store(&engine.stats->move, engine.uffd.move);
-	atomic_store(&engine.stats->mode, EMF_MODE_THREAD);
+	atomic_store(&engine.stats->mode,
+		     sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
 	atomic_store(&engine.stats->nstores, engine.store.nleaves);
 	attached = 0;
 	if (!engine_spawn_first())
