@@ -144,6 +144,8 @@ static void by_signal(void)
 		why = "needs engine.move";
 	else if (engine.config.in_place)
 		why = "not with store.in_place";
+	else if (k_threads() != 1)
+		why = "threads run already, whose system calls are not seen";
 	else if ((err = sigfault_open(true)))
 		why = "userfaultfd by signal is not to be had";
 	else if ((err = trap_start()))
