@@ -52,7 +52,12 @@ enum emf_uffd_mode {
 	EMF_MODE_IDLE,	    /* everything fits: nothing is registered yet */
 	EMF_MODE_THREAD,    /* faults are resolved by the fault thread */
 	EMF_MODE_UNMANAGED, /* could not start: the log says why */
+	EMF_MODE_SIGNAL,    /* the same as THREAD, but by the thread that touches */
 };
+static inline int emf_mode_active(uint32_t mode)
+{
+	return mode == EMF_MODE_THREAD || mode == EMF_MODE_SIGNAL;
+}
 
 enum emf_store_state {
 	EMF_STORE_OK,

@@ -16,7 +16,9 @@
 #include "kernel.h"
 #include "log.h"
 #include "preload.h"
+#include "sigfault.h"
 #include "stats.h"
+#include "trap.h"
 
 /* jemalloc's own mappings, which the build routes here: never managed. */
 void *emf_je_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off);
@@ -54,6 +56,7 @@ void after_fork_parent(void)
 
 void after_fork_child(void)
 {
+	trap_after_fork();
 	fork_child();
 	mman_after_fork_child();
 	dma_after_fork_child();
@@ -131,6 +134,28 @@ EXPORT int __register_atfork(void (*before)(void), void (*parent)(void), void (*
 	return err;
 }
 
+/* Faults by signal, where that can be had whole. */
+static void by_signal(void)
+{
+	const char *why = NULL;
+	int err = 0;
+
+	if (!engine.config.move)
+		why = "needs engine.move";
+	else if (engine.config.in_place)
+		why = "not with store.in_place";
+	else if (k_threads() != 1)
+		why = "threads run already, whose system calls are not seen";
+	else if ((err = sigfault_open(true)))
+		why = "userfaultfd by signal is not to be had";
+	else if ((err = trap_start()))
+		why = "the kernel can't dispatch system calls (5.11, x86-64)";
+	if (!why)
+		return;
+	sigfault_close();
+	log_warn("engine.fault=signal: %s (error %d); faults are resolved by a thread", why, -err);
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	env_keep();
@@ -146,6 +171,8 @@ __attribute__((constructor)) static void start(void)
 		log_error("the handlers of fork cannot be registered; running unmanaged");
 		return;
 	}
+	if (engine.config.signal)
+		by_signal();
 	if (!malloc_is_ours()) {
 		/* It is managed by what it maps. */
 		engine.own_malloc = true;

@@ -18,6 +18,7 @@
 #include "mapped.h"
 #include "preload.h"
 #include "region.h"
+#include "trap.h"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
@@ -286,6 +287,12 @@ int advise(void *addr, size_t len, int advice)
 	case MADV_DOFORK:
 		engine_no_fork(addr, len, advice == MADV_DONTFORK);
 		break;
+	case MADV_POPULATE_READ:
+	case MADV_POPULATE_WRITE:
+		if (!trap_on || !engine_active())
+			break;
+		trap_populate((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
+		return 0;
 	default:
 		break;
 	}

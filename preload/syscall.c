@@ -24,6 +24,7 @@
 #include "kernel.h"
 #include "preload.h"
 #include "region.h"
+#include "trap.h"
 
 /* The file's assembly calls them. */
 long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
@@ -54,6 +55,10 @@ static long fork_by(long n, long a, long b, long c, long d, long e)
 
 long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 {
+	/* What has memory of the program's in it: where these calls are dispatched, not past that.
+	 */
+	bool dispatched = trap_on && n != SYS_clone && n != SYS_clone3 && n != SYS_fork;
+
 	switch (n) {
 	case SYS_munmap:
 		return edge(unmap((void *)a, (size_t)b));
@@ -68,12 +73,17 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 	case SYS_readv:
 	case SYS_preadv:
 	case SYS_preadv2:
+		if (dispatched)
+			return emf_syscall_raw(n, a, b, c, d, e, f);
 		return edge(direct_read(n, a, b, c, d, e, f));
 	case SYS_io_setup:
 	case SYS_io_uring_setup: {
-		long r = k_syscall(n, a, b, c, d, e, f);
+		long r = dispatched ? emf_syscall_raw(n, a, b, c, d, e, f)
+				    : edge(k_syscall(n, a, b, c, d, e, f));
+		int saved = errno;
 		direct_async();
-		return edge(r);
+		errno = saved;
+		return r;
 	}
 	default:
 		return fork_by(n, a, b, c, d, e);
@@ -142,7 +152,28 @@ __asm__(".text\n"
 	"	ret\n"
 	"4:	mov %rax, %rdi\n"
 	"	jmp emf_syscall_failed\n"
-	".size syscall, . - syscall\n");
+	".size syscall, . - syscall\n"
+	/* The runtime's own: see trap.h. */
+	".pushsection emf_allowed, \"ax\", @progbits\n"
+	".globl emf_syscall_own\n"
+	".hidden emf_syscall_own\n"
+	".type emf_syscall_own, @function\n"
+	"emf_syscall_own:\n"
+	"	mov %rdi, %rax\n"
+	"	mov %rsi, %rdi\n"
+	"	mov %rdx, %rsi\n"
+	"	mov %rcx, %rdx\n"
+	"	mov %r8, %r10\n"
+	"	mov %r9, %r8\n"
+	"	mov 8(%rsp), %r9\n"
+	"	syscall\n"
+	"	cmp $-4095, %rax\n"
+	"	jae 5f\n"
+	"	ret\n"
+	"5:	mov %rax, %rdi\n"
+	"	jmp emf_syscall_failed\n"
+	".size emf_syscall_own, . - emf_syscall_own\n"
+	".popsection\n");
 #endif
 
 static pid_t (*next_fork)(void);

@@ -106,6 +106,7 @@ struct emf_config {
 	uint64_t min_region; /* engine.min_region */
 	enum emf_heap heap;
 	enum emf_files files;
+	bool signal;	 /* engine.fault: signal (true) or thread */
 	bool move;	 /* engine.move: auto (true) or off */
 	unsigned chaos;	 /* evictions a second, 0: off */
 	char trace[256]; /* engine.trace: the file, or empty */

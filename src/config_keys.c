@@ -9,9 +9,7 @@
 #include "config_values.h"
 
 static const struct config_choice encryptions[] = { { "off", false }, { "on", true }, { 0 } };
-static const struct config_choice faults[] = { { "thread", 0 },
-					       { "signal", VALUE_UNSUPPORTED },
-					       { 0 } };
+static const struct config_choice faults[] = { { "thread", false }, { "signal", true }, { 0 } };
 static const struct config_choice moves[] = { { "auto", true }, { "off", false }, { 0 } };
 static const struct config_choice heaps[] = {
 	{ "large", EMF_HEAP_LARGE }, { "all", EMF_HEAP_ALL }, { "off", EMF_HEAP_OFF }, { 0 }
@@ -99,8 +97,8 @@ static const struct config_key keys[] = {
 
 	{ "engine", "min_region", "SIZE", "4M", "smaller allocations stay local, from 4K",
 	  value_size, FIELD(min_region), .min = 4096, .max = 1ull << 46 },
-	{ "engine", "fault", "thread", "thread", "who resolves page faults",
-	  value_choice, .choice = faults },
+	{ "engine", "fault", "thread|signal", "thread", "who resolves page faults; signal: who touches",
+	  value_choice, FIELD(signal), .choice = faults },
 	{ "engine", "move", "auto|off", "auto", "off: copy pages even where the kernel can move them",
 	  value_choice, FIELD(move), .choice = moves },
 	{ "engine", "heap", "large|all|off", "large",

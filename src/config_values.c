@@ -157,11 +157,9 @@ static const char *choices(const struct config_choice *choice, char *out, size_t
 	size_t n = 0;
 
 	for (const struct config_choice *c = choice; c->name; c++)
-		left += c->value != VALUE_UNSUPPORTED;
+		left++;
 	out[0] = '\0';
 	for (const struct config_choice *c = choice; c->name; c++) {
-		if (c->value == VALUE_UNSUPPORTED)
-			continue;
 		left--;
 		n += (size_t)snprintf(out + n, len - n, "%s%s", c->name,
 				      left > 1 ? ", "
@@ -184,9 +182,6 @@ bool value_choice(const struct config_key *key, void *field, const char *value, 
 		;
 	if (!c->name)
 		return refuse(value, why, len, "is not known; use %s", list);
-	if (c->value == VALUE_UNSUPPORTED)
-		return refuse(value, why, len, "is not supported by this version; use %s",
-			      list[0] ? list : "none: leave the key out");
 	store(key, field, (uint64_t)c->value);
 	return true;
 }

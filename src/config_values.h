@@ -13,10 +13,8 @@
 
 struct config_choice {
 	const char *name;
-	int value; /* VALUE_UNSUPPORTED: a name of the contract that this version lacks */
+	int value;
 };
-
-#define VALUE_UNSUPPORTED (-1)
 
 struct config_key {
 	const char *section, *name;

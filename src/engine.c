@@ -29,12 +29,14 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "slot.h"
 #include "source.h"
 #include "starter.h"
 #include "stats.h"
 #include "store/guard.h"
 #include "trace.h"
+#include "trap.h"
 #include "watch.h"
 
 #define STORE_BACKOFF_NS 1000000000ull
@@ -357,6 +359,14 @@ void engine_inheritable(const struct region *r, bool on)
 		k_madvise((void *)r->start, r->end - r->start, on ? MADV_DOFORK : MADV_DONTFORK);
 }
 
+void engine_fill_kept(const struct region *r)
+{
+	for (uintptr_t at = r->start; sigfault_on() && at < r->end;) {
+		ssize_t n = uffd_zero(&engine.uffd, (void *)at, r->end - at);
+		at += n > 0 ? (size_t)n : K_PAGE;
+	}
+}
+
 static int register_region(struct region *r)
 {
 	int err = uffd_register(&engine.uffd, (void *)r->start, r->end - r->start, true);
@@ -366,6 +376,8 @@ static int register_region(struct region *r)
 	engine_inheritable(
 	    r, engine.forking); /* also what the forking thread itself makes meanwhile */
 	r->registered = true;
+	if (r->kept)
+		engine_fill_kept(r);
 	for (size_t i = 0; !r->kept && i < r->nblocks; i++)
 		block_adopt(r->blocks + i);
 	return 0;
@@ -544,6 +556,8 @@ static long op_keep(uintptr_t start, uintptr_t end, unsigned why)
 		}
 		prefetch_region_gone(r);
 		r->kept |= (uint8_t)why;
+		if (r->registered)
+			engine_fill_kept(r);
 	}
 	change_release(start, end);
 	engine_update_gauges();
@@ -1041,6 +1055,7 @@ static bool open_store(void)
 
 void engine_thread_begin(const char *name)
 {
+	trap_thread_off();
 	prctl(PR_SET_NAME, name, 0, 0, 0);
 	engine_thread = true;
 	identity_begin();
@@ -1072,7 +1087,7 @@ int engine_init_frames(void)
 
 int engine_open_queues(void)
 {
-	engine.mover_event = k_eventfd();
+	engine.mover_event = sigfault_on() ? sigfault_mover_event() : k_eventfd();
 	if (engine.mover_event < 0)
 		return engine.mover_event;
 	int err = fault_open();
@@ -1082,7 +1097,7 @@ int engine_open_queues(void)
 bool engine_boot(void)
 {
 	uint64_t begin = k_now_ns();
-	int err = k_own_descriptors(NULL, 0);
+	int err = k_own_descriptors(sigfault_fds(), sigfault_on() ? SIGFAULT_FDS : 0);
 	bool traced;
 
 	engine_thread_begin("emf-mover");
@@ -1090,7 +1105,10 @@ bool engine_boot(void)
 		fail("close_range", err);
 		return false;
 	}
-	err = uffd_open(&engine.uffd, engine.config.move);
+	if (sigfault_on())
+		sigfault_take(&engine.uffd);
+	else
+		err = uffd_open(&engine.uffd, engine.config.move);
 	if (err) {
 		fail(err == -EACCES || err == -ENOENT ? "/proc/self/pagemap" : "userfaultfd", err);
 		return false;
@@ -1131,7 +1149,7 @@ bool engine_boot(void)
 		else
 			i++;
 	}
-	atomic_store(&engine.stats->mode, EMF_MODE_THREAD);
+	atomic_store(&engine.stats->mode, sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
 	lock_give(&engine.lock);
 	mapped_start();
 	lock_take(&engine.lock);

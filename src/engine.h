@@ -234,6 +234,11 @@ int engine_isolate(uintptr_t start, uintptr_t end);
  * on its way out by copy can't be cut. The lock is given up while it waits.
  */
 void engine_hold_still(uintptr_t start, uintptr_t end);
+/*
+ * With engine.fault=signal nobody would serve a fault of the kernel's own, as when it writes a
+ * signal's frame: so what is kept is all there.
+ */
+void engine_fill_kept(const struct region *r);
 /* A region has just been made, by who is right for the classes of `who` (engine_who). */
 void engine_made(struct region *r, uint32_t who);
 /* Its class is looked for anew: it does other things than before, or has a name now. */

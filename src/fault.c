@@ -16,6 +16,7 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "source.h"
 #include "sparse.h"
 #include "stats.h"
@@ -30,8 +31,10 @@
 #define UNKNOWN_PATIENCE_NS 1000000000ull
 
 static struct transfer_pool pool;
-static _Atomic uint32_t turn; /* which of the two threads serves: near, or not */
-static bool pass;	      /* it is to be the other's */
+static _Atomic uint32_t near_serves; /* of the two threads */
+static bool pass;		     /* the other is to serve */
+/* Held by whoever is the fault thread; always by itself but for engine.fault=signal. */
+static struct lock turn = LOCK_INIT(RANK_FAULT);
 
 /* The one read of a copy into place, while engine.forking. */
 static struct {
@@ -52,10 +55,29 @@ static size_t nlet_go;
 static struct uffd_message deferred[DEFERRED];
 static size_t ndeferred;
 
+/* Stores that need no descriptor, of which a program's thread has none. */
+static _Atomic bool here;
+
+static bool is_memory(void)
+{
+	static const char *const scheme[] = { "mem:", "numa:", "dax:" };
+
+	for (unsigned i = 0; i < engine.config.nstores; i++) {
+		bool found = false;
+		for (unsigned k = 0; k < sizeof(scheme) / sizeof(scheme[0]); k++)
+			found |= !strncmp(engine.config.store_uri[i], scheme[k], strlen(scheme[k]));
+		if (!found)
+			return false;
+	}
+	return engine.config.nstores && engine.store.top->caps & EMF_CAP_SYNC;
+}
+
 int fault_open(void)
 {
 	rescue.buf = arena_alloc(STORE_CLUSTER);
-	return rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+	int err = rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+	here = !err && is_memory();
+	return err;
 }
 
 void fault_after_fork(void)
@@ -64,9 +86,11 @@ void fault_after_fork(void)
 	memset(&rescue, 0, sizeof(rescue));
 	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
-	turn = false;
+	near_serves = false;
 	pass = false;
 	follow_after_fork();
+	here = false;
+	lock_reset(&turn);
 }
 
 bool fault_stuck(void)
@@ -628,6 +652,71 @@ static void handle_messages(bool near)
 	lock_give(&engine.lock);
 }
 
+static void handle_given(void)
+{
+	struct uffd_message m;
+
+	k_eventfd_drain(sigfault_event());
+	while (sigfault_next(&m)) {
+		lock_take(&engine.lock);
+		if (engine.forking)
+			resolve_forking(&m);
+		else
+			resolve(&m, k_now_ns());
+		lock_give(&engine.lock);
+	}
+}
+
+/* Is there a page, or may one be put there? Then it is registered: else zeros are in nobody's way.
+ */
+static bool is_registered(uintptr_t addr)
+{
+	void *page = (void *)(addr & ~(uintptr_t)(K_PAGE - 1));
+	ssize_t n = uffd_zero(&engine.uffd, page, K_PAGE);
+
+	return n > 0 || n == -EEXIST || n == -EAGAIN;
+}
+
+enum fault_here fault_is_ours(const struct uffd_message *m)
+{
+	enum fault_here how = FAULT_GIVE;
+
+	lock_take(&engine.lock);
+	struct region *r = region_find(m->addr);
+	if (!engine.forking && (!r || !r->registered) && !is_registered(m->addr))
+		how = FAULT_FOREIGN;
+	/* Without CONFIG_MEMORY_FAILURE the signal of a poisoned page looks like any other. */
+	if (r && r->registered && region_block(r, m->addr)->state == LOST) {
+		uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)), K_PAGE);
+		how = FAULT_FOREIGN;
+	}
+	lock_give(&engine.lock);
+	return how;
+}
+
+enum fault_here fault_here(const struct uffd_message *m)
+{
+	enum fault_here how = fault_is_ours(m);
+	bool was = engine_thread;
+
+	if (how == FAULT_FOREIGN || !here)
+		return how;
+	lock_take(&turn);
+	engine_thread = true;
+	lock_take(&engine.lock);
+	struct region *r = region_find(m->addr);
+	if (!engine.forking && r && !r->source) {
+		resolve(m, k_now_ns());
+		how = FAULT_TRIED;
+	}
+	lock_give(&engine.lock);
+	if (pool.inflight)
+		pool.queue->ops->poll(pool.queue);
+	engine_thread = was;
+	lock_give(&turn);
+	return how;
+}
+
 void fault_catch_up(void)
 {
 	struct uffd_message m[16];
@@ -652,24 +741,43 @@ void fault_catch_up(void)
 	}
 }
 
+static void take_turn(bool on)
+{
+	if (!sigfault_on())
+		return;
+	if (on)
+		lock_take(&turn);
+	else
+		lock_give(&turn);
+}
+
 static void serve(bool near)
 {
 	struct pollfd fds[FDS];
 
 	for (;;) {
-		while (atomic_load(&turn) != near)
-			word_wait(&turn, !near, -1);
+		while (atomic_load(&near_serves) != near)
+			word_wait(&near_serves, !near, -1);
 		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
-		int n = 1;
+		fds[1] = (struct pollfd){ .fd = sigfault_event(), .events = POLLIN };
+		const int own = sigfault_on() ? 2 : 1;
+		int n = own;
+		take_turn(true);
 		bool busy = pool.inflight || rescue.busy;
 		if (busy)
 			n += pool.queue->ops->pollfds(pool.queue, fds + n, FDS - n);
-		bool sync = busy && n == 1; /* nothing to wait for: just poll it */
+		take_turn(false);
+		bool sync = busy && n == own; /* nothing to wait for: just poll it */
 		poll(fds, (nfds_t)n, sync ? 0 : busy ? 100 : -1);
+		take_turn(true);
 		if (fds[0].revents)
 			handle_messages(near);
+		if (own > 1 && fds[1].revents)
+			handle_given();
+		take_turn(false);
 		if (ndeferred == DEFERRED)
 			poll(NULL, 0, 1); /* no room for more until the fork is done */
+		take_turn(true);
 		if (pool.inflight || rescue.busy)
 			pool.queue->ops->poll(pool.queue);
 		if (pool.inflight) {
@@ -677,10 +785,11 @@ static void serve(bool near)
 			transfer_expire(&pool);
 			lock_give(&engine.lock);
 		}
+		take_turn(false);
 		if (pass) {
 			pass = false;
-			atomic_store(&turn, !near);
-			k_futex_wake(&turn, 1);
+			atomic_store(&near_serves, !near);
+			k_futex_wake(&near_serves, 1);
 		}
 	}
 }
@@ -707,6 +816,7 @@ bool fault_spawn(void)
 {
 	if (!engine_spawn(fault_main))
 		return false;
-	engine_try_spawn(near_main);
+	if (!sigfault_on())
+		engine_try_spawn(near_main);
 	return true;
 }

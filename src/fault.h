@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 
+struct uffd_message;
+
 /* Before the threads are started: their queue. */
 int fault_open(void);
 /* It is two threads, of which one serves at a time: see follow.h. False: it can't be started. */
@@ -26,6 +28,14 @@ void fault_catch_up(void);
  */
 bool fault_rescued(void);
 void fault_deferred(void);
+/*
+ * engine.fault=signal: a program's thread resolves its fault itself (sigfault.h). FAULT_GIVE: it is
+ * for the fault thread to do. FAULT_FOREIGN: userfaultfd has nothing to do with it.
+ */
+enum fault_here { FAULT_FOREIGN, FAULT_GIVE, FAULT_TRIED };
+enum fault_here fault_here(const struct uffd_message *m);
+/* The first half of it. */
+enum fault_here fault_is_ours(const struct uffd_message *m);
 /* Under engine.lock: does the store owe it all of its transfers? */
 bool fault_stuck(void);
 

@@ -26,6 +26,7 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "slot.h"
 #include "sparse.h"
 #include "source.h"
@@ -43,6 +44,7 @@ static int sock = -1;	     /* the child's end: descriptors for it are waiting th
 static ino_t sock_inode;
 static bool inherited;
 static bool had_placed;
+static bool table_shared;	  /* of descriptors, with the child */
 static _Atomic uint32_t attached; /* in the child: its memory is registered */
 
 static pid_t tid(void)
@@ -297,6 +299,7 @@ void fork_prepare(bool own_descriptors)
 
 	if (atomic_load(&engine.phase) == PHASE_ACTIVE && engine.pid != getpid())
 		return;
+	table_shared = !own_descriptors;
 	if (atomic_load(&engine.phase) != PHASE_ACTIVE && prepare_idle())
 		return;
 	/* Asked here, as privileges and filters are the thread's, and will be the child's. */
@@ -428,6 +431,22 @@ static void give_up(const char *what, int err)
 	_exit(128 + SIGBUS);
 }
 
+/* The parent's is of the parent's memory. */
+static void open_again(void)
+{
+	if (!sigfault_on())
+		return;
+	if (table_shared) {
+		sigfault_forget();
+		return;
+	}
+	int err = sigfault_open(true);
+	if (err && inherited)
+		give_up("userfaultfd by signal", err);
+	if (err)
+		sigfault_close();
+}
+
 void fork_child(void)
 {
 	uint32_t phase = atomic_load(&engine.phase);
@@ -441,6 +460,7 @@ void fork_child(void)
 	had_placed = engine.placed && !inherited;
 	reset();
 	arena_after_fork();
+	open_again();
 	source_forget();
 	if (inherited) {
 		slot_forked();
@@ -465,7 +485,7 @@ void fork_child(void)
 		return;
 	}
 	atomic_store(&engine.stats->move, engine.uffd.move);
-	atomic_store(&engine.stats->mode, EMF_MODE_THREAD);
+	atomic_store(&engine.stats->mode, sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
 	atomic_store(&engine.stats->nstores, engine.store.nleaves);
 	attached = 0;
 	if (!engine_spawn_first())
@@ -487,7 +507,11 @@ void fork_go_on(void)
 /* Descriptors, as send_to_child sent them. */
 static int receive(int *fds)
 {
-	int err = k_own_descriptors(&sock, 1), from = sock;
+	int keep[1 + SIGFAULT_FDS] = { sock }, from = sock;
+
+	for (int i = 0; i < SIGFAULT_FDS; i++)
+		keep[1 + i] = sigfault_fds()[i];
+	int err = k_own_descriptors(keep, sigfault_on() ? 1 + SIGFAULT_FDS : 1);
 
 	if (!err && inode(from) != sock_inode)
 		err = -EBADF;
@@ -519,6 +543,8 @@ static void register_all(void)
 			if (r->registered) {
 				engine_inheritable(r, false);
 				protect_again(r);
+				if (r->kept)
+					engine_fill_kept(r);
 				unlocked(r);
 			}
 			i++;
@@ -555,7 +581,10 @@ bool fork_boot(void)
 	engine_thread_begin("emf-mover");
 	if (err)
 		give_up("no descriptors", err);
-	err = uffd_open(&engine.uffd, engine.config.move);
+	if (sigfault_on())
+		sigfault_take(&engine.uffd);
+	else
+		err = uffd_open(&engine.uffd, engine.config.move);
 	if (!err)
 		err = engine_init_frames();
 	if (err)

@@ -70,7 +70,7 @@ static long ret(long r)
 	return r == -1 ? -errno : r;
 }
 
-long k_syscall(long n, long a, long b, long c, long d, long e, long f)
+EMF_ALLOWED long k_syscall(long n, long a, long b, long c, long d, long e, long f)
 {
 #ifdef __x86_64__
 	register long r10 __asm__("r10") = d;
@@ -254,10 +254,12 @@ uint64_t k_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t k_signals_open;
+
 void k_signals_block(uint64_t *saved)
 {
 	/* Raw, as libc's would keep its own two signals (cancel, setxid) open. */
-	uint64_t all = ~0ull;
+	uint64_t all = ~k_signals_open;
 
 	syscall(SYS_rt_sigprocmask, 0 /* SIG_BLOCK */, &all, saved, sizeof(all));
 }
@@ -608,7 +610,7 @@ int uffd_open_pagemap(void)
 	return fd >= 0 ? fd : errno == ENOENT ? -ENOENT : -EACCES;
 }
 
-int uffd_open(struct uffd *u, bool want_move)
+static int open_with(struct uffd *u, bool want_move, bool signal)
 {
 	/* A handle takes one API call; the first one only asks what there is. */
 	struct uffdio_api api = { .api = UFFD_API };
@@ -622,10 +624,11 @@ int uffd_open(struct uffd *u, bool want_move)
 		return err;
 	}
 	close(fd);
-	if (!(api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP))
+	if (!(api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP) ||
+	    (signal && !(api.features & UFFD_FEATURE_SIGBUS)))
 		return -ENOTSUP;
 
-	uint64_t want = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+	uint64_t want = UFFD_FEATURE_PAGEFAULT_FLAG_WP | (signal ? UFFD_FEATURE_SIGBUS : 0);
 	if (want_move)
 		want |= api.features & UFFD_FEATURE_MOVE;
 	want |= api.features & (UFFD_FEATURE_POISON | UFFD_FEATURE_THREAD_ID);
@@ -652,6 +655,16 @@ int uffd_open(struct uffd *u, bool want_move)
 	u->move = want & UFFD_FEATURE_MOVE;
 	u->poison = want & UFFD_FEATURE_POISON;
 	return 0;
+}
+
+int uffd_open(struct uffd *u, bool want_move)
+{
+	return open_with(u, want_move, false);
+}
+
+int uffd_open_signal(struct uffd *u, bool want_move)
+{
+	return open_with(u, want_move, true);
 }
 
 bool uffd_user_mode_only(void)
@@ -892,9 +905,16 @@ int uffd_poison(const struct uffd *u, void *addr, size_t len)
 	return u->poison ? 0 : -ENOSYS;
 }
 
+void (*uffd_on_wake)(uintptr_t addr, size_t len);
+
 void uffd_wake(const struct uffd *u, void *addr, size_t len)
 {
 	struct uffdio_range r = range(addr, len);
+
+	if (uffd_on_wake) {
+		uffd_on_wake((uintptr_t)addr, len);
+		return;
+	}
 
 	ioctl(u->fd, UFFDIO_WAKE, &r);
 }

@@ -18,6 +18,9 @@
 
 #define K_PAGE 4096u
 
+/* What is made from here is not dispatched: trap.h. */
+#define EMF_ALLOWED __attribute__((section("emf_allowed"), noinline))
+
 /* Straight to the kernel: -errno, and errno is left alone. */
 long k_syscall(long n, long a, long b, long c, long d, long e, long f);
 
@@ -63,6 +66,8 @@ uint64_t k_now_ns(void); /* CLOCK_MONOTONIC */
 /* Blocks all signals in the calling thread; *saved for k_signals_restore. */
 void k_signals_block(uint64_t *saved);
 void k_signals_restore(uint64_t saved);
+/* But these. */
+extern uint64_t k_signals_open;
 /* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
 int k_thread_cpu(pid_t tid);
 
@@ -122,6 +127,10 @@ struct uffd {
  * from one that never was there.
  */
 int uffd_open(struct uffd *u, bool want_move);
+/* The same with UFFD_FEATURE_SIGBUS: a fault ends in a signal, in a system call with EFAULT. */
+int uffd_open_signal(struct uffd *u, bool want_move);
+/* With that nobody waits in the kernel, but may do elsewhere: who is to be woken instead. */
+extern void (*uffd_on_wake)(uintptr_t addr, size_t len);
 /* After -EPERM: would faults of user mode alone be allowed? */
 bool uffd_user_mode_only(void);
 void uffd_close(struct uffd *u);

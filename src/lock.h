@@ -20,6 +20,7 @@ enum lock_rank {
 	RANK_DMA = 1, /* preload/dma.c: what is registered with devices */
 	RANK_CHANGE,  /* engine.c: one call at a time that frees managed addresses */
 	RANK_OPS,     /* engine.c: one structural operation at a time */
+	RANK_FAULT,   /* fault.c: whoever is the fault thread now */
 	RANK_ENGINE,  /* engine.h: regions, blocks, frames, slots, policy */
 	RANK_ARENA,
 };

@@ -60,11 +60,16 @@ int block_drop_pages(struct block *b)
 		return -EAGAIN;
 	if (found.bytes != found.protected)
 		return -EBUSY;
-	f = frame_empty(FRAME_SMALL);
-	if (f == NO_FRAME)
+	if (!pinned_take((uintptr_t)block_start(b), false))
 		return -EAGAIN;
+	f = frame_empty(FRAME_SMALL);
+	if (f == NO_FRAME) {
+		pinned_taken();
+		return -EAGAIN;
+	}
 	/* What has moved and come back has lost its protection, and so is not dropped again. */
 	int err = take_pages(b, f, &torn);
+	pinned_taken();
 	if (!err)
 		pages_set(b, 0);
 	frame_release(f, frame_start(f), BLOCK_SIZE);

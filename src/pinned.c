@@ -3,7 +3,7 @@
 
 #include <limits.h>
 #include <stdatomic.h>
-#include <unistd.h>
+#include <sys/syscall.h>
 
 #include "block.h"
 #include "engine.h"
@@ -19,12 +19,19 @@ static _Atomic uint32_t taking;	 /* the number of a block; 0: none */
 static _Atomic uint32_t waiters; /* for that to change */
 static _Atomic bool async, direct;
 
-static uint32_t number(uintptr_t addr)
+/* Also where a system call returns to the program's registers: see trap.c. */
+#ifdef __x86_64__
+#define INTEGER __attribute__((target("general-regs-only")))
+#else
+#define INTEGER
+#endif
+
+INTEGER static uint32_t number(uintptr_t addr)
 {
 	return (uint32_t)(addr >> BLOCK_SHIFT);
 }
 
-static void count(const struct pinned *p, uint32_t n)
+INTEGER static void count(const struct pinned *p, uint32_t n)
 {
 	if (!p->len) {
 		atomic_fetch_add(&all, n);
@@ -42,7 +49,8 @@ static void await(uint32_t first, uint32_t last)
 {
 	uint32_t b;
 
-	while ((b = atomic_load(&taking)) && b >= first && b <= last && engine.pid == getpid()) {
+	while ((b = atomic_load(&taking)) && b >= first && b <= last &&
+	       engine.pid == k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0)) {
 		atomic_fetch_add(&waiters, 1);
 		word_wait(&taking, b, 1);
 		atomic_fetch_sub(&waiters, 1);
@@ -59,7 +67,7 @@ void pinned_begin(struct pinned *p, uintptr_t addr, size_t len)
 		await(0, UINT32_MAX);
 }
 
-void pinned_end(const struct pinned *p)
+INTEGER void pinned_end(const struct pinned *p)
 {
 	/* A handler that interrupted the call may have forked, and this be the child. */
 	if (p->forks == forks)

@@ -33,7 +33,6 @@ refused "unknown key" 'store.uir: unknown key; known are: uri' --set store.uir=m
 refused "unknown section" '[stroe]: unknown section' --set stroe.uri=mem: "${command[@]}"
 refused "no setting" 'not a setting; write section.key=value' --set limit "${command[@]}"
 refused "semicolon" "can't hold ';'" --set 'store.uri=mem:;x' "${command[@]}"
-refused "not supported" 'not supported by this version' --set engine.fault=signal "${command[@]}"
 refused "between keys" 'local.low: 96 is above local.high, 50' --set local.high=50 "${command[@]}"
 refused "second store" "--store mem2: store.uri: 'mem2' is not a URI" \
 	--store mem: --store mem2 "${command[@]}"

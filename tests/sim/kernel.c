@@ -632,6 +632,17 @@ long syscall(long n, ...)
 
 /* --- userfaultfd --- */
 
+/* Of engine.fault=signal there is nothing here. */
+uint64_t k_signals_open;
+void (*uffd_on_wake)(uintptr_t addr, size_t len);
+
+int uffd_open_signal(struct uffd *u, bool want_move)
+{
+	(void)u;
+	(void)want_move;
+	return -ENOSYS;
+}
+
 int uffd_open(struct uffd *u, bool want_move)
 {
 	opened = true;

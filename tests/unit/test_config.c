@@ -285,7 +285,7 @@ static void bad_values(void **state)
 		{ "store.timeout=0s", "'0s' is out of range; use 1ms to 3600s" },
 		{ "store.timeout=2000m", "out of range" },
 		{ "engine.min_region=4095", "'4095' is out of range; use 4K to 64T" },
-		{ "engine.fault=signal", "'signal' is not supported by this version; use thread" },
+		{ "engine.fault=both", "'both' is not known; use thread or signal" },
 		{ "engine.heap=small", "'small' is not known; use large, all or off" },
 		{ "engine.move=on", "'on' is not known; use auto or off" },
 		{ "engine.chaos=1000001", "'1000001' is not a number from 0 to 1000000" },

@@ -36,10 +36,12 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 1' INT TERM
 
-# managed CONF CMD...: only CMD is preloaded, not what times it.
+# managed CONF CMD...: only CMD is preloaded, not what times it. FAULT=signal: with that, where it
+# can be had.
 managed() {
 	local conf=$1
 	shift
+	[ -z "${FAULT:-}" ] || [[ $conf == *engine.move=off* ]] || conf="engine.fault=$FAULT;$conf"
 	timeout -k 5 "${LIMIT:-60}" env LD_PRELOAD="$LIB" EMFATIER_CONF="$conf" "$@"
 }
 

@@ -21,7 +21,7 @@ maps_room=$(($(cat /proc/sys/vm/max_map_count) / 10))
 observed() {
 	local key=$T/$1 limit=$2 env=()
 	shift 2
-	[ -z "$limit" ] || env=(env LD_PRELOAD="$LIB" EMFATIER_CONF="local.limit=$limit;engine.min_region=4K;engine.chaos=$CHAOS${CONF:+;$CONF}")
+	[ -z "$limit" ] || env=(env LD_PRELOAD="$LIB" EMFATIER_CONF="local.limit=$limit;engine.min_region=4K;engine.chaos=$CHAOS${CONF:+;$CONF}${FAULT:+;engine.fault=$FAULT}")
 	rm -f "$key".*
 	timeout -k 5 $((${LIMIT:-60} + 15)) \
 		"$OBSERVE" -t "${LIMIT:-60}" -o "$key.stats" "${env[@]}" "$@" >"$key.out" 2>"$key.err" </dev/null

@@ -309,7 +309,7 @@ static int set(struct target *t, int argc, char **argv)
 		rc = ask(t, argv[3], ANSWER_MS);
 	if (rc)
 		return rc;
-	if (t->later && t->stats.mode == EMF_MODE_THREAD)
+	if (t->later && emf_mode_active(t->stats.mode))
 		return wrong(t->pid,
 			     "a program with a malloc of its own takes up no change once memory "
 			     "moves; start it with the setting");
@@ -338,7 +338,7 @@ static int store(struct target *t, int argc, char **argv)
 		return say(EXIT_USAGE, "ctl: which store? " USAGE);
 	rc = find(t);
 	/* What manages little would take it up later, and has no store then either. */
-	if (!rc && t->stats.mode != EMF_MODE_THREAD)
+	if (!rc && !emf_mode_active(t->stats.mode))
 		return wrong(t->pid,
 			     "its memory fits, and no store is open yet; start it with the stores");
 	if (!rc)

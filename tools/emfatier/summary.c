@@ -171,7 +171,7 @@ static void one(const struct emf_stats *s, double seconds)
 	if (s->mode == EMF_MODE_IDLE)
 		fprintf(stderr, "  %-8s all of it fitted into %s: nothing was moved\n", "memory",
 			text_size(s->local_limit, limit));
-	if (s->mode != EMF_MODE_THREAD)
+	if (!emf_mode_active(s->mode))
 		return;
 	fprintf(stderr, "  %-8s budget %s, at most %s of it used; %s far at the end\n", "memory",
 		text_size(s->local_limit, limit), text_size(s->peak_local_bytes, peak),

@@ -144,7 +144,7 @@ int cmd_why(const struct options *opt)
 	s = before;
 	in.seconds = 1;
 	in.mover.ran = in.fault.ran = -1;
-	if (before.mode == EMF_MODE_THREAD) {
+	if (emf_mode_active(before.mode)) {
 		if (isatty(STDERR_FILENO) && seconds >= 1)
 			fprintf(stderr, "watching PID %d for %g s ...\r", (int)opt->pid, seconds);
 		begin = tool_now();

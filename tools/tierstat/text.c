@@ -44,7 +44,10 @@ const char *text_count(uint64_t n, char *out)
 
 const char *text_mode(uint32_t mode)
 {
-	return mode == EMF_MODE_IDLE ? "idle" : mode == EMF_MODE_THREAD ? "thread" : "unmanaged";
+	return mode == EMF_MODE_IDLE	 ? "idle"
+	       : mode == EMF_MODE_THREAD ? "thread"
+	       : mode == EMF_MODE_SIGNAL ? "signal"
+					 : "unmanaged";
 }
 
 const char *text_store_state(uint32_t state)

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.fault=signal: system calls on memory that may be far. With UFFD_FEATURE_SIGBUS the
+ * kernel serves no fault of its own: a call that meets an absent or protected page ends with
+ * EFAULT. So every call of the program's threads, libc's inside itself included, is
+ * dispatched to us first (prctl(2), PR_SET_SYSCALL_USER_DISPATCH; the kernel ends that at exec):
+ * what its pointers lead to is brought in, and pinned (pinned.h) until the call has returned.
+ *
+ * The handler of SIGSYS does not make the call: it has the thread go on in one of the stubs of
+ * trap.c, whose text, as all the runtime's calls (EMF_ALLOWED), is not dispatched. So the call is
+ * made on the program's own stack, with its own signal mask and no frame of ours on it: handlers
+ * that interrupt it, restarts, cancellation, siglongjmp out of it and threads that begin in it are
+ * as ever.
+ *
+ * SIGBUS and SIGSYS are ours: no thread ever blocks them, and what the program does with
+ * their actions and masks is kept beside (trap_signals.c).
+ *
+ * Threads of the runtime's own are not dispatched.
+ */
+#ifndef EMF_TRAP_H
+#define EMF_TRAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <signal.h>
+
+#define TRAP_SIGNALS (1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1))
+
+/* Is the program's every call dispatched? */
+extern bool trap_on;
+
+/* From the constructor: from now on. -ENOSYS: the kernel (5.11) or the processor can't. */
+int trap_start(void);
+/* In the child of a fork, by whatever way it was made. */
+void trap_after_fork(void);
+/* Is the caller the child of a vfork, in memory that is its parent's? */
+bool trap_is_guest(void);
+/* By a thread of the runtime's own. */
+void trap_thread_off(void);
+
+/* Brings [addr, addr + len) in, as far as it is managed; the caller has pinned it, or does not
+ * mind. */
+void trap_bring(uintptr_t addr, size_t len, bool write);
+
+/* The same, one part after the other: all of it may be more than fits. */
+void trap_populate(uintptr_t addr, size_t len, bool write);
+
+/* --- between the files of trap*.c --- */
+
+struct trap_call {
+	long nr, arg[6];
+	uintptr_t sp;
+	uint64_t *mask; /* of the thread, from its return on */
+};
+
+enum trap_way {
+	TRAP_PLAIN, /* nothing of it is managed */
+	TRAP_HELD,  /* something is pinned until it has returned */
+	TRAP_DONE,  /* *result, without a call */
+};
+/* trap_calls.c: what is to be done about a call. May change its arguments. */
+enum trap_way trap_look(struct trap_call *c, long *result);
+
+/* trap_signals.c */
+bool trap_signal_call(struct trap_call *c, long *result);
+/* The signal is the program's: as it would be without us. */
+void trap_pass_on(int sig, siginfo_t *info, void *context);
+
+/* A part of the memory that the call under way needs is pinned, and brought in. */
+void trap_hold(uintptr_t addr, size_t len, bool write);
+/* Where a call that takes long is made by the handler, others may interrupt it: not so. */
+void trap_inside(bool on);
+/* Ends what the call under way has pinned so far. */
+void trap_let_go(void);
+/* The alternate stack that the program wants, NULL: none. What there is to be set instead. */
+void trap_set_alt(const stack_t **set);
+bool trap_alt_is_ours(void);
+
+#endif
