@@ -218,7 +218,8 @@ check-long: packages-long
 
 # What needs RDMA, or CXL memory: in emulated machines, a quarter of an hour. tests/vm/README.md.
 check-vm: packages-check
-	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
+	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/place $(BUILD)/tests/mappings \
+		$(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
 	tests/vm/check.sh $(BUILD)
 
 demo: packages-demo
