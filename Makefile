@@ -216,11 +216,11 @@ check-long: packages-long
 	$(MAKE) outputs $(PROGS)
 	TESTS=long tests/run.sh $(BUILD)
 
-# What needs RDMA, or CXL memory: in emulated machines, a quarter of an hour. tests/vm/README.md.
+# What needs RDMA, or CXL memory: in emulated machines, ten minutes (CHECK_VM_MINUTES: at most). tests/vm/README.md.
 check-vm: packages-check
 	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/place $(BUILD)/tests/mappings \
 		$(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
-	tests/vm/check.sh $(BUILD)
+	CHECK_VM_MINUTES=$(CHECK_VM_MINUTES) tests/vm/check.sh $(BUILD)
 
 demo: packages-demo
 	$(MAKE) outputs

@@ -17,7 +17,7 @@ server() {
 	shift
 	peer setsid -f bash -c "exec '$BUILD/emfatierd' --listen $SERVER:$port --secret-file '$SHARED/secret' \
 		--metrics $SERVER:$((10000 + port)) $* 2>'$SHARED/server-$port.err'"
-	METRICS=$SERVER wait_for 30 answers $((10000 + port))
+	METRICS=$SERVER wait_for 120 answers $((10000 + port))
 }
 both() {
 	"$@" && peer "$@"
@@ -68,7 +68,7 @@ done
 server 5001 --size 64M --lease 1s
 words --store "$(uri 5001 48M)" --set store.timeout=5s
 link_fails
-wait_for 60 is 5001 leases_expired_total 1
+wait_for 120 is 5001 leases_expired_total 1
 verdict $? "two machines: the lease of a client out of reach ends" "$(metric 5001 leases_expired_total)"
 link_works
 words_end "two machines: a lease has ended: SIGBUS and no wrong page" some
@@ -79,7 +79,7 @@ peer ip addr add $other/24 dev eth0
 server 5002 --size 64M --listen $other:5002
 words --store "$(uri 5002 48M)&path=$other:5002" --set store.timeout=20s
 # The one that holds the lease, those of two queues, and more: the second path of a queue in use.
-wait_for 10 eval '[ "$(metric 5002 clients)" -ge 4 ]'
+wait_for 60 eval '[ "$(metric 5002 clients)" -ge 4 ]'
 verdict $? "two machines: connections over both paths" "$(metric 5002 clients)"
 link_fails match ip src $other/32
 words_end "two machines: one of two paths fails" all
