@@ -142,7 +142,7 @@ $(LEND_TESTS): UNIT_LIBS = -lcrypto
 $(LEND_TESTS): $(LEND_OBJ)
 # Server and client over a toy card, which takes the place of librdmacm and libibverbs.
 TOY_CARD_OBJ = $(LEND_OBJ) $(COMMON_OBJ) $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/metrics tools/emfatierd/notify \
-	src/provider/rdma src/provider/rdma/path src/provider/rdma/queue src/provider/rdma/resolve)
+	src/provider/rdma src/provider/rdma/path src/provider/rdma/odp src/provider/rdma/queue src/provider/rdma/resolve)
 $(BUILD)/obj/tests/unit/test_verbs.o $(BUILD)/obj/tests/unit/test_nbdkit.o: ALL_CFLAGS += -Itools
 $(BUILD)/tests/unit/test_verbs: UNIT_EXTRA = $(TOY_CARD_OBJ)
 $(BUILD)/tests/unit/test_verbs: UNIT_LIBS = -lcrypto

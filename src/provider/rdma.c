@@ -38,6 +38,7 @@ struct space {
 	unsigned timeout_ms;
 	uint64_t until; /* ns: that opening may last */
 	int ready_fd;
+	bool copies; /* whatever the card can */
 	struct path control;
 };
 
@@ -64,13 +65,17 @@ static int take_option(struct space *s, const char *key, char *value, const char
 		memcpy(s->terms.tenant, value, strlen(value));
 	} else if (!strcmp(key, "secret-file")) {
 		*secret = value;
+	} else if (!strcmp(key, "odp")) {
+		if (strcmp(value, "on") && strcmp(value, "off"))
+			return malformed(err, errlen, value, "is not on or off");
+		s->copies = !strcmp(value, "off");
 	} else if (!strcmp(key, "path")) {
 		if (s->npeers == QUEUE_PATHS)
 			return malformed(err, errlen, value, "is one path too many");
 		s->host[s->npeers++] = value;
 	} else {
 		return malformed(err, errlen, key,
-				 "rdma:// has size=, tenant=, secret-file= and path=");
+				 "rdma:// has size=, tenant=, secret-file=, path= and odp=");
 	}
 	return 0;
 }
@@ -188,7 +193,18 @@ static int space_forked(struct emf_backend *be, const int *fds)
 	return -ENOTSUP;
 }
 
+static void space_memory(struct emf_backend *be, const void *base, size_t length)
+{
+	struct space *s = (struct space *)be;
+
+	if (s->copies)
+		return;
+	s->terms.frames = base;
+	s->terms.frames_bytes = length;
+}
+
 static const struct emf_backend_ops backend_ops = {
+	.memory = space_memory,
 	.queue_open = space_queue_open,
 	.close = space_close,
 	.descriptors = space_descriptors,

@@ -37,6 +37,7 @@ fi
 lab rdma -- env MODEL="$MODEL" BUILD="$BUILD" SHARED="$SHARED" "$here/rdma-guest.sh" "$@"
 [ $# -eq 0 ] || exit $bad
 lab "rdma, two machines" --guests 2 -- env BUILD="$BUILD" SHARED="$SHARED" "$here/rdma-two.sh"
-# Debian 12's own kernel has no UFFDIO_MOVE.
-lab "rdma by copies" --kernel release -- env KERNEL=copies BUILD="$BUILD" "$here/rdma-guest.sh" copies integrity killed
+# Debian 12's own kernel has no UFFDIO_MOVE; soft-RoCE of the next release's backports has on-demand paging.
+lab "rdma (copies)" --kernel release -- env KERNEL=copies BUILD="$BUILD" "$here/rdma-guest.sh" copies integrity
+lab "rdma (odp)" --kernel trixie-backports -- env KERNEL=odp BUILD="$BUILD" "$here/rdma-guest.sh" odp
 exit $bad
