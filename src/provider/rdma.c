@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]... - memory of an
- * emfatierd as a far store, read and written by the network cards, by librdmacm and libibverbs.
+ * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]...&odp=off - memory
+ * of an emfatierd as a far store, read and written by the network cards, by librdmacm and
+ * libibverbs.
  *
  * The space is a lease (rdma/wire.h). Its key is made up here, and every connection names it: so
  * all queues find the same memory, those that are made anew, too. A connection for messages only
