@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]...&odp=off - memory
+ * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]...&odp=on - memory
  * of an emfatierd as a far store, read and written by the network cards, by librdmacm and
  * libibverbs.
  *
@@ -39,7 +39,7 @@ struct space {
 	unsigned timeout_ms;
 	uint64_t until; /* ns: that opening may last */
 	int ready_fd;
-	bool copies; /* whatever the card can */
+	bool odp; /* wanted: never tried with a real card, so it has to be asked for */
 	struct path control;
 };
 
@@ -69,7 +69,7 @@ static int take_option(struct space *s, const char *key, char *value, const char
 	} else if (!strcmp(key, "odp")) {
 		if (strcmp(value, "on") && strcmp(value, "off"))
 			return malformed(err, errlen, value, "is not on or off");
-		s->copies = !strcmp(value, "off");
+		s->odp = !strcmp(value, "on");
 	} else if (!strcmp(key, "path")) {
 		if (s->npeers == QUEUE_PATHS)
 			return malformed(err, errlen, value, "is one path too many");
@@ -198,7 +198,7 @@ static void space_memory(struct emf_backend *be, const void *base, size_t length
 {
 	struct space *s = (struct space *)be;
 
-	if (s->copies)
+	if (!s->odp)
 		return;
 	s->terms.frames = base;
 	s->terms.frames_bytes = length;

@@ -55,7 +55,7 @@ t_odp() {
 	echo 'p:taken rxe_ib_invalidate_range' >>/sys/kernel/tracing/kprobe_events
 	echo 1 >/sys/kernel/tracing/events/kprobes/enable
 	server 4011 --size 64M
-	"$BUILD/emfatier" run --local 8M --store "$(uri 4011 48M)" --summary -- \
+	"$BUILD/emfatier" run --local 8M --store "$(uri 4011 48M)&odp=on" --summary -- \
 		"$BUILD/tests/integrity" 20M 2 1 44 mmap 512 >out 2>&1 && was_read out
 	verdict $? "integrity" "$(gist out)"
 	awk '$1 == "copied" && $2 > 1000 { n++ } $1 == "taken" && $2 > 100 { n++ } END { exit n != 2 }' \
