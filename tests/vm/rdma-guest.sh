@@ -175,6 +175,6 @@ t_llama() {
 }
 
 for name in ${*:-provider integrity killed refused client speed llama}; do
-	t_"$name"
+	if declare -F "t_$name" >/dev/null; then t_"$name"; else not_ok "rdma $name" "there is no such part"; fi
 done
 exit $failed
