@@ -142,7 +142,7 @@ $(LEND_TESTS): UNIT_LIBS = -lcrypto
 $(LEND_TESTS): $(LEND_OBJ)
 # Server and client over a toy card, which takes the place of librdmacm and libibverbs.
 TOY_CARD_OBJ = $(LEND_OBJ) $(COMMON_OBJ) $(patsubst %,$(BUILD)/obj/%.o,tools/emfatierd/metrics tools/emfatierd/notify \
-	src/provider/rdma src/provider/rdma/path src/provider/rdma/queue src/provider/rdma/resolve)
+	src/provider/rdma src/provider/rdma/path src/provider/rdma/odp src/provider/rdma/queue src/provider/rdma/resolve)
 $(BUILD)/obj/tests/unit/test_verbs.o $(BUILD)/obj/tests/unit/test_nbdkit.o: ALL_CFLAGS += -Itools
 $(BUILD)/tests/unit/test_verbs: UNIT_EXTRA = $(TOY_CARD_OBJ)
 $(BUILD)/tests/unit/test_verbs: UNIT_LIBS = -lcrypto
@@ -216,10 +216,11 @@ check-long: packages-long
 	$(MAKE) outputs $(PROGS)
 	TESTS=long tests/run.sh $(BUILD)
 
-# What needs RDMA, or CXL memory: in emulated machines, a quarter of an hour. tests/vm/README.md.
+# What needs RDMA, or CXL memory: in emulated machines, ten minutes (CHECK_VM_MINUTES: at most). tests/vm/README.md.
 check-vm: packages-check
-	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
-	tests/vm/check.sh $(BUILD)
+	$(MAKE) outputs $(BUILD)/tests/integrity $(BUILD)/tests/words $(BUILD)/tests/place $(BUILD)/tests/mappings \
+		$(BUILD)/tests/unit/test_rdma $(BUILD)/tests/vm/speed
+	CHECK_VM_MINUTES=$(CHECK_VM_MINUTES) tests/vm/check.sh $(BUILD)
 
 demo: packages-demo
 	$(MAKE) outputs

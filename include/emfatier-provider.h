@@ -27,7 +27,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define EMF_PROVIDER_ABI 3u
+#define EMF_PROVIDER_ABI 4u
 
 enum emf_op {
 	EMF_READ,
@@ -110,6 +110,13 @@ struct emf_backend_ops {
 			  struct emf_queue **out);
 	/* All queues are closed by now. */
 	void (*close)(struct emf_backend *be);
+	/*
+	 * Before the first queue is opened: where the buffers of most transfers will be, for as
+	 * long as the space is open. It may be registered with a device, but nothing of it may be
+	 * pinned: pages are moved away from there, and others put, while no transfer has them.
+	 * NULL: it makes no difference (links, too).
+	 */
+	void (*memory)(struct emf_backend *be, const void *base, size_t length);
 	/*
 	 * fork: which descriptors a child needs to use the same space beside the
 	 * parent. At most max; their count, or -ENOTSUP: it can't. Chain links have

@@ -1024,6 +1024,7 @@ static bool open_store(void)
 		.run_dir = run_dir(),
 	};
 
+	opt.frames = frame_area(&opt.frames_bytes);
 	config_columns(&engine.config, &opt.data, &opt.more);
 	for (unsigned i = 0; i < engine.config.nstores; i++)
 		uri[i] = engine.config.store_uri[i];

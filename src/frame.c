@@ -55,6 +55,12 @@ void frame_after_fork(void)
 	fr.empty[FRAME_BIG] = fr.empty[FRAME_SMALL] = fr.free_head = fr.placed_head = NO_FRAME;
 }
 
+const void *frame_area(size_t *bytes)
+{
+	*bytes = fr.n * BLOCK_SIZE;
+	return fr.base;
+}
+
 void frame_unlock(void)
 {
 	if (fr.base)

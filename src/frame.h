@@ -50,6 +50,9 @@ int frame_init(const struct uffd *u, size_t big, size_t small);
 /* In the child, which did not inherit the area. */
 void frame_after_fork(void);
 
+/* All of them. */
+const void *frame_area(size_t *bytes);
+
 /* munlock of the area. */
 void frame_unlock(void);
 

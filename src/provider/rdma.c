@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]... - memory of an
- * emfatierd as a far store, read and written by the network cards, by librdmacm and libibverbs.
+ * rdma://HOST[:PORT][/]?size=SIZE&tenant=NAME&secret-file=PATH&path=HOST[:PORT]...&odp=on - memory
+ * of an emfatierd as a far store, read and written by the network cards, by librdmacm and
+ * libibverbs.
  *
  * The space is a lease (rdma/wire.h). Its key is made up here, and every connection names it: so
  * all queues find the same memory, those that are made anew, too. A connection for messages only
@@ -38,6 +39,7 @@ struct space {
 	unsigned timeout_ms;
 	uint64_t until; /* ns: that opening may last */
 	int ready_fd;
+	bool odp; /* wanted: never tried with a real card, so it has to be asked for */
 	struct path control;
 };
 
@@ -64,13 +66,17 @@ static int take_option(struct space *s, const char *key, char *value, const char
 		memcpy(s->terms.tenant, value, strlen(value));
 	} else if (!strcmp(key, "secret-file")) {
 		*secret = value;
+	} else if (!strcmp(key, "odp")) {
+		if (strcmp(value, "on") && strcmp(value, "off"))
+			return malformed(err, errlen, value, "is not on or off");
+		s->odp = !strcmp(value, "on");
 	} else if (!strcmp(key, "path")) {
 		if (s->npeers == QUEUE_PATHS)
 			return malformed(err, errlen, value, "is one path too many");
 		s->host[s->npeers++] = value;
 	} else {
 		return malformed(err, errlen, key,
-				 "rdma:// has size=, tenant=, secret-file= and path=");
+				 "rdma:// has size=, tenant=, secret-file=, path= and odp=");
 	}
 	return 0;
 }
@@ -188,7 +194,18 @@ static int space_forked(struct emf_backend *be, const int *fds)
 	return -ENOTSUP;
 }
 
+static void space_memory(struct emf_backend *be, const void *base, size_t length)
+{
+	struct space *s = (struct space *)be;
+
+	if (!s->odp)
+		return;
+	s->terms.frames = base;
+	s->terms.frames_bytes = length;
+}
+
 static const struct emf_backend_ops backend_ops = {
+	.memory = space_memory,
 	.queue_open = space_queue_open,
 	.close = space_close,
 	.descriptors = space_descriptors,

@@ -319,6 +319,8 @@ static int open_leaf(struct store *st, unsigned i, const char *const *uris,
 		    "its provider needs malloc, and this program has one of its own, whose "
 		    "memory may be far; use a file: store",
 		    -ENOTSUP, err, errlen);
+	if (opt->frames_bytes && st->leaf[i]->ops->memory)
+		st->leaf[i]->ops->memory(st->leaf[i], opt->frames, opt->frames_bytes);
 	if (st->leaf[i]->caps & EMF_CAP_OUTLIVES) {
 		st->outlives = true;
 		if (is_repeated(uris, i))

@@ -73,6 +73,8 @@ struct store_options {
 	const struct store_tier *tiers;
 	uint64_t stripe_unit; /* bytes, a power of two, >= 64 KiB */
 	unsigned timeout_ms;
+	const void *frames; /* where most buffers are; bytes 0: not told */
+	size_t frames_bytes;
 	bool encrypt;
 	unsigned data, more;   /* redundancy: of columns; data 0, or 1 and 0: none */
 	uint64_t rebuild_rate; /* bytes a second */

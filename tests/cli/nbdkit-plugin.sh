@@ -37,10 +37,11 @@ wrong 'not a number or a time' size=8M node=x
 wrong 'No such file' dax=/dev/no-dax
 wrong 'is not a DAX device' dax=/dev/null
 
+tls=()
 # serve SETTING...: on $WORK/sock
 serve() {
 	rm -f pid sock
-	nbdkit -f -U "$WORK/sock" -P pid "$plugin" "$@" 2>server.err &
+	nbdkit -f -U "$WORK/sock" -P pid "${tls[@]}" "$plugin" "$@" 2>server.err &
 	server=$!
 	STARTED="$STARTED $server"
 	wait_for 5 test -e pid
@@ -101,6 +102,26 @@ verdict "nbdkit plugin: quotas"
 grep -q 'Disk quota exceeded' server.err
 verdict "nbdkit plugin: says why"
 stop
+
+# Who is let in, and that nobody listens, is nbdkit's matter.
+(umask 077 && echo "alice:$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" >keys && echo "alice:$(printf '%064d' 7)" >others)
+tls_uri() { # KEYS
+	echo "nbds+unix://alice@/one?socket=$WORK/sock&tls-psk-file=$WORK/$1"
+}
+if nbdkit --dump-config | grep -qx tls=yes; then
+	tls=(--tls=require --tls-psk="$WORK/keys")
+	serve size=32M lease=8M
+	call nbdcopy data "$(tls_uri keys)"
+	[ "$status" -eq 0 ] && nbdcopy "$(tls_uri keys)" back && cmp -s back data
+	verdict "nbdkit plugin: TLS"
+	call nbdinfo --size "$(tls_uri others)"
+	[ "$status" -ne 0 ] && [ -z "$(size_of one)" ]
+	verdict "nbdkit plugin: not with another key, nor without TLS"
+	stop
+	tls=()
+else
+	skipped "nbdkit plugin: TLS" "this nbdkit has none"
+fi
 
 serve size=64M lease=48M
 if [ -x "$BUILD/tests/integrity" ]; then

@@ -51,6 +51,7 @@ static void bad_uris(void **state)
 	open_fails("rdma", "rdma://h?tenant=01234567890123456789012345678901", 0, -EINVAL,
 		   "tenant's name");
 	open_fails("rdma", "rdma://h?tenant=%zz", 0, -EINVAL, "is not a value");
+	open_fails("rdma", "rdma://h?odp=maybe", 0, -EINVAL, "not on or off");
 	open_fails("rdma", "rdma://h?sized=2M", 0, -EINVAL, "'sized'");
 	open_fails("rdma", "rdma://h?path=a&path=b&path=c&path=d", 0, -EINVAL, "one path too many");
 	open_fails("rdma", "rdma://127.0.0.1?path=:7", 0, -EINVAL, "write HOST");

@@ -121,7 +121,8 @@ static int tear_down(void **state)
 
 	(void)state;
 	stop_server();
-	clean = !tenant[0].used && pool.clean + pool.dirty == SLABS && !desk.clients && !server.count;
+	clean =
+	    !tenant[0].used && pool.clean + pool.dirty == SLABS && !desk.clients && !server.count;
 	for (unsigned i = 0; i < TOY_KINDS; i++)
 		if (toy.live[i]) {
 			print_error("%d of kind %u are left\n", toy.live[i], i);
@@ -133,21 +134,46 @@ static int tear_down(void **state)
 	return clean ? 0 : -1;
 }
 
+static int set_up_odp(void **state)
+{
+	int rc = set_up(state);
+
+	toy.odp = toy.advice = true;
+	return rc;
+}
+
+#define MOST 32u
+
+/* The runtime's frames, where buffers of transfers are. */
+static unsigned char *frames(void)
+{
+	static unsigned char *area;
+
+	if (!area)
+		area = pages(MOST * MIB);
+	return area;
+}
+
 /* "&path=...": so many ways to the server. */
 static struct emf_backend *open_space(unsigned paths, uint64_t size, int *status)
 {
 	struct emf_backend *be = NULL;
 	char uri[256], err[256] = "";
-	int n = snprintf(uri, sizeof(uri), "rdma://10.0.0.1:4000?secret-file=%s&size=%llu", secret_file,
-			 (unsigned long long)size), rc;
+	int n = snprintf(uri, sizeof(uri), "rdma://10.0.0.1:4000?secret-file=%s&size=%llu",
+			 secret_file, (unsigned long long)size),
+	    rc;
 
 	for (unsigned i = 1; i < paths; i++)
 		n += snprintf(uri + n, sizeof(uri) - (size_t)n, "&path=10.0.0.1:%u", 4000 + i);
+	if (toy.odp)
+		snprintf(uri + n, sizeof(uri) - (size_t)n, "&odp=on");
 	rc = emf_provider.open(uri, 4000, &be, err, sizeof(err));
 	if (status)
 		*status = rc;
 	else if (rc)
 		fail_msg("%s (%d)", err, rc);
+	if (be)
+		be->ops->memory(be, frames(), MOST * MIB);
 	return be;
 }
 
@@ -157,8 +183,6 @@ static void pass_ms(unsigned ms)
 }
 
 /* --- transfers that are watched --- */
-
-#define MOST 32u
 
 static struct watched {
 	struct emf_io io;
@@ -176,8 +200,7 @@ static void begin(struct emf_queue *q, unsigned i, enum emf_op op)
 {
 	struct watched *w = &watched[i];
 
-	if (!w->buf)
-		w->buf = pages(MIB);
+	w->buf = frames() + i * MIB;
 	if (op == EMF_WRITE)
 		fill(w->buf, MIB, i + 1);
 	else
@@ -232,6 +255,70 @@ static void does_what_providers_do(void **state)
 	be->ops->close(be);
 	be = open_space(3, 16 * MIB, NULL);
 	run_all(be, 60);
+	be->ops->close(be);
+}
+
+/* Where the card takes page faults it reaches frames themselves: in bulk, if told to. */
+static void frames_are_not_copied(void **state)
+{
+	unsigned char *elsewhere = pages(MIB), *edge = frames() + MOST * MIB;
+	struct emf_backend *be = open_space(1, 16 * MIB, NULL);
+	struct emf_queue *q = queue_ok(be, EMF_QUEUE_BULK, 8);
+
+	(void)state;
+	for (unsigned advice = 0; advice < 2; advice++) {
+		toy.advice = !advice; /* it is not asked again */
+		toy.direct = toy.advised = 0;
+		for (unsigned op = 0; op < 2; op++) {
+			for (unsigned i = 0; i < 8; i++)
+				begin(q, i, op ? EMF_READ : EMF_WRITE);
+			assert_int_equal(end_all(q, 8), 8);
+		}
+		for (unsigned i = 0; i < 8; i++)
+			assert_true(!watched[i].io.status && is_right(i));
+		assert_int_equal(toy.direct, 2 * 8 * 8); /* pieces of 128 KiB */
+		assert_int_equal(toy.advised, advice ? 0 : toy.direct);
+	}
+	/* What lies elsewhere is copied; the two sides of the area's end, too. */
+	toy.direct = 0;
+	assert_int_equal(transfer(q, EMF_READ, 3 * MIB, MIB, elsewhere), 0);
+	assert_memory_equal(elsewhere, watched[3].buf, MIB);
+	assert_int_equal(toy.direct, 0);
+	assert_int_equal(transfer(q, EMF_READ, 3 * MIB, 64 * KIB, edge - 64 * KIB), 0);
+	assert_int_equal(toy.direct, 1);
+	q->ops->close(q);
+	/* Short ones are copied sooner than the card is told where they are. */
+	toy.direct = 0;
+	q = queue_ok(be, EMF_QUEUE_DEMAND, 8);
+	begin(q, 2, EMF_READ);
+	(void)end_all(q, 3);
+	assert_int_equal(watched[2].ended, 1);
+	assert_true(is_right(2));
+	q->ops->close(q);
+	be->ops->close(be);
+	assert_int_equal(toy.direct, 0);
+	munmap(elsewhere, MIB);
+}
+
+static void copies_unless_told(void **state)
+{
+	char uri[256], err[256];
+	struct emf_backend *be;
+	struct emf_queue *q;
+
+	(void)state;
+	snprintf(uri, sizeof(uri), "rdma://10.0.0.1:4000?secret-file=%s&size=16M",
+		 secret_file);
+	assert_int_equal(emf_provider.open(uri, 4000, &be, err, sizeof(err)), 0);
+	be->ops->memory(be, frames(), MOST * MIB);
+	q = queue_ok(be, EMF_QUEUE_BULK, 8);
+	begin(q, 0, EMF_WRITE);
+	assert_int_equal(end_all(q, 1), 1);
+	begin(q, 0, EMF_READ);
+	assert_int_equal(end_all(q, 1), 1);
+	assert_true(is_right(0));
+	assert_int_equal(toy.direct, 0);
+	q->ops->close(q);
 	be->ops->close(be);
 }
 
@@ -486,7 +573,8 @@ static void a_client_dies(void **state)
 	be->ops->close(be);
 }
 
-/* One that gives back what it has, while others of its connections are in the middle of something. */
+/* One that gives back what it has, while others of its connections are in the middle of something.
+ */
 static void keys_are_revoked(void **state)
 {
 	struct emf_backend *be = open_space(1, 16 * MIB, NULL), *other;
@@ -597,7 +685,8 @@ static unsigned dumped_secrets(void)
 			uintptr_t own = (uintptr_t)tenant; /* the server's */
 
 			if (own < from || own >= to)
-				found += memmem((const void *)from, to - from, "0123456789abcdef", 16) != NULL;
+				found += memmem((const void *)from, to - from, "0123456789abcdef",
+						16) != NULL;
 		}
 	}
 	fclose(f);
@@ -653,7 +742,8 @@ static void another_comes(void)
 	came_by++;
 }
 
-/* All that there was is given back by one, and wanted by the next: who comes meanwhile is served. */
+/* All that there was is given back by one, and wanted by the next: who comes meanwhile is served.
+ */
 static void nobody_waits_for_the_broom(void **state)
 {
 	struct emf_backend *be;
@@ -718,7 +808,9 @@ static void ask_again(uint8_t *bytes, uint32_t length)
 				  .opcode = IBV_WR_SEND,
 				  .send_flags = IBV_SEND_SIGNALED | IBV_SEND_INLINE },
 			   *bad;
-	struct ibv_sge taken = { .addr = (uintptr_t)asker.memory, .length = WIRE_BYTES, .lkey = asker.mr->lkey };
+	struct ibv_sge taken = { .addr = (uintptr_t)asker.memory,
+				 .length = WIRE_BYTES,
+				 .lkey = asker.mr->lkey };
 	struct ibv_recv_wr into = { .sg_list = &taken, .num_sge = 1 }, *bad_recv;
 	struct ibv_wc wc;
 
@@ -767,6 +859,10 @@ static void who_asks_without_end(void **state)
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define ODP(f)                                                                                     \
+	{                                                                                          \
+#f " (odp)", f, set_up_odp, tear_down, NULL                                        \
+	}
 	const struct CMUnitTest tests[] = {
 		TEST(does_what_providers_do),
 		TEST(reads_are_many_at_once),
@@ -785,6 +881,14 @@ int main(void)
 		TEST(who_says_nothing),
 		TEST(requests_have_their_turn),
 		TEST(who_asks_without_end),
+		ODP(frames_are_not_copied),
+		ODP(copies_unless_told),
+		ODP(a_path_fails),
+		ODP(the_path_fails),
+		ODP(each_call_fails),
+		ODP(a_path_hangs),
+		ODP(out_of_reach),
+		ODP(keys_are_revoked),
 	};
 
 	return cmocka_run_group_tests_name("rdma with a toy card", tests, NULL, NULL);

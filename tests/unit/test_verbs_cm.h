@@ -165,7 +165,7 @@ int rdma_resolve_addr(struct rdma_cm_id *id, struct sockaddr *from, struct socka
 	memcpy(&id->route.addr.dst_addr, to, sizeof(struct sockaddr_in));
 	i->active = true;
 	i->link = &toy.link[toy_port(to) % TOY_LINKS];
-	id->verbs = &toy.context;
+	id->verbs = &toy.verbs.context;
 	toy_tell(i, RDMA_CM_EVENT_ADDR_RESOLVED, 0, NULL);
 	return 0;
 }
@@ -208,7 +208,7 @@ static struct toy_id *toy_request(struct toy_id *listener, const struct rdma_con
 	assert_int_equal(
 	    rdma_create_id(listener->id.channel, &id, listener->id.context, RDMA_PS_TCP), 0);
 	((struct toy_id *)id)->silent = true;
-	id->verbs = &toy.context;
+	id->verbs = &toy.verbs.context;
 	id->route.addr.dst_addr.sa_family = AF_INET;
 	/* Each side's own view: what the one initiates, the other responds to. */
 	seen.initiator_depth = param->responder_resources;

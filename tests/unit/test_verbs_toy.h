@@ -97,7 +97,7 @@ struct toy_mr {
 
 static struct {
 	struct ibv_device device;
-	struct ibv_context context;
+	struct verbs_context verbs;
 	int live[TOY_KINDS];
 	long calls, fail_at; /* that can fail; which one does; 0: none */
 	void (*peer)(void);
@@ -111,6 +111,9 @@ static struct {
 	uint32_t keys;
 	uint64_t ahead; /* ns: of the clock */
 	unsigned reads_at_once;
+	/* The card takes page faults; is told of them beforehand; what it reached in such memory. */
+	bool odp, advice;
+	unsigned direct, advised;
 	unsigned refused; /* reads and writes that no key allows */
 	unsigned flood;	  /* requests more, each when one is answered */
 } toy;
@@ -331,6 +334,10 @@ int ibv_dereg_mr(struct ibv_mr *mr)
 {
 	struct toy_mr **at = &toy.mrs;
 
+	/* The memory is somebody else's now: nothing may be left that could reach it. */
+	if (((struct toy_mr *)mr)->access & IBV_ACCESS_ON_DEMAND)
+		for (const struct toy_id *i = toy.ids; i; i = i->next)
+			assert_true(!i->id.qp || i->id.qp->pd != mr->pd);
 	while (&(*at)->mr != mr)
 		at = &(*at)->next;
 	*at = (*at)->next;
@@ -348,6 +355,42 @@ static bool toy_reaches(const struct ibv_pd *pd, uint32_t key, uint64_t at, uint
 		    at - (uintptr_t)m->mr.addr <= m->mr.length - length)
 			return true;
 	return false;
+}
+
+static unsigned toy_on_demand(uint32_t key)
+{
+	for (const struct toy_mr *m = toy.mrs; m; m = m->next)
+		if (m->mr.lkey == key)
+			return (m->access & IBV_ACCESS_ON_DEMAND) != 0;
+	return 0;
+}
+
+static int toy_query(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
+		     struct ibv_device_attr_ex *attr, size_t size)
+{
+	(void)context, (void)input;
+	assert_int_equal(size, sizeof(*attr));
+	if (toy_fails(EIO))
+		return EIO;
+	memset(attr, 0, sizeof(*attr));
+	attr->odp_caps.general_caps = toy.odp ? IBV_ODP_SUPPORT : 0;
+	attr->odp_caps.per_transport_caps.rc_odp_caps =
+	    toy.odp ? IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_WRITE : IBV_ODP_SUPPORT_SEND;
+	return 0;
+}
+
+static int toy_advise(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags,
+		      struct ibv_sge *sge, uint32_t n)
+{
+	(void)flags;
+	assert_int_equal(n, 1);
+	assert_true(toy_on_demand(sge->lkey));
+	assert_true(toy_reaches(pd, sge->lkey, sge->addr, sge->length,
+				advice == IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE ? IBV_ACCESS_LOCAL_WRITE : 0));
+	if (!toy.advice)
+		return EOPNOTSUPP;
+	toy.advised++;
+	return toy_fails(EFAULT) ? EFAULT : 0;
 }
 
 /* --- queue pairs --- */
@@ -428,6 +471,7 @@ static enum ibv_wc_status toy_one_sided(struct toy_qp *q, struct toy_qp *to,
 		toy_flush(to, IBV_WC_SUCCESS, 0);
 		return IBV_WC_REM_ACCESS_ERR;
 	}
+	toy.direct += toy_on_demand(w->sge.lkey);
 	if (!reads) {
 		memcpy(remote, toy_source(q, w), w->sge.length);
 		return IBV_WC_SUCCESS;
@@ -601,7 +645,7 @@ struct ibv_context **rdma_get_devices(int *n)
 
 	if (n)
 		*n = 1;
-	list[0] = &toy.context;
+	list[0] = &toy.verbs.context;
 	return list;
 }
 
@@ -635,11 +679,15 @@ static void toy_reset(void)
 {
 	memset(&toy, 0, sizeof(toy));
 	toy.device.transport_type = IBV_TRANSPORT_IB;
-	toy.context.device = &toy.device;
-	toy.context.ops.poll_cq = toy_poll;
-	toy.context.ops.req_notify_cq = toy_notify;
-	toy.context.ops.post_send = toy_post_send;
-	toy.context.ops.post_recv = toy_post_recv;
+	toy.verbs.context.device = &toy.device;
+	toy.verbs.context.ops.poll_cq = toy_poll;
+	toy.verbs.context.ops.req_notify_cq = toy_notify;
+	toy.verbs.context.ops.post_send = toy_post_send;
+	toy.verbs.context.ops.post_recv = toy_post_recv;
+	toy.verbs.context.abi_compat = __VERBS_ABI_IS_EXTENDED;
+	toy.verbs.sz = sizeof(toy.verbs);
+	toy.verbs.query_device_ex = toy_query;
+	toy.verbs.advise_mr = toy_advise;
 }
 
 /* What was held back goes on. */

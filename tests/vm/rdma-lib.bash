@@ -14,7 +14,7 @@ head -c 32 /dev/urandom | base64 >other
 chmod 755 $T # the server's user must come by, no further
 
 verdict() { # STATUS NAME WHY
-	if [ "$1" -eq 0 ]; then ok "rdma $2"; else not_ok "rdma $2" "$3"; fi
+	if [ "$1" -eq 0 ]; then ok "rdma${KERNEL:+ ($KERNEL)} $2"; else not_ok "rdma${KERNEL:+ ($KERNEL)} $2" "$3"; fi
 }
 gist() { tail -n 4 "$@" 2>/dev/null | tr '\n' ' '; }
 answers() { (exec 3<>"/dev/tcp/$METRICS/$1") 2>/dev/null; }
@@ -34,7 +34,7 @@ server() {
 	"$BUILD/emfatierd" --listen "$SERVER:$port" --secret-file secret --metrics $((10000 + port)) "$@" \
 		2>"server-$port.err" &
 	pid[$port]=$!
-	wait_for 20 answers $((10000 + port))
+	wait_for 120 answers $((10000 + port))
 }
 stop() { # PORT [SIGNAL]
 	kill "-${2:-TERM}" "${pid[$1]}" 2>/dev/null
@@ -49,9 +49,9 @@ was_read() { grep -Eq '\(ok\): [0-9.]+[KMG]* read' "$1" && ! grep -Eq '\(ok\): 0
 # words NAME RUN-OPTION...: starts tests/words over a store; it waits for go
 words() {
 	rm -f words.ready words.go
-	timeout 150 "$BUILD/emfatier" run --local 8M "$@" -- "$BUILD/tests/words" 24M words >words.out 2>words.err &
+	timeout 500 "$BUILD/emfatier" run --local 8M "$@" -- "$BUILD/tests/words" 24M words >words.out 2>words.err &
 	client=$!
-	wait_for 60 test -e words.ready
+	wait_for 240 test -e words.ready
 }
 # words_end NAME all|some: none is wrong; all are right, or some lost and others not
 words_end() {

@@ -5,6 +5,7 @@
 # are named; and what is used in place on the node (place). A few MiB: emulated CXL memory is slow.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lab.bash"
 BUILD=$(cd "${1:?usage: tiers.sh BUILD [NAME...]}" && pwd)
 shift
 wanted=" ${*:-integrity place refused llama} "
@@ -16,19 +17,16 @@ bad=0
 # check NAME LAB-OPTION LISTED COMMAND...: a line that emfatier topo, or topo --json, must print
 # matches LISTED
 check() {
-	local name=$1 lab=$2 listed=$3 out status
+	local name=$1 option=$2 listed=$3 out status
 	shift 3
 	[[ $wanted == *" ${name##* } "* ]] || return
-	out=$(nice -n 5 "$here/vmlab" run --no-rdma "$lab" --timeout "${LIMIT:-420}" -- env BUILD="$BUILD" MODEL="${MODEL:-}" "$@" 2>&1)
-	status=$?
+	in_lab "${LIMIT:-420}" --no-rdma "$option" -- env BUILD="$BUILD" MODEL="${MODEL:-}" "$@"
 	if [ $status -eq 0 ] && ! grep -qE "$listed" <<<"$out"; then
 		echo "not ok $name: emfatier topo does not list $listed"
 		bad=1
 	elif [ $status -eq 0 ]; then
 		echo "ok $name"
-	elif [ $status -eq 125 ]; then
-		echo "SKIPPED $name: the lab does not start: $(tail -n 1 <<<"$out")"
-	else
+	elif ! unlucky "$name"; then
 		echo "not ok $name: status $status: $(tail -n 3 <<<"$out" | tr '\n' ' ')"
 		bad=1
 	fi

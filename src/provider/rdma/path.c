@@ -74,6 +74,7 @@ void path_stop(struct path *p)
 		cm.disconnect(p->id);
 	if (p->id && p->id->qp)
 		cm.destroy_qp(p->id);
+	odp_close(&p->odp);
 	if (p->mr)
 		cm.dereg_mr(p->mr);
 	if (p->cq)
@@ -302,6 +303,8 @@ static int make_queue_pair(struct path *p)
 	p->mr = cm.reg_mr(p->pd, p->memory, memory_size(p), IBV_ACCESS_LOCAL_WRITE);
 	if (!p->cq || !p->mr)
 		return -errno;
+	if (p->direct)
+		odp_open(&p->odp, p->pd, p->terms->frames, p->terms->frames_bytes);
 	attr.send_cq = attr.recv_cq = p->cq;
 	p->inlined = true;
 	if (cm.create_qp(p->id, p->pd, &attr)) {
@@ -501,13 +504,17 @@ void path_push(struct path *p, const struct path_piece *piece, uint64_t now)
 	unsigned i = (unsigned)(p->tail % p->slots);
 	uint64_t offset = piece->io->offset + piece->at;
 	const struct wire_slab *slab = p->slab + offset / p->slab_bytes;
+	char *at = (char *)piece->io->buf + piece->at;
+	uint32_t key;
 
 	p->piece[i] = *piece;
-	if (piece->io->op == EMF_WRITE)
-		memcpy(slot(p, p->tail), (const char *)piece->io->buf + piece->at, piece->length);
-	p->sge[i] = (struct ibv_sge){ .addr = (uintptr_t)slot(p, p->tail),
-				      .length = piece->length,
-				      .lkey = p->mr->lkey };
+	if (!odp_key(&p->odp, at, piece->length, piece->io->op == EMF_READ, &key)) {
+		key = p->mr->lkey;
+		if (piece->io->op == EMF_WRITE)
+			memcpy(slot(p, p->tail), at, piece->length);
+		at = (char *)slot(p, p->tail);
+	}
+	p->sge[i] = (struct ibv_sge){ .addr = (uintptr_t)at, .length = piece->length, .lkey = key };
 	p->wr[i] = (struct ibv_send_wr){
 		.wr_id = p->tail,
 		.sg_list = &p->sge[i],
@@ -544,7 +551,8 @@ static void end_piece(struct path *p)
 {
 	const struct path_piece *piece = &p->piece[p->head % p->slots];
 
-	if (piece->io->op == EMF_READ)
+	if (piece->io->op == EMF_READ &&
+	    p->sge[p->head % p->slots].addr == (uintptr_t)slot(p, p->head))
 		memcpy((char *)piece->io->buf + piece->at, slot(p, p->head), piece->length);
 	p->inflight -= piece->length;
 	p->head++;

@@ -3,18 +3,20 @@
  * One connection to emfatierd: from an address to memory that can be read and written, and the
  * transfers on it.
  *
- *   IDLE -> ADDRESS -> ROUTE -> CONNECT -> HELLO -> PROVE -> LEASE -> MAP -> READY -> RELEASE ->
- * RELEASED any -> BROKEN: `error` says why; path_start begins anew
+ *   IDLE -> ADDRESS -> ROUTE -> CONNECT -> HELLO -> PROVE -> LEASE -> MAP -> READY
+ *   READY -> RELEASE -> RELEASED
+ *   any -> BROKEN: `error` says why; path_start begins anew
  *
  * The first three are the connection manager's, the others wait for an answer of the server.
  * Nothing blocks: path_step moves on what can be moved on.
  *
  * Transfers are pieces of at most path_chunk bytes in a ring of slots, each with registered memory
  * of its own: what is written is copied there when it is pushed, what was read is copied from there
- * when it has ended. So a card never reaches memory of anybody else's, whatever becomes of the
- * connection. Pieces are pushed one by one and posted together by path_flush; a completion is asked
- * for for some of them only, and the order of a reliable connection says that those before have
- * ended, too.
+ * when it has ended. Or, where the card takes page faults, it reaches frames themselves (odp.h):
+ * these are the transfer's until it has ended, and before it is taken back the queue pair is gone.
+ * So a card never reaches memory of anybody else's, whatever becomes of the connection. Pieces are
+ * pushed one by one and posted together by path_flush; a completion is asked for for some of them
+ * only, and the order of a reliable connection says that those before have ended, too.
  *
  * Belongs to one thread.
  */
@@ -29,6 +31,7 @@
 #include "auth.h"
 #include "cm.h"
 #include "emfatier-provider.h"
+#include "odp.h"
 #include "wire.h"
 
 enum path_state {
@@ -52,6 +55,10 @@ struct path_terms {
 	struct secret secret; /* length 0: none */
 	uint8_t key[WIRE_KEY];
 	uint64_t bytes; /* 0: whatever it gives */
+	/* Where the runtime's frames are, for cards that need not pin what they reach; bytes 0: not
+	 * told. */
+	const void *frames;
+	size_t frames_bytes;
 };
 
 struct path_piece {
@@ -66,6 +73,7 @@ struct path {
 	const struct path_terms *terms;
 	const struct sockaddr_storage *peer;
 	bool control; /* for messages only: nothing is mapped; it holds the lease */
+	bool direct;  /* transfers may go from and to frames; as path_init left it: none does */
 	unsigned slots;
 	uint32_t chunk;
 
@@ -78,6 +86,7 @@ struct path {
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
 	struct ibv_mr *mr;
+	struct odp odp;
 	bool connected, inlined;
 	uint8_t nonce[WIRE_NONCE], server_nonce[WIRE_NONCE];
 	bool prove;

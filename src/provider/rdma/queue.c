@@ -428,6 +428,8 @@ int queue_open(const struct queue_options *o, unsigned connect_ms, struct emf_qu
 		rc = -errno;
 	for (unsigned i = 0; i < o->npeers && !rc; i++) {
 		rc = path_init(&r->path[i], &r->terms, &o->peer[i], SLOTS, chunk(r));
+		/* A few KiB are copied sooner than the card is told where they are. */
+		r->path[i].direct = o->kind == EMF_QUEUE_BULK;
 		r->npaths += !rc;
 	}
 	if (!rc) {

@@ -9,8 +9,8 @@
  *   PROVE   tenant, MAC          ->
  *                                <-   WELCOME status, MAC, state of the server
  *   LEASE   key, bytes, hold?    ->                                   once a connection
- *                                <-   LEASED status, bytes, bytes of a slab, fresh?, how long it
- * lasts MAP     first slab           ->                                   as often as needed
+ *                                <-   LEASED status, bytes, those of a slab, fresh?, how long
+ *   MAP     first slab           ->                                   as often as needed
  *                                <-   MAPPED status, up to WIRE_SLABS addresses with remote keys
  *   ASK                          ->                                   at any time
  *                                <-   STATE status, state of the server
