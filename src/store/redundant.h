@@ -34,6 +34,8 @@ void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int
 
 /* Does a little; returns when to come again (ns), UINT64_MAX: when woken. */
 uint64_t redundant_work(struct emf_backend *be, uint64_t now);
+/* As this, after it: looks at what nobody reads (patrol.h). */
+uint64_t redundant_patrol(struct emf_backend *be, uint64_t now);
 /* Ends what work has opened. */
 void redundant_work_end(struct emf_backend *be);
 /* Bytes on the member that are stale. */

@@ -1074,6 +1074,8 @@ void store_work(struct store *st)
 	if (st->redundant) {
 		at = redundant_work(st->redundant, now);
 		next = at < next ? at : next;
+		at = redundant_patrol(st->redundant, timer_now());
+		next = at < next ? at : next;
 	}
 	if (st->hierarchy) {
 		at = hierarchy_work(st->hierarchy, now);
