@@ -559,6 +559,34 @@ bool rebuild_is_idle(struct redundant *r)
 	return all_up(r) && !(b && b->to_look) && (!any_stale(r) || (b && b->hopeless));
 }
 
+/* One each: who has more to wait for can't be seen this way. */
+int redundant_watch(struct emf_backend *be, struct pollfd *fds, int max)
+{
+	struct rebuild *b = ((struct redundant *)be)->rebuild;
+	int n = 0;
+
+	for (unsigned i = 0; b && i < STORE_LEAVES && n < max; i++)
+		if (b->queue[i] && reconnect_watch(b->queue[i], fds + n, 1) == 1)
+			n++;
+	return n;
+}
+
+void redundant_see(struct emf_backend *be, const struct pollfd *fds, int n)
+{
+	struct rebuild *b = ((struct redundant *)be)->rebuild;
+	struct pollfd fd;
+
+	for (unsigned i = 0; b && i < STORE_LEAVES; i++) {
+		if (!b->queue[i] || reconnect_watch(b->queue[i], &fd, 1) != 1)
+			continue;
+		for (int k = 0; k < n; k++)
+			if (fds[k].fd == fd.fd && fds[k].revents) {
+				reconnect_broke(b->queue[i]);
+				break;
+			}
+	}
+}
+
 static uint64_t rebuild_work(struct redundant *r, uint64_t now)
 {
 	uint64_t end = now + STEP_NS, looked = 0, moved = 0, high, again;

@@ -1125,34 +1125,64 @@ static void test_dies_idle(void **state)
 	}
 }
 
+static void wait_looked(struct scene *s)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+
+	for (unsigned i = 0; i < s->opt.nuri; i++)
+		while (!atomic_load(&s->stats[i].looked_bytes)) {
+			if (now_ms() > limit)
+				fail_msg("nobody looks at store %u", i);
+			usleep(1000);
+		}
+}
+
+static void set_unused(bool all)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		unused[i] = all;
+}
+
+/* The end of a connection is seen though nothing is read, not even by the patrol. */
+static void test_gone_at_rest(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	servers_start(2);
+	scene_open(&s, uri, 2, 1, 1, false, NULL);
+	put_held(&s, 1);
+	wait_looked(&s);
+	set_unused(true);
+	server_kill(&server[1]);
+	wait_state(&s, 1, EMF_STORE_DOWN);
+	set_unused(false);
+	server_again(&server[1], "-t", "1", "memory", "64M");
+	wait_state(&s, 1, EMF_STORE_OK);
+	wait_whole(&s);
+	server_kill(&server[0]);
+	expect_all(&s, 1);
+	scene_close(&s);
+	servers_stop(2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_patrol_after_cut),
-		cmocka_unit_test(test_patrol_mends),
-		cmocka_unit_test(test_patrol_leaves_others),
-		cmocka_unit_test(test_patrol_is_cheap),
-		cmocka_unit_test(test_patrol_beside_write),
-		cmocka_unit_test(test_dies_idle),
-		cmocka_unit_test(test_write_between),
-		cmocka_unit_test(test_read_between),
-		cmocka_unit_test(test_source_fails),
-		cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_lost),
-		cmocka_unit_test(test_hanging),
-		cmocka_unit_test(test_add_and_drain),
-		cmocka_unit_test(test_without_spare),
-		cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_grows),
-		cmocka_unit_test(test_children),
-		cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_stops),
-		cmocka_unit_test(test_replaced),
-		cmocka_unit_test(test_drain_dead),
-		cmocka_unit_test(test_drained_dies),
-		cmocka_unit_test(test_new_one_dies),
-		cmocka_unit_test(test_other_dies),
-		cmocka_unit_test(test_open_degraded),
+		cmocka_unit_test(test_gone_at_rest),	cmocka_unit_test(test_patrol_after_cut),
+		cmocka_unit_test(test_patrol_mends),	cmocka_unit_test(test_patrol_leaves_others),
+		cmocka_unit_test(test_patrol_is_cheap), cmocka_unit_test(test_patrol_beside_write),
+		cmocka_unit_test(test_dies_idle),	cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_read_between),	cmocka_unit_test(test_source_fails),
+		cmocka_unit_test(test_wrong),		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_hanging),		cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_without_spare),	cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),		cmocka_unit_test(test_children),
+		cmocka_unit_test(test_damage),		cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_replaced),	cmocka_unit_test(test_drain_dead),
+		cmocka_unit_test(test_drained_dies),	cmocka_unit_test(test_new_one_dies),
+		cmocka_unit_test(test_other_dies),	cmocka_unit_test(test_open_degraded),
 		cmocka_unit_test(test_stays_apart),
 	};
 
