@@ -9,9 +9,10 @@
 #include "redundant_int.h"
 #include "timer.h"
 
-#define PACE_NS 100000000ull  /* at most a slot so often ... */
-#define SHARE 16u	      /* ... and at most this part of the time */
-#define REST_NS 2000000000ull /* a slot so often when nothing was written for a round */
+#define PACE_NS 100000000ull   /* at most a slot so often ... */
+#define SHARE 16u	       /* ... and at most this part of the time */
+#define ROUND_TURN 4u	       /* every so manieth is of the round, whatever is written */
+#define REST_NS 10000000000ull /* a slot so often when nothing was written for a round */
 #define AT_ONCE 64u
 #define PATIENCE_NS 500000000ull /* when members are away */
 #define ALERT_NS 3000000000ull	 /* after an alarm */
@@ -107,6 +108,13 @@ static bool next_of_round(struct redundant *r, uint64_t *slot)
 	return false;
 }
 
+static bool next_slot(struct redundant *r, bool alert, uint64_t *slot)
+{
+	if (!alert && r->patrol.turn % ROUND_TURN == 0 && next_of_round(r, slot))
+		return true;
+	return take_fresh(r, slot) || next_of_round(r, slot);
+}
+
 static uint64_t due(const struct redundant *r, uint64_t now)
 {
 	const struct patrol *p = &r->patrol;
@@ -158,9 +166,10 @@ uint64_t redundant_patrol(struct emf_backend *be, uint64_t now)
 	begin = timer_now();
 	p->moved = 0;
 	p->failed = false;
+	p->turn++;
 	/* Not those that are others'. */
 	for (unsigned i = 0; i < AT_ONCE && !p->moved && !p->failed; i++) {
-		if (!take_fresh(r, &slot) && !next_of_round(r, &slot))
+		if (!next_slot(r, now < p->alert_until, &slot))
 			break;
 		p->failed = !rebuild_look(r, slot, &p->moved);
 		if (p->failed)

@@ -22,10 +22,11 @@ struct patrol {
 	/* the store's thread's */
 	uint64_t hand, round_hand; /* the next slots */
 	uint64_t left;		   /* slots of the round */
-	uint64_t ended, took;	   /* ns: the last look */
-	uint64_t moved;		   /* bytes, by it */
-	uint64_t alert_until;	   /* ns */
-	bool failed;		   /* the last look: somebody did not answer */
+	unsigned turn;
+	uint64_t ended, took; /* ns: the last look */
+	uint64_t moved;	      /* bytes, by it */
+	uint64_t alert_until; /* ns */
+	bool failed;	      /* the last look: somebody did not answer */
 	_Atomic bool rests;
 };
 
