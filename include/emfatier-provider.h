@@ -91,8 +91,9 @@ struct emf_queue_ops {
 	int (*poll)(struct emf_queue *q);
 	/*
 	 * Fills at most `max` entries with what to poll(2) for before `poll`
-	 * has something to do; returns the number of entries; 0 when nothing
-	 * is in flight or everything ends without waiting (EMF_CAP_SYNC).
+	 * has something to do; returns the number of entries; 0 when
+	 * everything ends without waiting (EMF_CAP_SYNC). When nothing is in
+	 * flight: what tells at once that the connection is broken, or 0.
 	 */
 	int (*pollfds)(struct emf_queue *q, struct pollfd *fds, int max);
 	/* Ends the queue. What is in flight is ended (-ECANCELED) first. */

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EMF_STATS_MAGIC 0x656d666174696572ull /* "emfatier" */
-#define EMF_STATS_VERSION 5u
+#define EMF_STATS_VERSION 6u
 #define EMF_STATS_STORES 16
 #define EMF_STATS_BUCKETS 256 /* see emf_hist_* */
 #define EMF_STATS_HISTORY 300 /* samples, a second apart while the runtime is active */
@@ -81,6 +81,8 @@ struct emf_store_stats {
 	emf_stat busy_ns;	/* time in which there were any, but for the one that lasts */
 	emf_stat busy_since;	/* CLOCK_MONOTONIC ns: when that began */
 	emf_stat rebuild_bytes; /* that it lacks still, or is to give away */
+	emf_stat looked_bytes;	/* read by nobody but the patrol, to see whether they are right */
+	emf_stat mended_bytes;	/* that were not, where nobody knew, and have been made good */
 	/* Of the tier, the same for all its stores: */
 	emf_stat hits;		    /* reads that it served */
 	emf_stat promoted, demoted; /* blocks that came into it from below, from above */

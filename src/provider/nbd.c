@@ -16,6 +16,7 @@
  * with its handle locked; so a callback only puts the transfer into a list, and the poll calls
  * `done`. libnbd sends with MSG_NOSIGNAL: no SIGPIPE.
  */
+#define _GNU_SOURCE 1 /* POLLRDHUP */
 #include <libnbd.h>
 #include <netinet/in.h>
 #include <stdatomic.h>
@@ -348,8 +349,12 @@ static int connection_pollfds(struct emf_queue *q, struct pollfd *fds, int max)
 	unsigned direction;
 	int events = 0;
 
-	if (!q->inflight || max < 1)
+	if (max < 1 || (!q->inflight && c->broken))
 		return 0;
+	if (!q->inflight) { /* only an end is worth a word */
+		fds[0] = (struct pollfd){ .fd = nbd_aio_get_fd(c->nbd), .events = POLLRDHUP };
+		return 1;
+	}
 	if (c->ended.head || c->broken) {
 		fds[0] = (struct pollfd){ .fd = c->space->ready_fd, .events = POLLIN };
 		return 1;

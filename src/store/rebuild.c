@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../log.h"
 #include "reconnect.h"
 #include "redundant_int.h"
 #include "solo.h"
@@ -22,6 +23,7 @@
 #define MAX_WIDTH PARITY_MAX
 #define STEP_NS 20000000ull	 /* before the thread looks at anything else */
 #define PATIENCE_NS 500000000ull /* after a round in which nothing could be made good */
+#define LOOK_NS 500000000ull	 /* the patrol's patience: others need this thread, too */
 #define FDS 64
 #define MOVES_EVERY 8u /* steps of a rebuild */
 
@@ -40,10 +42,16 @@ struct rebuild {
 	uint64_t not_before;	       /* ns: the rate, or patience */
 	bool hopeless;		       /* it could not, of anything that is stale */
 	unsigned turns;
-	bool busy;	  /* the last step has made something good */
-	uint64_t to_look; /* so many slots are to be looked at ... */
-	uint32_t liars;	  /* ... for these members have lied */
+	bool busy;	   /* the last step has made something good */
+	uint64_t patience; /* ns: with a transfer */
+	uint64_t to_look;  /* so many slots are to be looked at ... */
+	uint32_t liars;	   /* ... for these members have lied */
 };
+
+static uint64_t patience_of(const struct redundant *r)
+{
+	return r->p.o.timeout_ms * 1000000ull / 4;
+}
 
 static bool open_all(struct redundant *r)
 {
@@ -60,6 +68,7 @@ static bool open_all(struct redundant *r)
 	at = syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
 		     MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0L);
 	b->buf = at == -1 ? NULL : (char *)at;
+	b->patience = patience_of(r);
 	if (!is_copy(r))
 		b->coder = store_alloc(1, r->p.o.codec->size(r->layout.k, 1));
 	if (b->buf && (b->coder || is_copy(r)))
@@ -134,7 +143,7 @@ static bool start(struct redundant *r, struct transfer_one *t, enum emf_op op, u
 
 static void wait_all(struct redundant *r, struct transfer_one *t)
 {
-	uint64_t limit = timer_now() + r->p.o.timeout_ms * 1000000ull / 4;
+	uint64_t limit = timer_now() + r->rebuild->patience;
 	bool busy = true;
 
 	while (busy) {
@@ -180,7 +189,6 @@ static unsigned read_columns(struct redundant *r, uint64_t slot, struct range ex
 
 		memset(column_buf(r, c), 0, column);
 		if (in.from < in.to && !start(r, &t[c], EMF_READ, slot, c, in, column_buf(r, c))) {
-			*away |= 1u << c;
 			t[c].io.status = -ENOTCONN;
 		}
 	}
@@ -188,6 +196,9 @@ static unsigned read_columns(struct redundant *r, uint64_t slot, struct range ex
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, extent);
 		const char *buf = column_buf(r, c);
+
+		if (t[c].io.status == -ENOTCONN || t[c].io.status == -ETIMEDOUT)
+			*away |= 1u << c;
 
 		if (in.from == in.to ||
 		    (!t[c].io.status &&
@@ -260,9 +271,44 @@ static bool is_draining(const struct redundant *r, uint64_t slot, unsigned colum
 	return member != NOWHERE && pool_is_state(&r->p, member, MEMBER_DRAINING);
 }
 
-/* Returns how many bytes were moved. */
-static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
+static void note_looked(struct redundant *r, uint64_t slot, unsigned column)
 {
+	struct range in = in_column(r, column, extent_of(r, slot));
+	unsigned member = member_of(r, slot, column);
+
+	if (member != NOWHERE)
+		atomic_fetch_add(&r->p.o.stats[member].looked_bytes, in.to - in.from);
+}
+
+/* What of the column nobody knew to be wrong was so; it may be made good by now. */
+static void note_wrong(struct redundant *r, uint64_t slot, unsigned column, size_t bytes,
+		       bool mended)
+{
+	unsigned member = member_of(r, slot, column);
+	struct emf_store_stats *s;
+
+	if (member == NOWHERE)
+		return;
+	patrol_alarm(r);
+	s = r->p.o.stats ? &r->p.o.stats[member] : NULL;
+	if (s)
+		atomic_fetch_add(&s->errors, 1);
+	if (s && mended)
+		atomic_fetch_add(&s->mended_bytes, bytes);
+	log_info("store %s: %zu KiB were not what was written there%s", s ? s->uri : "?",
+		 bytes >> 10, mended ? "; they are made good" : "");
+}
+
+/* What a look has found: columns. */
+struct look {
+	bool patrol; /* of what nobody thinks to be stale */
+	unsigned wrong, unseen;
+};
+
+/* Returns how many bytes were moved. */
+static uint64_t rebuild_held(struct redundant *r, uint64_t slot, struct look *look)
+{
+	unsigned known = atomic_load(&r->stale[slot]);
 	uint32_t version = atomic_load(&r->version[slot]);
 	struct range extent = extent_of(r, slot);
 	struct transfer_one t[MAX_WIDTH] = { 0 };
@@ -276,6 +322,12 @@ static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 		return 0;
 	}
 	right = read_columns(r, slot, extent, &away);
+	look->unseen = away & ~(right | known);
+	if (atomic_load(&r->version[slot]) == version)
+		look->wrong = ~(right | away | known) & ((1u << width(r)) - 1);
+	/* What comes between is looked at when it has ended. */
+	if (look->patrol && atomic_load(&r->version[slot]) != version)
+		return moved;
 	for (unsigned c = 0; c < width(r); c++) {
 		struct range in = in_column(r, c, extent);
 
@@ -298,23 +350,56 @@ static uint64_t rebuild_held(struct redundant *r, uint64_t slot)
 		if (!t[c].io.status && is_there(r, slot, c, in_column(r, c, extent)))
 			right |= 1u << c;
 	}
-	settle(r, slot, version, right);
+	for (unsigned c = 0; look->wrong >> c; c++) {
+		struct range in = in_column(r, c, extent);
+
+		if (look->wrong >> c & 1)
+			note_wrong(r, slot, c, in.to - in.from, right >> c & 1);
+	}
+	if (!look->patrol)
+		settle(r, slot, version, right);
+	else if (made || atomic_load(&r->version[slot]) == version)
+		settle(r, slot, version, right | look->unseen);
 	return moved;
 }
 
 static bool rebuild_slot(struct redundant *r, uint64_t slot, uint64_t *moved)
 {
 	unsigned before = atomic_load(&r->stale[slot]);
+	struct look look = { 0 };
 	uint32_t version = atomic_load(&r->version[slot]);
 
 	if (r->p.o.hold && !r->p.o.hold(slot)) {
 		settle(r, slot, version, ~0u);
 		return true;
 	}
-	*moved += rebuild_held(r, slot);
+	*moved += rebuild_held(r, slot, &look);
 	if (r->p.o.release)
 		r->p.o.release(slot);
 	return (atomic_load(&r->stale[slot]) & before) != before;
+}
+
+bool rebuild_look(struct redundant *r, uint64_t slot, uint64_t *moved)
+{
+	struct look look = { .patrol = true };
+
+	if (!open_all(r))
+		return false;
+	if (!r->p.o.hold(slot))
+		return true;
+	if (r->rebuild->patience > LOOK_NS)
+		r->rebuild->patience = LOOK_NS;
+	*moved += rebuild_held(r, slot, &look);
+	r->rebuild->patience = patience_of(r);
+	r->p.o.release(slot);
+	if (r->p.o.stats && *moved)
+		for (unsigned c = 0; c < width(r); c++)
+			note_looked(r, slot, c);
+	/* Who had one wrong may have more. */
+	for (unsigned c = 0; look.wrong >> c; c++)
+		if (look.wrong >> c & 1 && member_of(r, slot, c) != NOWHERE)
+			atomic_fetch_or(&r->lied, 1u << member_of(r, slot, c));
+	return !look.unseen;
 }
 
 /* May what it lacks be made good there? */
@@ -465,6 +550,41 @@ static void see_losses(struct redundant *r)
 	}
 	if (!r->rebuild->liars)
 		r->rebuild->to_look = 0;
+}
+
+bool rebuild_is_idle(struct redundant *r)
+{
+	const struct rebuild *b = r->rebuild;
+
+	return all_up(r) && !(b && b->to_look) && (!any_stale(r) || (b && b->hopeless));
+}
+
+/* One each: who has more to wait for can't be seen this way. */
+int redundant_watch(struct emf_backend *be, struct pollfd *fds, int max)
+{
+	struct rebuild *b = ((struct redundant *)be)->rebuild;
+	int n = 0;
+
+	for (unsigned i = 0; b && i < STORE_LEAVES && n < max; i++)
+		if (b->queue[i] && reconnect_watch(b->queue[i], fds + n, 1) == 1)
+			n++;
+	return n;
+}
+
+void redundant_see(struct emf_backend *be, const struct pollfd *fds, int n)
+{
+	struct rebuild *b = ((struct redundant *)be)->rebuild;
+	struct pollfd fd;
+
+	for (unsigned i = 0; b && i < STORE_LEAVES; i++) {
+		if (!b->queue[i] || reconnect_watch(b->queue[i], &fd, 1) != 1)
+			continue;
+		for (int k = 0; k < n; k++)
+			if (fds[k].fd == fd.fd && fds[k].revents) {
+				reconnect_broke(b->queue[i]);
+				break;
+			}
+	}
 }
 
 static uint64_t rebuild_work(struct redundant *r, uint64_t now)

@@ -144,6 +144,24 @@ void reconnect_cut(struct emf_queue *q)
 	ask(rq);
 }
 
+int reconnect_watch(struct emf_queue *q, struct pollfd *fds, int max)
+{
+	struct reconnect_queue *rq = (struct reconnect_queue *)q;
+
+	if (!rq->next || rq->broken || q->inflight)
+		return 0;
+	return rq->next->ops->pollfds(rq->next, fds, max);
+}
+
+void reconnect_broke(struct emf_queue *q)
+{
+	struct reconnect_queue *rq = (struct reconnect_queue *)q;
+
+	if (rq->next && !rq->broken)
+		rq->broken = -ENOTCONN;
+	drop_broken(rq);
+}
+
 static int reconnect_submit(struct emf_queue *q, struct emf_io *io)
 {
 	struct reconnect_queue *rq = (struct reconnect_queue *)q;

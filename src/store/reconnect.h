@@ -9,6 +9,7 @@
 #ifndef EMF_RECONNECT_H
 #define EMF_RECONNECT_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,12 @@ int reconnect_queue_later(struct emf_backend *be, enum emf_queue_kind kind, unsi
 
 /* By the owner of the queue, not inside a poll of it: it has waited long enough. */
 void reconnect_cut(struct emf_queue *q);
+/*
+ * By the owner, who has nothing in flight: what to poll(2) for to see at once that the connection
+ * is broken (0: that can't be seen), and that it was so.
+ */
+int reconnect_watch(struct emf_queue *q, struct pollfd *fds, int max);
+void reconnect_broke(struct emf_queue *q);
 /* By the owner: can the queue be used now? */
 bool reconnect_is_up(const struct emf_queue *q);
 

@@ -182,6 +182,7 @@ static void found_wrong(struct redundant *r, uint64_t slot, unsigned column, uin
 	if (!(atomic_load(&r->stale[slot]) >> column & 1))
 		atomic_fetch_or(&r->lied, 1u << PLACE_MEMBER(place));
 	redundant_set_stale(r, slot, 1u << column);
+	patrol_alarm(r);
 }
 
 void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns)
@@ -361,6 +362,7 @@ static void write_end(struct part_queue *rq, struct task *t)
 	}
 	redundant_set_stale(r, t->slot, t->bad | t->unsure);
 	atomic_fetch_add(&r->version[t->slot], 1);
+	patrol_note(r, t->slot);
 	task_end(rq, t, 0);
 }
 
@@ -438,6 +440,13 @@ static void average(uint64_t *mean, uint64_t ns)
 
 static void rescue_read(struct part_queue *rq, struct part *p, int status);
 
+/* Nobody knows what the server has made of a request that it has not answered. */
+static void look_soon(struct redundant *r, uint64_t slot)
+{
+	patrol_note(r, slot);
+	patrol_alarm(r);
+}
+
 /* Returns false when the piece has gone to another copy. */
 static bool read_ended(struct part_queue *rq, struct part *p, int status)
 {
@@ -461,6 +470,8 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 	note(t, status);
 	if (status == -ETIMEDOUT)
 		average(&rq->mean[p->member], ns);
+	if (is_cut(status))
+		look_soon(r, t->slot);
 	p->tried |= (uint16_t)(1u << p->column);
 	if (is_copy(r) && !rq->closing && (c = next_copy(rq, p)) >= 0) {
 		send(rq, p, (unsigned)c);
@@ -470,9 +481,10 @@ static bool read_ended(struct part_queue *rq, struct part *p, int status)
 	return true;
 }
 
-static void write_failed(struct task *t, unsigned column, int status)
+static void write_failed(struct redundant *r, struct task *t, unsigned column, int status)
 {
 	note(t, status);
+	patrol_alarm(r);
 	t->bad |= (uint16_t)(1u << column);
 	/* Once is enough: what is late again would be late for ever. */
 	if (is_cut(status) && !t->again)
@@ -505,7 +517,7 @@ static void part_done(struct emf_io *io)
 	} else if (io->status) {
 		if (solo_in_doubt(io->status))
 			atomic_fetch_or(&rq->r->unsure[t->slot], (uint16_t)(1u << p->column));
-		write_failed(t, p->column, io->status);
+		write_failed(rq->r, t, p->column, io->status);
 	}
 	/* Where something may still come to pass the place stays the slot's. */
 	if (io->op == EMF_TRIM && !(atomic_load(&rq->r->unsure[t->slot]) >> p->column & 1))
@@ -727,6 +739,8 @@ static void rescue_read(struct part_queue *rq, struct part *p, int status)
 		status = -EBADMSG;
 		found_wrong(r, t->slot, c, p->place);
 	}
+	if (is_cut(status))
+		look_soon(r, t->slot);
 	if (status) {
 		note(t, status);
 		s->used &= (uint16_t) ~(1u << c);
@@ -827,7 +841,7 @@ static void send_columns(struct part_queue *rq, struct task *t, unsigned columns
 		if (in.from >= in.to || !(columns >> c & 1))
 			continue;
 		if (!is_up(rq, member_of(r, t->slot, c))) {
-			write_failed(t, c, -ENOTCONN);
+			write_failed(r, t, c, -ENOTCONN);
 			continue;
 		}
 		if (is_parity(r, c))
@@ -1314,6 +1328,7 @@ static void redundant_close(struct emf_backend *be)
 	struct redundant *r = (struct redundant *)be;
 
 	redundant_work_end(be);
+	patrol_close(r);
 	unmap(r->extent, slots_bytes(r, sizeof(*r->extent)));
 	unmap((void *)(uintptr_t)r->stale, slots_bytes(r, sizeof(*r->stale)));
 	unmap((void *)(uintptr_t)r->unsure, slots_bytes(r, sizeof(*r->unsure)));
@@ -1339,6 +1354,7 @@ static int redundant_link_forked(struct emf_backend *be, const int *fds)
 		if (r->version[s] & 1)
 			r->version[s]++;
 	r->rebuild = NULL; /* its queues and its memory are the parent's */
+	patrol_forked(r);
 	return pool_go_on(&r->p);
 }
 
@@ -1436,7 +1452,7 @@ static int open_tables(struct redundant *r, struct emf_backend *const *member, u
 	r->parity_sum = map(slots_bytes(r, (size_t)r->layout.m * r->rows * sizeof(uint64_t)));
 	if (!r->extent || !r->stale || !r->unsure || !r->version || !r->parity_sum)
 		return -ENOMEM;
-	return rc;
+	return rc ? rc : patrol_open(r);
 }
 
 int redundant_open(struct emf_backend *const *member, unsigned n, const struct spread_options *o,

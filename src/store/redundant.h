@@ -20,6 +20,8 @@
 #ifndef EMF_REDUNDANT_H
 #define EMF_REDUNDANT_H
 
+#include <poll.h>
+
 #include "emfatier-provider.h"
 #include "spread.h"
 
@@ -34,6 +36,11 @@ void redundant_forked(struct emf_backend *be, struct emf_store_stats *stats, int
 
 /* Does a little; returns when to come again (ns), UINT64_MAX: when woken. */
 uint64_t redundant_work(struct emf_backend *be, uint64_t now);
+/* What to poll(2) for meanwhile, and then what has come of that: a member is gone. */
+int redundant_watch(struct emf_backend *be, struct pollfd *fds, int max);
+void redundant_see(struct emf_backend *be, const struct pollfd *fds, int n);
+/* As this, after it: looks at what nobody reads (patrol.h). */
+uint64_t redundant_patrol(struct emf_backend *be, uint64_t now);
 /* Ends what work has opened. */
 void redundant_work_end(struct emf_backend *be);
 /* Bytes on the member that are stale. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "layout.h"
+#include "patrol.h"
 #include "pool_int.h"
 #include "redundant.h"
 
@@ -40,6 +41,7 @@ struct redundant {
 	_Atomic int64_t nstale[STORE_LEAVES + 1];
 	_Atomic uint32_t lied;	 /* a mask of members: what was not stale there was wrong */
 	struct rebuild *rebuild; /* the store's thread's */
+	struct patrol patrol;
 };
 
 static inline unsigned width(const struct redundant *r)
@@ -121,6 +123,15 @@ bool redundant_is_right(const struct redundant *r, uint64_t slot, unsigned colum
 			size_t length, const void *buf);
 void redundant_set_stale(struct redundant *r, uint64_t slot, unsigned columns);
 void redundant_clear_stale(struct redundant *r, uint64_t slot, unsigned columns);
+
+/* For the patrol, by the store's thread. Nothing is stale that can be made good, and all members
+ * answer. */
+bool rebuild_is_idle(struct redundant *r);
+/*
+ * Reads all of the slot, and makes good what is wrong. False: not all of it could be looked at.
+ * *moved: bytes, 0 where nothing is this process's.
+ */
+bool rebuild_look(struct redundant *r, uint64_t slot, uint64_t *moved);
 
 /* Of pool_kind; the store's thread's. */
 int rebuild_source(struct pool *p, uint64_t slot, unsigned column, uint32_t place, size_t within,

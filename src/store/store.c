@@ -1055,7 +1055,8 @@ bool store_needs_work(const struct store *st)
 
 void store_work(struct store *st)
 {
-	struct pollfd fds = { .fd = st->wake_fd, .events = POLLIN };
+	struct pollfd fds[1 + STORE_LEAVES] = { { .fd = st->wake_fd, .events = POLLIN } };
+	int n = 1;
 	uint64_t now = timer_now(), next = UINT64_MAX, at;
 	unsigned ms = IDLE_MS;
 
@@ -1076,6 +1077,8 @@ void store_work(struct store *st)
 	if (st->redundant) {
 		at = redundant_work(st->redundant, now);
 		next = at < next ? at : next;
+		at = redundant_patrol(st->redundant, timer_now());
+		next = at < next ? at : next;
 	}
 	if (st->hierarchy) {
 		at = hierarchy_work(st->hierarchy, now);
@@ -1086,7 +1089,11 @@ void store_work(struct store *st)
 		return;
 	if ((next - now) / 1000000 < ms)
 		ms = (unsigned)((next - now) / 1000000) + 1;
-	poll(&fds, 1, (int)ms);
-	if (fds.revents)
+	if (st->redundant)
+		n += redundant_watch(st->redundant, fds + 1, STORE_LEAVES);
+	poll(fds, (nfds_t)n, (int)ms);
+	if (fds[0].revents)
 		signal_clear(st->wake_fd);
+	if (st->redundant)
+		redundant_see(st->redundant, fds + 1, n - 1);
 }

@@ -112,7 +112,8 @@ assert 50 <= l["p50"] <= 57 and 90 <= l["p90"] <= 100 and l["p999"] == 100, l
 s = d["stores"]
 assert len(s) == 2 and s[1]["uri"] == 'nbd://host/"quoted"' and s[1]["state"] == "ok"
 assert set(s[0]) == {"uri", "state", "used_bytes", "read_bytes", "written_bytes",
-                     "read_latency_us", "errors", "busy_seconds", "rebuild_bytes", "tier", "hits",
+                     "read_latency_us", "errors", "busy_seconds", "rebuild_bytes",
+                     "looked_bytes", "mended_bytes", "tier", "hits",
                      "promoted", "demoted"}
 assert set(s[0]["read_latency_us"]) == {"p50", "p99"}
 EOF

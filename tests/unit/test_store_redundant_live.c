@@ -512,6 +512,7 @@ static void test_other_dies(void **state)
 static struct direct {
 	struct toy toy[4];
 	struct emf_backend *member[4], *mirror, *sums;
+	struct emf_store_stats stats[STORE_LEAVES];
 	struct emf_queue *q;
 	unsigned char *buf, *back;
 	/* What happens at the first such transfer of that toy. */
@@ -533,6 +534,16 @@ static const struct emf_parity *codec(void)
 	return codec;
 }
 
+static bool is_used(uint64_t slot)
+{
+	return !unused[slot];
+}
+
+static void nothing(uint64_t slot)
+{
+	(void)slot;
+}
+
 /* Two copies, or two parts and parity. */
 static void open_parts(unsigned k)
 {
@@ -544,6 +555,9 @@ static void open_parts(unsigned k)
 		.timeout_ms = 4000,
 		.wake_fd = -1,
 		.live = true,
+		.hold = is_used,
+		.release = nothing,
+		.stats = d.stats,
 	};
 
 	d = (struct direct){ .buf = pages(SLOT), .back = pages(SLOT) };
@@ -899,19 +913,309 @@ static void test_hanging(void **state)
 	hanging(EMF_WRITE);
 }
 
+/* --- the patrol --- */
+
+/* What it does in so many milliseconds in which nobody reads. */
+static void patrol(unsigned ms)
+{
+	static uint64_t now;
+	uint64_t end, next;
+
+	now = now < timer_now() ? timer_now() : now;
+	for (end = now + ms * 1000000ull; now < end; now = next) {
+		next = redundant_patrol(d.mirror, now);
+		if (next > end)
+			break;
+		direct_work();
+	}
+	now = end;
+}
+
+static uint64_t mended(void)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < TOYS; i++)
+		n += d.stats[i].mended_bytes;
+	return n;
+}
+
+static unsigned transfers(enum emf_op op)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < TOYS; i++)
+		n += d.toy[i].transfers[op];
+	return n;
+}
+
+/* What a member has of a slot's column. */
+static unsigned char *at_member(unsigned slot, unsigned column)
+{
+	const struct redundant *r = (const struct redundant *)d.mirror;
+	uint32_t place = pool_look(&r->p, slot, column);
+
+	assert_true(place != 0);
+	return d.toy[PLACE_MEMBER(place)].mem + PLACE_INDEX(place) * r->layout.column;
+}
+
+/*
+ * One part of what was written arrives damaged, and one gets so where it lies: both are made good
+ * while the others are there, though nobody has read them.
+ */
+static void test_patrol_mends(void **state)
+{
+	(void)state;
+	for (unsigned k = 1; k < 3; k++) {
+		unsigned n = k + 1;
+
+		for (unsigned column = 0; column < n; column++) {
+			open_parts(k);
+			for (unsigned i = 0; i < 4; i++)
+				direct_put(i, 1);
+			*at_member(3, column) ^= 1;
+			patrol(60000);
+			assert_int_equal(mended(), SLOT / k);
+			*at_member(1, column) ^= 1;
+			patrol(60000);
+			assert_int_equal(mended(), 2 * SLOT / k);
+			memset(at_member(1, !column), 0, SLOT / k);
+			memset(at_member(3, !column), 0, SLOT / k);
+			for (unsigned i = 0; i < 4; i++)
+				direct_expect(i, 1);
+			direct_close();
+		}
+	}
+}
+
+/* What others have of the set is theirs to look at. */
+static void test_patrol_leaves_others(void **state)
+{
+	(void)state;
+	direct_open();
+	direct_put(0, 1);
+	direct_put(1, 1);
+	patrol(60000);
+	unused[1] = true;
+	*at_member(1, 0) ^= 1;
+	patrol(60000);
+	assert_int_equal(mended(), 0);
+	unused[1] = false;
+	patrol(60000);
+	assert_int_equal(mended(), SLOT);
+	direct_same(1, 1);
+	direct_close();
+}
+
+/* It reads at most ten slots a second, and next to none where nothing has been written. */
+static void test_patrol_is_cheap(void **state)
+{
+	unsigned before;
+
+	(void)state;
+	direct_open();
+	patrol(60000);
+	assert_int_equal(transfers(EMF_READ), 0);
+	for (unsigned i = 0; i < 4; i++)
+		direct_put(i, 1);
+	patrol(60000);
+	before = transfers(EMF_READ);
+	assert_true(before >= 4 * 2);
+	patrol(600000);
+	assert_true(transfers(EMF_READ) > before);
+	assert_true(transfers(EMF_READ) - before <= 60 * 2);
+	for (unsigned i = 0; i < 60; i++) {
+		for (unsigned k = 0; k < 4; k++)
+			direct_put(k, i);
+		before = transfers(EMF_READ);
+		patrol(1000);
+		assert_true(transfers(EMF_READ) - before <= 11 * 2);
+	}
+	direct_close();
+}
+
+/* However much is written, what is not comes to its turn. */
+static void test_patrol_beside_others(void **state)
+{
+	(void)state;
+	direct_open();
+	for (unsigned i = 0; i < 4; i++)
+		direct_put(i, 1);
+	patrol(60000);
+	*at_member(3, 0) ^= 1;
+	for (unsigned i = 0; i < 100 && !mended(); i++) {
+		for (unsigned k = 0; k < 3; k++)
+			direct_put(k, i);
+		patrol(200);
+	}
+	direct_same(3, 1);
+	direct_close();
+}
+
+/* A write comes while the patrol reads, or makes good: it is what is there then. */
+static void test_patrol_beside_write(void **state)
+{
+	static const enum emf_op op[] = { EMF_READ, EMF_WRITE };
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		direct_open();
+		direct_put(0, 1);
+		*at_member(0, i / 2) ^= 1;
+		watch(op[i % 2] == EMF_WRITE ? i / 2 : 1, op[i % 2], put_two);
+		patrol(60000);
+		assert_null(d.at);
+		direct_same(0, 2);
+		assert_int_equal(direct_stale(), 0);
+		direct_close();
+	}
+}
+
+static void lose_and_hang(struct toy *t, const struct emf_io *io)
+{
+	if (io->op != EMF_READ || t->hangs)
+		return;
+	t->before = NULL;
+	t->hangs = true;
+	memset(t->mem + io->offset, 0, io->length);
+}
+
+static void cut_at(unsigned slot)
+{
+	struct emf_io io = { .op = EMF_READ, .length = SLOT, .done = flag_done };
+	bool ended = false;
+
+	direct_open();
+	for (unsigned i = 0; i < 4; i++)
+		direct_put(i, 1);
+	patrol(60000);
+	d.toy[0].before = lose_and_hang;
+	io.offset = (uint64_t)slot * SLOT;
+	io.user = &ended;
+	io.buf = d.back;
+	assert_int_equal(submit_wait(d.q, &io), 0);
+	while (!ended) {
+		d.q->ops->poll(d.q);
+		usleep(1000);
+	}
+	assert_int_equal(io.status, 0);
+	assert_true(d.toy[0].hangs);
+	d.toy[0].hangs = false;
+	reconnect_work(d.member[0], timer_now());
+	d.q->ops->poll(d.q);
+	assert_int_equal(direct_stale(), 0);
+	patrol(50);
+	assert_true(mended() > 0);
+	direct_same(slot, 1);
+	direct_close();
+}
+
+/* A server made something else of a request, and never answered: what it was about is looked at
+ * first. */
+static void test_patrol_after_cut(void **state)
+{
+	(void)state;
+	for (unsigned slot = 0; slot < 4; slot++)
+		cut_at(slot);
+}
+
+/* A server that dies while nobody asks for anything is missed, and what it had made good. */
+static void test_dies_idle(void **state)
+{
+	(void)state;
+	NEED_NBDKIT();
+	for (unsigned i = 0; i < 3; i++) {
+		unsigned n = shapes[i].n;
+		struct scene s;
+
+		servers_start(n);
+		scene_open(&s, uri, n, shapes[i].data, shapes[i].more, i % 2, NULL);
+		put_held(&s, 1);
+		server_kill(&server[1]);
+		server_again(&server[1], "-t", "1", "memory", "64M");
+		wait_state(&s, 1, EMF_STORE_REBUILDING);
+		wait_state(&s, 1, EMF_STORE_OK);
+		wait_whole(&s);
+		server_kill(&server[0]);
+		expect_all(&s, 1);
+		scene_close(&s);
+		servers_stop(n);
+	}
+}
+
+static void wait_looked(struct scene *s)
+{
+	uint64_t limit = now_ms() + LIMIT_MS;
+
+	for (unsigned i = 0; i < s->opt.nuri; i++)
+		while (!atomic_load(&s->stats[i].looked_bytes)) {
+			if (now_ms() > limit)
+				fail_msg("nobody looks at store %u", i);
+			usleep(1000);
+		}
+}
+
+static void set_unused(bool all)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		unused[i] = all;
+}
+
+/* The end of a connection is seen though nothing is read, not even by the patrol. */
+static void test_gone_at_rest(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	NEED_NBDKIT();
+	servers_start(2);
+	scene_open(&s, uri, 2, 1, 1, false, NULL);
+	put_held(&s, 1);
+	wait_looked(&s);
+	set_unused(true);
+	server_kill(&server[1]);
+	wait_state(&s, 1, EMF_STORE_DOWN);
+	set_unused(false);
+	server_again(&server[1], "-t", "1", "memory", "64M");
+	wait_state(&s, 1, EMF_STORE_OK);
+	wait_whole(&s);
+	server_kill(&server[0]);
+	expect_all(&s, 1);
+	scene_close(&s);
+	servers_stop(2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_write_between), cmocka_unit_test(test_read_between),
-		cmocka_unit_test(test_source_fails),  cmocka_unit_test(test_wrong),
-		cmocka_unit_test(test_lost),	      cmocka_unit_test(test_hanging),
-		cmocka_unit_test(test_add_and_drain), cmocka_unit_test(test_without_spare),
-		cmocka_unit_test(test_refused),	      cmocka_unit_test(test_grows),
-		cmocka_unit_test(test_children),      cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_stops),	      cmocka_unit_test(test_replaced),
-		cmocka_unit_test(test_drain_dead),    cmocka_unit_test(test_drained_dies),
-		cmocka_unit_test(test_new_one_dies),  cmocka_unit_test(test_other_dies),
-		cmocka_unit_test(test_open_degraded), cmocka_unit_test(test_stays_apart),
+		cmocka_unit_test(test_patrol_beside_others),
+		cmocka_unit_test(test_gone_at_rest),
+		cmocka_unit_test(test_patrol_after_cut),
+		cmocka_unit_test(test_patrol_mends),
+		cmocka_unit_test(test_patrol_leaves_others),
+		cmocka_unit_test(test_patrol_is_cheap),
+		cmocka_unit_test(test_patrol_beside_write),
+		cmocka_unit_test(test_dies_idle),
+		cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_read_between),
+		cmocka_unit_test(test_source_fails),
+		cmocka_unit_test(test_wrong),
+		cmocka_unit_test(test_lost),
+		cmocka_unit_test(test_hanging),
+		cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_without_spare),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),
+		cmocka_unit_test(test_children),
+		cmocka_unit_test(test_damage),
+		cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_replaced),
+		cmocka_unit_test(test_drain_dead),
+		cmocka_unit_test(test_drained_dies),
+		cmocka_unit_test(test_new_one_dies),
+		cmocka_unit_test(test_other_dies),
+		cmocka_unit_test(test_open_degraded),
+		cmocka_unit_test(test_stays_apart),
 	};
 
 	if (getenv("EMF_TEST")) /* one alone */

@@ -63,16 +63,17 @@ static void put_store(const struct emf_store_stats *st)
 {
 	fputs("{\"uri\": ", stdout);
 	json_string(st->uri);
-	printf(", \"state\": \"%s\", \"used_bytes\": %" PRIu64 ", \"read_bytes\": %" PRIu64
-	       ", \"written_bytes\": %" PRIu64
-	       ", \"read_latency_us\": {\"p50\": %.3f, \"p99\": %.3f}, \"errors\": %" PRIu64
-	       ", \"busy_seconds\": %.6f, \"rebuild_bytes\": %" PRIu64
-	       ", \"tier\": %u, \"hits\": %" PRIu64 ", \"promoted\": %" PRIu64
-	       ", \"demoted\": %" PRIu64 "}",
-	       text_store_state(st->state), st->used_bytes, st->read_bytes, st->written_bytes,
-	       us(hist_quantile(&st->read_latency, 0.5)),
-	       us(hist_quantile(&st->read_latency, 0.99)), st->errors, (double)st->busy_ns / 1e9,
-	       st->rebuild_bytes, st->tier, st->hits, st->promoted, st->demoted);
+	printf(
+	    ", \"state\": \"%s\", \"used_bytes\": %" PRIu64 ", \"read_bytes\": %" PRIu64
+	    ", \"written_bytes\": %" PRIu64
+	    ", \"read_latency_us\": {\"p50\": %.3f, \"p99\": %.3f}, \"errors\": %" PRIu64
+	    ", \"busy_seconds\": %.6f, \"rebuild_bytes\": %" PRIu64 ", \"looked_bytes\": %" PRIu64
+	    ", \"mended_bytes\": %" PRIu64 ", \"tier\": %u, \"hits\": %" PRIu64
+	    ", \"promoted\": %" PRIu64 ", \"demoted\": %" PRIu64 "}",
+	    text_store_state(st->state), st->used_bytes, st->read_bytes, st->written_bytes,
+	    us(hist_quantile(&st->read_latency, 0.5)), us(hist_quantile(&st->read_latency, 0.99)),
+	    st->errors, (double)st->busy_ns / 1e9, st->rebuild_bytes, st->looked_bytes,
+	    st->mended_bytes, st->tier, st->hits, st->promoted, st->demoted);
 }
 
 static void put_latency(int in, const char *name, const struct emf_hist *h)

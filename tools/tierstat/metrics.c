@@ -106,6 +106,8 @@ static const struct metric {
 static const struct metric store_metrics[] = {
 	{ "store_used_bytes", "gauge", "", "Space in use in the store.", AT(used_bytes), 1 },
 	{ "store_rebuild_bytes", "gauge", "", "What the store lacks still after it was away.", AT(rebuild_bytes), 1 },
+	{ "store_looked_bytes_total", "counter", "", "Read only to see whether it is right.", AT(looked_bytes), 1 },
+	{ "store_mended_bytes_total", "counter", "", "Found wrong where nobody knew, and made good.", AT(mended_bytes), 1 },
 	{ "store_tier_hits_total", "counter", "", "Reads that the store's tier served.", AT(hits), 1 },
 	{ "store_tier_promoted_blocks_total", "counter", "", "Blocks that came into the tier from a slower one.", AT(promoted), 1 },
 	{ "store_tier_demoted_blocks_total", "counter", "", "Blocks that came into the tier from a faster one.", AT(demoted), 1 },
