@@ -7,8 +7,10 @@
  * A class may say it (granule). Else it is seen, per region: where faults jump about, some fetch
  * a cluster, as a question. When a neighbour follows soon the block is fetched as a whole, and
  * the region counts as dense; when none does until some more such questions have been put, as
- * sparse. Then pages come, and clusters where a neighbour follows all the same. A block of which
- * most has come is completed, too.
+ * sparse. (Where the store is byte-addressable each jump is a question, for the cluster is copied
+ * from where it lies: so what is too cold to be brought is read in place, in clusters.) Then pages
+ * come, and clusters where a neighbour follows all the same. A block of which most has come is
+ * completed, too.
  *
  * A question is not free: where a page was there is a page table, which splits the huge page
  * that comes there next (block_look_for_split), until that was mended. So they become rare where

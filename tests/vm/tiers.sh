@@ -49,6 +49,7 @@ elif command -v node >/dev/null && [ -e "$demo/node_modules/node-llama-cpp" ]; t
 	export MODEL
 	: "${LIMIT:=900}"
 	check "vm CXL node llama" --cxl . "$here/tiers-llama.sh" numa:1
+	check "vm numa in place llama" --numa . "$here/tiers-llama.sh" numa:1 64M
 	check "vm CXL dax llama" --cxl=dax . "$here/tiers-llama.sh" dax:/dev/dax0.0
 else
 	echo "SKIPPED vm llama: no node, or no node-llama-cpp (make demo installs it)"
