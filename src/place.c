@@ -8,17 +8,15 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#ifdef __x86_64__
-#include <emmintrin.h>
-#endif
 
 #include "block.h"
 #include "engine.h"
 #include "frame.h"
+#include "interleave.h"
 #include "kernel.h"
 #include "log.h"
+#include "provider/bytes.h"
 #include "region.h"
-#include "interleave.h"
 #include "transfer.h"
 
 #ifndef PLACE_SAMPLE_NS /* the simulation is quicker */
@@ -180,18 +178,8 @@ uint32_t place_frame(void)
 
 void place_copy(uint32_t to, uint32_t from)
 {
-#ifdef __x86_64__
-	__m128i *d = (__m128i *)(void *)frame_start(to);
-	const __m128i *s = (const __m128i *)(const void *)frame_start(from),
-		      *end = s + BLOCK_SIZE / 16;
-
 	/* Past the caches: it is not used soon. */
-	for (; s < end; s++, d++)
-		_mm_stream_si128(d, _mm_load_si128(s));
-	_mm_sfence();
-#else
-	memcpy(frame_start(to), frame_start(from), BLOCK_SIZE);
-#endif
+	bytes_copy_out(frame_start(to), frame_start(from), BLOCK_SIZE);
 }
 
 /* --- is it used there? --- */

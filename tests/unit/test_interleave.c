@@ -161,6 +161,23 @@ static void bandwidths(void **state)
 	assert_false(bandwidth_pays(1000, 1200));
 }
 
+/* By all CPUs, several times; the node is the one there is in any case. */
+static void measured(void **state)
+{
+	(void)state;
+	engine.budget = 256ull << 20;
+	for (int i = 0; i < 3; i++) {
+		assert_in_range(bandwidth_share(0), 0, 100);
+		assert_int_equal(engine.threads, 0);
+	}
+	/* With next to nothing to do it by. */
+	engine.budget = 8ull << 20;
+	assert_in_range(bandwidth_share(0), 0, 100);
+	/* A node that is not there. */
+	assert_int_equal(bandwidth_share(999), 0);
+	assert_int_equal(engine.threads, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -168,6 +185,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(swept, setup, teardown),
 		cmocka_unit_test_setup_teardown(next, setup, teardown),
 		cmocka_unit_test(bandwidths),
+		cmocka_unit_test(measured),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
