@@ -417,7 +417,8 @@ void place_look_behind(struct block *b)
 {
 	struct presence found;
 
-	if (uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
+	/* What was written to before the fork has come to be protected again. */
+	if (b->strayed || uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
 	    found.protected < found.bytes)
 		block_unplace(b);
 }
