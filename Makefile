@@ -161,7 +161,7 @@ $(BUILD)/bench/policysim: $(BUILD)/obj/bench/policysim/main.o $(POLICYSIM_CORE) 
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
 
-$(BUILD)/bench/store $(BUILD)/bench/tiers: $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/librt_emf.a
+$(BUILD)/bench/copies $(BUILD)/bench/store $(BUILD)/bench/tiers: $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(BUILD)/librt_emf.a
 	@mkdir -p $(@D)
 	$(CC) -o $@ $^ $(STATIC_LIBS) -pthread -ldl -lm
 

@@ -69,7 +69,8 @@ enum {
 	EMF_CAP_MALLOC = 1u << 3, /* uses malloc after open, or what open got from it */
 	EMF_CAP_CUTS = 1u << 4,	  /* closing a queue never waits for what is in flight */
 	EMF_CAP_CONNECTS =
-	    1u << 5, /* a queue can break for reasons of its own, and be opened anew */
+	    1u << 5,		 /* a queue can break for reasons of its own, and be opened anew */
+	EMF_CAP_BYTES = 1u << 6, /* byte-addressable: a small read costs nothing but its copy */
 };
 
 struct emf_backend;

@@ -420,6 +420,7 @@ void block_unplace(struct block *b)
 {
 	if (!b->placed)
 		return;
+	b->strayed = false;
 	block_uncount(b);
 	block_count(b);
 	list_remove(b);

@@ -160,6 +160,7 @@ struct block {
 	bool unwritten;	 /* when it last left it was as it had come */
 	bool copied;	 /* it came or went by copy: MOVE is refused, of read-only memory */
 	bool placed;	 /* LOCAL: its page lies on a slow node, see place.h */
+	bool strayed;	 /* some of it was written to while one forked, and may not lie there */
 	bool sampled;	 /* it was taken to see whether it is used there */
 	int8_t evidence; /* how often in a row it was used soon, or (negative) was not */
 	bool fresh;	 /* it was not since it has come there */

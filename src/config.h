@@ -35,6 +35,7 @@ enum emf_prefetch {
 };
 /* What is fetched when a far block is touched; auto: as it is seen (sparse.h). */
 enum emf_granule { EMF_GRANULE_AUTO, EMF_GRANULE_PAGE, EMF_GRANULE_CLUSTER, EMF_GRANULE_BLOCK };
+#define EMF_PLACE_WEIGHTED 101u /* what is swept, by the bandwidths: interleave.h */
 enum emf_evict { EMF_EVICT_AUTO, EMF_EVICT_LOOP, EMF_EVICT_LRU, EMF_EVICT_LFU };
 enum emf_redundancy { EMF_REDUNDANCY_NONE, EMF_REDUNDANCY_MIRROR, EMF_REDUNDANCY_PARITY };
 
@@ -63,6 +64,8 @@ struct emf_class {
 	unsigned resident; /* percent of the region's blocks, spread evenly, that stay local; 0: by
 			      the engine */
 	enum emf_granule granule;
+	unsigned place; /* percent of its blocks that belong on the slow node; 0: what does not
+			   fit; EMF_PLACE_WEIGHTED */
 };
 
 /* What a region was seen to do (policy.h: does). */

@@ -28,6 +28,11 @@ static const struct config_choice granules[] = { { "auto", EMF_GRANULE_AUTO },
 						 { "64K", EMF_GRANULE_CLUSTER },
 						 { "2M", EMF_GRANULE_BLOCK },
 						 { 0 } };
+static const struct config_choice places[] = { { "auto", 0 },
+					       { "bind", 100 },
+					       { "interleave", 50 },
+					       { "weighted", EMF_PLACE_WEIGHTED },
+					       { 0 } };
 static const struct config_choice prefetches[] = {
 	{ "auto", EMF_PREFETCH_AUTO },	 { "sequential", EMF_PREFETCH_SEQUENTIAL },
 	{ "trend", EMF_PREFETCH_TREND }, { "learned", EMF_PREFETCH_LEARNED },
@@ -129,6 +134,9 @@ static const struct config_key keys[] = {
 	{ CONFIG_CLASS, "granule", "auto|4K|64K|2M", "auto",
 	  "what a fault fetches; 4K, 64K: for random access; auto: as it is seen",
 	  value_choice, CLASS_FIELD(granule), .choice = granules },
+	{ CONFIG_CLASS, "place", "auto|bind|interleave|weighted|PERCENT%", "auto",
+	  "what lies on the slow node for good: nothing, all, half, of what is swept as much as is fastest",
+	  value_share, CLASS_FIELD(place), .min = 1, .max = 100, .choice = places },
 };
 /* clang-format on */
 

@@ -186,6 +186,20 @@ bool value_choice(const struct config_key *key, void *field, const char *value, 
 	return true;
 }
 
+bool value_share(const struct config_key *key, void *field, const char *value, char *why,
+		 size_t len)
+{
+	char list[128];
+
+	if (*value >= '0' && *value <= '9')
+		return value_percent(key, field, value, why, len);
+	for (const struct config_choice *c = key->choice; c->name; c++)
+		if (!strcmp(c->name, value))
+			return value_choice(key, field, value, why, len);
+	choices(key->choice, list, sizeof(list));
+	return refuse(value, why, len, "is not known; use %s, or a percentage", list);
+}
+
 /* The next piece of a list: *text moves behind it. NULL at the end. */
 static const char *next_item(const char **text, const char *separators, size_t *length)
 {

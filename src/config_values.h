@@ -43,6 +43,9 @@ bool value_duration(const struct config_key *key, void *field, const char *value
 		    size_t len);
 bool value_choice(const struct config_key *key, void *field, const char *value, char *why,
 		  size_t len);
+/* A name, or a percentage. */
+bool value_share(const struct config_key *key, void *field, const char *value, char *why,
+		 size_t len);
 /* These, but for the two of tiers, take the whole struct: emf_config, and emf_class. */
 bool value_uris(const struct config_key *key, void *config, const char *value, char *why,
 		size_t len);

@@ -548,8 +548,10 @@ static void resolve_forking(const struct uffd_message *f)
 		mapped_written(addr, K_PAGE);
 	} else if (f->write_protect) {
 		/* The page alone: the block may lie elsewhere. */
-		if (b && !r->kept && b->state == LOCAL)
+		if (b && !r->kept && b->state == LOCAL) {
 			b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
+			b->strayed = b->placed;
+		}
 		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
 	} else if (b && (b->state == FAR || (b->region->source && b->state == LOCAL))) {
 		rescue_far(b, was, addr);

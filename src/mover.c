@@ -626,7 +626,7 @@ static int sleep_ms(void)
 		return engine.config.chaos > 1000 ? 1 : (int)(1000 / engine.config.chaos);
 	if (engine.starving.head)
 		return 10;
-	if (engine.in_place.head)
+	if (place_is_busy())
 		return 5;
 	if (engine.store_retry_at || engine.stuck.head || pool.inflight || engine.leaving.head)
 		return 100;

@@ -8,15 +8,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#ifdef __x86_64__
-#include <emmintrin.h>
-#endif
 
 #include "block.h"
 #include "engine.h"
 #include "frame.h"
+#include "interleave.h"
 #include "kernel.h"
 #include "log.h"
+#include "provider/bytes.h"
 #include "region.h"
 #include "transfer.h"
 
@@ -36,7 +35,7 @@
 static struct {
 	uint64_t limit; /* bytes; 0: off */
 	int node;
-	uint64_t full_until, sample_at, promote_at;
+	uint64_t full_until, sample_at, promote_at, spread_at;
 	struct block_list out;	/* STANDBY, sampled, the oldest first */
 	struct block_list warm; /* LOCAL and placed: to go to local memory */
 	size_t samples;		/* since moves were halved */
@@ -88,8 +87,14 @@ static const char *refusal(void)
 void place_init(void)
 {
 	place.limit = 0;
-	if (!engine.config.in_place)
+	if (!engine.config.in_place) {
+		for (unsigned i = 0; i < engine.config.nclasses; i++)
+			if (engine.config.classes[i].place)
+				log_warn(
+				    "class %s: place needs store.in_place; nothing is interleaved",
+				    engine.config.classes[i].name);
 		return;
+	}
 	const char *why = refusal();
 	if (why) {
 		log_warn("store.in_place %s; nothing is left in place", why);
@@ -97,12 +102,14 @@ void place_init(void)
 	}
 	place.node = atoi(engine.config.store_uri[0] + 5);
 	place.limit = engine.config.in_place;
+	interleave_init(place.node);
 }
 
 void place_after_fork(void)
 {
 	place.out = place.warm = engine.in_place = (struct block_list){ 0 };
 	engine.placed = 0;
+	interleave_after_fork();
 }
 
 bool place_is_over(void)
@@ -122,10 +129,15 @@ static bool may_grow(void)
 	return engine.placed + BLOCK_SIZE <= place.limit && k_now_ns() >= place.full_until;
 }
 
+static bool may_lie_there(const struct block *b)
+{
+	return block_is_full(b) && !b->region->source && !b->copied && !(b->flags & B_TORN) &&
+	       !frame_meta(b->frame)->placed;
+}
+
 bool place_wants(const struct block *b)
 {
-	if (!place.limit || !block_is_full(b) || b->region->source || b->copied ||
-	    b->flags & B_TORN || frame_meta(b->frame)->placed)
+	if (!place.limit || !may_lie_there(b))
 		return false;
 	bool room = frame_has_placed() || may_grow();
 	place.wanted |= !room;
@@ -166,18 +178,8 @@ uint32_t place_frame(void)
 
 void place_copy(uint32_t to, uint32_t from)
 {
-#ifdef __x86_64__
-	__m128i *d = (__m128i *)(void *)frame_start(to);
-	const __m128i *s = (const __m128i *)(const void *)frame_start(from),
-		      *end = s + BLOCK_SIZE / 16;
-
 	/* Past the caches: it is not used soon. */
-	for (; s < end; s++, d++)
-		_mm_stream_si128(d, _mm_load_si128(s));
-	_mm_sfence();
-#else
-	memcpy(frame_start(to), frame_start(from), BLOCK_SIZE);
-#endif
+	bytes_copy_out(frame_start(to), frame_start(from), BLOCK_SIZE);
 }
 
 /* --- is it used there? --- */
@@ -212,11 +214,17 @@ static void weigh(struct block *b, bool soon)
 
 void place_arrived(struct block *b)
 {
-	if (b->sampled)
+	bool stays = interleave_belongs(b);
+
+	if (stays)
+		b->fresh = false; /* it has made way for nothing */
+	if (b->sampled) {
+		interleave_touched(b);
 		weigh(b, k_now_ns() - b->retry_at < PLACE_SOON_NS);
+	}
 	b->sampled = false;
 	list_remove(b);
-	bool warm = b->note.pinned || b->evidence >= PLACE_EVIDENCE + (int)moves(b);
+	bool warm = b->note.pinned || (!stays && b->evidence >= PLACE_EVIDENCE + (int)moves(b));
 	list_append(warm ? &place.warm : &engine.in_place, b);
 }
 
@@ -294,6 +302,35 @@ static void end_sample(uint64_t now)
 	}
 }
 
+/*
+ * STANDBY, to frame f (NO_FRAME: one of the node), and mapped there. Gives up the lock meanwhile.
+ * False: it was not, and f is not used.
+ */
+static bool carry(struct transfer_pool *pool, struct block *b, uint32_t f)
+{
+	block_check(b);
+	struct transfer *t = transfer_write(pool, b);
+	if (f == NO_FRAME)
+		f = place_frame();
+	if (f != NO_FRAME) {
+		uint32_t from = t->frame;
+		lock_give(&engine.lock);
+		place_copy(f, from);
+		lock_take(&engine.lock);
+		frame_meta(f)->holes = frame_meta(f)->zeroed = false;
+	}
+	b = transfer_block(t);
+	transfer_cancel(t);
+	bool done = f != NO_FRAME && b && !(b->flags & B_TORN);
+	if (!done && f != NO_FRAME)
+		frame_recycle(f, false);
+	if (done)
+		block_exchange(b, f);
+	else if (b)
+		block_written(b, BLOCK_FAILED);
+	return done;
+}
+
 /* To local memory. */
 static void promote(struct transfer_pool *pool, uint64_t now)
 {
@@ -322,23 +359,34 @@ static void promote(struct transfer_pool *pool, uint64_t now)
 	unsigned before = moves(b);
 	b->moves = (uint8_t)(before + (before < 250));
 	b->calm = place.calm;
-	uint32_t from = b->frame;
-	block_check(b);
-	struct transfer *t = transfer_write(pool, b);
-	lock_give(&engine.lock);
-	place_copy(f, from);
-	lock_take(&engine.lock);
-	frame_meta(f)->holes = frame_meta(f)->zeroed = false;
-	b = transfer_block(t);
-	transfer_cancel(t);
-	if (b && !(b->flags & B_TORN)) {
-		block_exchange(b, f);
+	if (carry(pool, b, f))
 		atomic_fetch_add(&engine.stats->promoted_blocks, 1);
+}
+
+/* What belongs on the node is brought there. */
+static void spread(struct transfer_pool *pool, uint64_t now)
+{
+	struct block *b;
+
+	if (now < place.spread_at || !pool->free || (!frame_has_placed() && !may_grow()) ||
+	    !(b = interleave_next()))
 		return;
+	place.spread_at = now + BLOCK_SIZE * 1000000000ull / engine.config.rebuild;
+	bool taken = !block_take(&b) && b->state == STANDBY;
+	/* Or it lies there already, should the kernel not have copied what was shared. */
+	if (taken && !may_lie_there(b)) {
+		put_back(b);
+		taken = false;
 	}
-	frame_recycle(f, false);
-	if (b)
-		block_written(b, BLOCK_FAILED);
+	taken = taken && carry(pool, b, NO_FRAME);
+	if (taken)
+		atomic_fetch_add(&engine.stats->placed_blocks, 1);
+	interleave_tried(taken);
+}
+
+bool place_is_busy(void)
+{
+	return engine.in_place.head || (place.limit && interleave_is_busy());
 }
 
 void place_work(struct transfer_pool *pool)
@@ -354,6 +402,7 @@ void place_work(struct transfer_pool *pool)
 	sample_some(now);
 	end_sample(now);
 	promote(pool, now);
+	spread(pool, now);
 }
 
 /* --- forks and locks --- */
@@ -368,7 +417,8 @@ void place_look_behind(struct block *b)
 {
 	struct presence found;
 
-	if (uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
+	/* What was written to before the fork has come to be protected again. */
+	if (b->strayed || uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found) ||
 	    found.protected < found.bytes)
 		block_unplace(b);
 }

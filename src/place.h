@@ -51,6 +51,8 @@ uint32_t place_frame(void);
 void place_copy(uint32_t to, uint32_t from);
 /* Samples, and brings to local memory what is used. */
 void place_work(struct transfer_pool *pool);
+/* Has it something to do soon? */
+bool place_is_busy(void);
 
 /* --- anybody's --- */
 

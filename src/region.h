@@ -28,6 +28,13 @@ struct grain {
 	uint8_t sparse, asked, caution;
 };
 
+/* Is it swept? Of the blocks that were sampled. */
+struct order {
+	uint32_t last; /* index of the last one */
+	uint8_t ahead; /* were ahead of that, more than not */
+	bool swept;
+};
+
 struct region {
 	uintptr_t start, end;
 	uintptr_t base;	      /* where block 0 begins, or would: at most 2 MiB before start */
@@ -54,6 +61,7 @@ struct region {
 	bool shared;	/* the program had mapped it MAP_SHARED */
 	bool random;	/* MADV_RANDOM */
 	struct grain grain;
+	struct order order_seen; /* of what is in place: interleave.h */
 	struct policy_region note;
 };
 

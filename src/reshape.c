@@ -281,8 +281,8 @@ void block_inherit(struct block *b)
 	b->list = NULL;
 	b->frame = NO_FRAME;
 	b->since = b->evicted_at = 0;
-	b->placed &= state == LOCAL;
-	b->sampled = false;
+	b->placed &= state == LOCAL && !b->strayed;
+	b->sampled = b->strayed = false;
 	/* Protection is not inherited: whether it was written shows at its eviction. */
 	b->flags = state != LOCAL || b->region->source	      ? 0
 		   : b->slot == NO_SLOT || b->flags & B_DIRTY ? B_DIRTY

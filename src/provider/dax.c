@@ -233,7 +233,7 @@ static int dax_open(const char *uri, unsigned timeout_ms, struct emf_backend **o
 	}
 	d->b.room = dax_room;
 	d->b.trim = dax_trim;
-	d->b.be.caps = EMF_CAP_CUTS | EMF_CAP_SYNC | (d->device ? 0 : EMF_CAP_TRIM);
+	d->b.be.caps = EMF_CAP_CUTS | EMF_CAP_SYNC | EMF_CAP_BYTES | (d->device ? 0 : EMF_CAP_TRIM);
 	d->b.be.max_length = MAX_LENGTH;
 	*out = &d->b.be;
 	return 0;

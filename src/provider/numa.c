@@ -214,7 +214,7 @@ static int numa_open(const char *uri, unsigned timeout_ms, struct emf_backend **
 	m->b.room = numa_room;
 	m->b.trim = numa_trim;
 	m->b.be.ops = &backend_ops;
-	m->b.be.caps = EMF_CAP_TRIM | EMF_CAP_CUTS | EMF_CAP_SYNC;
+	m->b.be.caps = EMF_CAP_TRIM | EMF_CAP_CUTS | EMF_CAP_SYNC | EMF_CAP_BYTES;
 	m->b.be.max_length = MAX_LENGTH;
 	*out = &m->b.be;
 	return 0;

@@ -455,7 +455,8 @@ int hierarchy_open(const struct hierarchy_tier *tier, unsigned n, unsigned timeo
 	h->be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = h->slots * SLOT,
-		.caps = (all & EMF_CAP_SYNC) | (any & EMF_CAP_OUTLIVES) | EMF_CAP_TRIM,
+		.caps = (all & (EMF_CAP_SYNC | EMF_CAP_BYTES)) | (any & EMF_CAP_OUTLIVES) |
+			EMF_CAP_TRIM,
 		.max_length = SLOT,
 	};
 	if (!rc) {

@@ -291,7 +291,7 @@ int inject_open(struct emf_backend *next, const struct inject *what, struct emf_
 	l->what = *what;
 	l->random = what->seed * 0x2545f4914f6cdd1du;
 	l->be = backend_like(next, &backend_ops);
-	l->be.caps &= ~(uint32_t)EMF_CAP_SYNC;
+	l->be.caps &= ~(uint32_t)(EMF_CAP_SYNC | EMF_CAP_BYTES);
 	*out = &l->be;
 	return 0;
 }

@@ -515,7 +515,8 @@ int pool_open(struct emf_backend *const *member, unsigned n, const struct spread
 	p->be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = p->slots * SLOT,
-		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
+		.caps = (all & (EMF_CAP_SYNC | EMF_CAP_BYTES)) |
+			(any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
 		.max_length = SLOT,
 	};
 	rc = total >= p->columns ? pool_init(p, member, n) : -ENOSPC;

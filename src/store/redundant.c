@@ -1431,7 +1431,8 @@ static void fill(struct redundant *r, struct emf_backend *const *member, unsigne
 	r->p.be = (struct emf_backend){
 		.ops = &backend_ops,
 		.size = r->p.slots * SLOT,
-		.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
+		.caps = (all & (EMF_CAP_SYNC | EMF_CAP_BYTES)) |
+			(any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES)),
 		.max_length = SLOT,
 	};
 	r->hash = xxh3_base;

@@ -287,7 +287,8 @@ int stripe_open(struct emf_backend *const *member, unsigned n, uint64_t unit,
 		s->member[i] = member[i];
 	s->be.ops = &backend_ops;
 	s->be.size = size * n;
-	s->be.caps = (all & EMF_CAP_SYNC) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES));
+	s->be.caps =
+	    (all & (EMF_CAP_SYNC | EMF_CAP_BYTES)) | (any & (EMF_CAP_TRIM | EMF_CAP_OUTLIVES));
 	s->be.max_length = MAX_LENGTH;
 	*out = &s->be;
 	return 0;

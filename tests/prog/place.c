@@ -217,6 +217,37 @@ static void row_promote(size_t size)
 	check_pages(p, 0, size / PAGE, 1, "afterwards");
 }
 
+/*
+ * With a class of place=interleave: every second block goes there though the budget has room for
+ * more, and stays there, however often it is used.
+ */
+static void row_interleave(size_t size)
+{
+	char *p = filled(size), *end = p + size;
+	char *first = p + (BLOCK - (uintptr_t)p % BLOCK) % BLOCK;
+	size_t blocks = (size_t)(end - first) / BLOCK, n = size / PAGE, there = 0;
+	bool was[64] = {0};
+
+	CHECK(blocks <= 64, "%zu blocks are too many", blocks);
+	for (time_t stop = time(NULL) + 2 * PATIENCE; there + 2 < blocks / 2; nap()) {
+		CHECK(time(NULL) < stop, "%zu of %zu blocks are on the slow node", there, blocks);
+		check_pages(p, 0, n, 1, "interleaved");
+		there = 0;
+		for (size_t i = 0; i < blocks; i++)
+			there += was[i] = slow(first + i * BLOCK, BLOCK) == BLOCK / PAGE;
+	}
+	for (time_t stop = time(NULL) + PATIENCE / 3; time(NULL) < stop;)
+		check_pages(p, 0, n, 1, "used");
+	/* But for one that is out on a sample. */
+	size_t left = 0;
+	for (size_t i = 0; i < blocks; i++)
+		left += was[i] && slow(first + i * BLOCK, BLOCK) < BLOCK / PAGE;
+	CHECK(left <= 1 + there / 4, "%zu of %zu blocks have left the slow node", left, there);
+	check_budget(p, size, "interleaved");
+	fill_pages(p, 0, n, 2);
+	check_pages(p, 0, n, 2, "written");
+}
+
 static void row_discard(size_t size)
 {
 	char *p = placed(size);
@@ -253,6 +284,7 @@ static const struct row rows[] = {
 	{"lock-all", row_lock_all, true},
 	{"read-only", row_read_only, true},
 	{"promote", row_promote, true},
+	{"interleave", row_interleave, true},
 	{"discard", row_discard, true},
 	{"move", row_move, true},
 };

@@ -637,6 +637,7 @@ static void make_plan(uint64_t seed)
 	plan.resize = chance(3);
 	plan.granule = (unsigned)rnd_below(3);
 	plan.in_place = chance(2) ? 1 + (unsigned)rnd_below(24) : 0;
+	plan.place = chance(2) ? (unsigned)rnd_below(101) : 0;
 }
 
 static bool is_over(void)
@@ -654,7 +655,7 @@ static const char *const granules[] = { "auto", "64K", "4K" };
 static void run(uint64_t seed)
 {
 	static char stack[64 << 10];
-	char conf[320];
+	char conf[352], place[16] = "auto";
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 
 	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
@@ -665,11 +666,13 @@ static void run(uint64_t seed)
 	alarm(REAL_SECONDS);
 	plan.seed = seed;
 	make_plan(seed);
-	snprintf(
-	    conf, sizeof(conf),
-	    "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
-	    "class.all.match=size>=4K;class.all.granule=%s;store.uri=numa:1;store.in_place=%lu",
-	    plan.chaos, granules[plan.granule], plan.in_place * BLOCK_SIZE);
+	if (plan.place)
+		snprintf(place, sizeof(place), "%u%%", plan.place);
+	snprintf(conf, sizeof(conf),
+		 "local.limit=8M;engine.min_region=4K;store.timeout=2s;engine.chaos=%u;"
+		 "class.all.match=size>=4K;class.all.granule=%s;class.all.place=%s;store.uri=numa:"
+		 "1;store.in_place=%lu",
+		 plan.chaos, granules[plan.granule], place, plan.in_place * BLOCK_SIZE);
 	setenv("EMFATIER_CONF", conf, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;

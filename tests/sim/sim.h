@@ -31,6 +31,7 @@ bool chance(unsigned n);
 
 struct plan {
 	unsigned in_place; /* blocks that a slow node has room for */
+	unsigned place;	   /* percent that belong there */
 	uint64_t seed;
 	bool move, poison;
 	unsigned budget_blocks, threads, ops, leaves, slots, total_blocks;

@@ -221,7 +221,7 @@ static struct emf_backend *leaf_open(uint64_t size)
 	l->be = (struct emf_backend){ .ops = &leaf_ops,
 				      .size = size,
 				      .caps = (plan.trim ? EMF_CAP_TRIM : 0u) |
-					      (plan.sync ? EMF_CAP_SYNC : 0u),
+					      (plan.sync ? EMF_CAP_SYNC | EMF_CAP_BYTES : 0u),
 				      .max_length = 64u << 20 };
 	return &l->be;
 }

@@ -170,7 +170,7 @@ static void defaults(void **state)
 	assert_defaults();
 	described = 0;
 	config_describe(describe);
-	assert_int_equal(described, 27);
+	assert_int_equal(described, 28);
 	assert_int_equal(cfg.nclasses, 1);
 	cfg.nclasses = 0;
 	assert_defaults();
@@ -305,6 +305,9 @@ static void bad_values(void **state)
 		{ "class.a.window=1025", "not a number from 0 to 1024" },
 		{ "class.a.resident=101", "not a percentage" },
 		{ "class.a.granule=4M", "class.a.granule: '4M' is not known; use auto, 4K, 64K or 2M" },
+		{ "class.a.place=node", "class.a.place: 'node' is not known; use auto, bind, interleave or weighted, or a percentage" },
+		{ "class.a.place=0", "class.a.place: '0' is not a percentage; write 1 to 100" },
+		{ "class.a.place=101%", "class.a.place: '101%' is not a percentage; write 1 to 100" },
 		{ "class.a.size=4M", "class.a.size: unknown key; known are: match, evict, prefetch" },
 		{ "class.a b.evict=loop", "class name" },
 		{ "class..evict=loop", "class name" },
@@ -494,6 +497,13 @@ static void classes(void **state)
 	assert_ptr_equal(class_of(&cfg, 1, "abcd"), &cfg.classes[2]);
 	assert_int_equal(cfg.classes[1].match_min, 0);
 	assert_int_equal(cfg.classes[1].match_max, UINT64_MAX);
+
+	assert_int_equal(read_inline("class.a.window=1;class.b.place=bind;class.c.place=interleave;"
+				     "class.d.place=weighted;class.e.place=7%;class.f.place=auto"),
+			 0);
+	static const unsigned place[] = { 0, 100, 50, EMF_PLACE_WEIGHTED, 7, 0 };
+	for (unsigned i = 0; i < COUNT(place); i++)
+		assert_int_equal(cfg.classes[i].place, place[i]);
 
 	assert_int_equal(read_inline(""), 0);
 	assert_null(class_of(&cfg, 1, "x"));

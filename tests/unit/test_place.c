@@ -141,6 +141,36 @@ static void wanted(void **state)
 	region_erase(r);
 }
 
+/* What belongs on the node (interleave.h) stays there, unless it is pinned. */
+static void belonging(void **state)
+{
+	struct region *r = region_insert(1ul << 44, (1ul << 44) + BLOCK_SIZE);
+	struct block *w = r->blocks;
+
+	(void)state;
+	engine.config.nclasses = 1;
+	engine.config.classes[0].place = 100;
+	r->class = engine.config.classes;
+	interleave_init(1);
+	w->state = LOCAL;
+	w->placed = w->fresh = true;
+	for (int i = 0; i < 3 * PLACE_EVIDENCE; i++) {
+		w->sampled = true;
+		w->retry_at = k_now_ns();
+		place_arrived(w);
+		assert_ptr_equal(w->list, &engine.in_place);
+	}
+	assert_int_equal(place.caution, 0); /* nothing has made way */
+	w->note.pinned = true;
+	place_arrived(w);
+	assert_ptr_equal(w->list, &place.warm);
+	list_remove(w);
+	w->state = NONE;
+	region_erase(r);
+	engine.config.nclasses = 0;
+	interleave_init(1);
+}
+
 static void refused(void **state)
 {
 	struct emf_config *c = &engine.config;
@@ -172,6 +202,7 @@ int main(void)
 		cmocka_unit_test_setup(moved_before, setup),
 		cmocka_unit_test_setup(exchanges, setup),
 		cmocka_unit_test_setup(wanted, setup),
+		cmocka_unit_test_setup(belonging, setup),
 		cmocka_unit_test_setup(refused, setup),
 	};
 

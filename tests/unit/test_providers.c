@@ -382,6 +382,7 @@ static void test_dax(void **state)
 	snprintf(uri, sizeof(uri), "dax:%s?size=64M", dir);
 	be = open_ok("dax", uri, 0);
 	assert_int_equal(be->size, 64 * MIB);
+	assert_true(be->caps & EMF_CAP_BYTES);
 	assert_int_equal(entries(dir), 0);
 	run_all(be, 500);
 	run_threads(be);

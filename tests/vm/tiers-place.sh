@@ -8,11 +8,12 @@ set -u
 export EMFATIER_RUN_DIR=/run/emfatier-vm
 mkdir -p "$EMFATIER_RUN_DIR"
 bad=0
+SET=()
 
 run() { # IN-PLACE COMMAND...: its standard error is in /run/err
 	local in_place=$1
 	shift
-	"$BUILD/emfatier" run --local 12M --store "${STORE:-numa:1}" --set store.in_place="$in_place" --summary -- \
+	"$BUILD/emfatier" run --local "${LOCAL:-12}M" "${SET[@]}" --store "${STORE:-numa:1}" --set store.in_place="$in_place" --summary -- \
 		"$@" 2>/run/err
 }
 
@@ -24,7 +25,7 @@ place() { # IN-PLACE SUMMARY
 }
 
 row() { # IN-PLACE ROW
-	if BUDGET=$((12 << 20)) NODE=1 run "$1" "$BUILD/tests/place" "$2" 36M; then
+	if BUDGET=$((${LOCAL:-12} << 20)) NODE=1 run "$1" "$BUILD/tests/place" "$2" 36M; then
 		echo "ok place $2, room for $1${STORE:+, $STORE}"
 	else
 		cat /run/err
@@ -42,10 +43,23 @@ echo 0 >/proc/sys/kernel/numa_balancing
 if [ $# -eq 0 ]; then
 	place 64M '\(ok\): 0 read, 0 written' || exit 1
 	place 8M '\(ok\): [1-9].* read' || exit 1
-	set -- $("$BUILD/tests/place" list | cut -d' ' -f1)
+	set -- weighted $("$BUILD/tests/place" list | cut -d' ' -f1)
 fi
 for r in "$@"; do
-	row 128M "$r"
+	case $r in
+	weighted) # measured by all CPUs at once
+		SET=(--set class.all.match='size>=4M' --set class.all.place=weighted)
+		EMFATIER_LOG=info place 64M ' node 1 at [1-9].*% of what is swept belong' || bad=1
+		;;
+	interleave)
+		SET=(--set class.all.match='size>=4M' --set class.all.place=interleave)
+		LOCAL=32 row 128M "$r"
+		;;
+	*)
+		row 128M "$r"
+		;;
+	esac
+	SET=()
 done
 # With too little room; it must not come and go without end.
 if [[ " $* " == *" read-only "* ]]; then

@@ -35,6 +35,7 @@ check() {
 check "vm numa integrity" --numa '^node1 +no .*HMAT' "$here/tiers-guest.sh" numa:1 24M 12M 2 16
 LIMIT=${LIMIT:-900} check "vm numa place" --numa '^node1 +no ' "$here/tiers-place.sh"
 check "vm CXL node integrity" --cxl '^region +region0 +256M +- ram, 1 way, on mem0$' "$here/tiers-guest.sh" numa:1 10M 8M 1 512
+check "vm CXL node in place integrity" --cxl . "$here/tiers-guest.sh" numa:1 10M 8M 1 512 64M
 check "vm CXL dax integrity" --cxl=dax '"dax0.0", "bytes": 268435456, .* "devdax", "source": "libdaxctl"' "$here/tiers-guest.sh" dax:/dev/dax0.0 10M 8M 1 512
 check "vm CXL dax refused" --cxl=dax '^dax +dax0.0 ' "$here/tiers-refused.sh"
 check "vm CXL node refused" --cxl '^dax +dax0.0 .* system-ram$' "$here/tiers-refused.sh" node
@@ -47,6 +48,7 @@ elif command -v node >/dev/null && [ -e "$demo/node_modules/node-llama-cpp" ]; t
 	export MODEL
 	: "${LIMIT:=900}"
 	check "vm CXL node llama" --cxl . "$here/tiers-llama.sh" numa:1
+	check "vm numa in place llama" --numa . "$here/tiers-llama.sh" numa:1 64M
 	check "vm CXL dax llama" --cxl=dax . "$here/tiers-llama.sh" dax:/dev/dax0.0
 else
 	echo "SKIPPED vm llama: no node, or no node-llama-cpp (make demo installs it)"

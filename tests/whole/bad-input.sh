@@ -70,6 +70,10 @@ both "empty size" "limit" "local.limit="
 both "bad percentage" "limit" "local.limit=170%"
 both "bad choice" "fault" "engine.fault=perhaps"
 both "low above high" "low" "local.low=99" "local.high=50"
+both "bad share of the slow node" "'node' is not known; use auto, bind, interleave or weighted" "class.a.place=node"
+# A share of a node that is not used is ignored, in one line.
+managed "local.limit=16M;store.uri=mem:;class.a.match=size>=4M;class.a.place=bind" "$PROG/integrity" 64M 2 1 5 mmap >"$T/out" 2>"$T/err"
+result "a share without a slow node" "$(went_wrong $? /dev/null)$(not_clear "class a: place needs store.in_place")"
 refused "bad --local" "1x" --local 1x -- echo ran
 refused "unknown option" "frobnicate" --frobnicate -- echo ran
 refused "--set without a value" "engine.chaos" --set engine.chaos -- echo ran

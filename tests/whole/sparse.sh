@@ -74,6 +74,8 @@ kill "${started[@]}"
 wait "${started[@]}" 2>/dev/null
 started=()
 one "file, as it is seen" "engine.chaos=0" punch
+one "dax, as it is seen" "store.uri=dax:$T/dax?size=512M" write
+one "dax chaos cluster" "store.uri=dax:$T/dax?size=512M;$cluster;engine.chaos=3000" write
 one "encrypted" "store.uri=mem:;store.encrypt=on;$page" write
 one "parity" "store.uri=mem:,mem:,mem:;store.redundancy=parity:2+1;$page" write
 one "tiers" "store.uri=mem:?size=32M | mem:?latency=3us;$page" write

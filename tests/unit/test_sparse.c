@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How much of a far block a fault asks for. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../src/sparse.c"
+
+#define BLOCKS 256u
+
+static struct region *r;
+static struct emf_backend top;
+
+/* The address of a page of a block. */
+static uintptr_t at(unsigned block, unsigned page)
+{
+	return r->start + block * BLOCK_SIZE + page * K_PAGE;
+}
+
+static unsigned wants(unsigned block, unsigned page)
+{
+	return sparse_wants(r->blocks + block, at(block, page));
+}
+
+static int setup(void **state)
+{
+	static bool slots;
+
+	(void)state;
+	sparse_reset();
+	engine.uffd.move = true;
+	engine.store.top = &top;
+	top.caps = EMF_CAP_SYNC;
+	if (!slots && slot_init(BLOCKS * BLOCK_SIZE, BLOCKS * BLOCK_SIZE))
+		return -1;
+	slots = true;
+	r = region_insert(1ul << 44, (1ul << 44) + BLOCKS * BLOCK_SIZE);
+	for (size_t i = 0; i < BLOCKS; i++) {
+		r->blocks[i].state = FAR;
+		r->blocks[i].slot = slot_alloc();
+		slot_set_extent(r->blocks[i].slot, (struct slot_extent){ 0, BLOCK_PAGES });
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < BLOCKS; i++) {
+		slot_free(r->blocks[i].slot);
+		r->blocks[i].slot = NO_SLOT;
+		r->blocks[i].state = NONE;
+	}
+	region_erase(r);
+	return 0;
+}
+
+/* How many jumps until one of them fetches less than a block. */
+static unsigned jumps(void)
+{
+	static unsigned i;
+	unsigned n = 1;
+
+	while (n < BLOCKS && !wants(i = (i + 37) % BLOCKS, 0))
+		n++;
+	return n;
+}
+
+/* What jumps to a block at rest on a link gets all of it, but for one in some. */
+static void link_far(void **state)
+{
+	(void)state;
+	assert_int_equal(jumps(), ASK);
+}
+
+/* From where it can be read as it lies a cluster is enough until a neighbour follows. */
+static void byte_addressable(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	assert_int_equal(wants(100, 40), CLUSTER_PAGES);
+	/* Some way off, in the same block; it has some of it. */
+	r->blocks[100].pages = CLUSTER_PAGES;
+	assert_int_equal(wants(100, 300), CLUSTER_PAGES);
+	/* The neighbour: the rest of it is needed, too. */
+	assert_int_equal(wants(100, 300 + CLUSTER_PAGES), 0);
+	/* Such answers make questions rarer there, too. */
+	jumps();
+	assert_int_equal(jumps(), 2);
+	/* What most of has come is completed. */
+	r->blocks[200].pages = BLOCK_PAGES / 4 * 3;
+	assert_int_equal(wants(200, 0), 0);
+}
+
+/* A sweep is none of that. */
+static void on_the_way(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned i = 0; i < 8; i++) {
+		sparse_touched(r->blocks + i);
+		assert_int_equal(wants(i + 1, 0), 0);
+	}
+}
+
+/* What a class says holds wherever it lies. */
+static void as_said(void **state)
+{
+	static struct emf_class class;
+
+	(void)state;
+	r->class = &class;
+	class.granule = EMF_GRANULE_BLOCK;
+	top.caps |= EMF_CAP_BYTES;
+	assert_int_equal(wants(50, 0), 0);
+	class.granule = EMF_GRANULE_PAGE;
+	top.caps = 0;
+	assert_int_equal(wants(60, 0), 1);
+	class.granule = EMF_GRANULE_CLUSTER;
+	assert_int_equal(wants(70, 0), CLUSTER_PAGES);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(link_far, setup, teardown),
+		cmocka_unit_test_setup_teardown(byte_addressable, setup, teardown),
+		cmocka_unit_test_setup_teardown(on_the_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
