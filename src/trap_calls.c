@@ -249,7 +249,7 @@ static void hold_vector(uintptr_t at, size_t n, bool write)
 
 static void hold_message(uintptr_t at, bool write)
 {
-	struct msghdr m;
+	struct msghdr m = { 0 };
 
 	hold(at, sizeof(m), write);
 	if (!copy(&m, at, sizeof(m)))
