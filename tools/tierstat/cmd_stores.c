@@ -86,7 +86,7 @@ static void stores(const struct options *opt, const struct emf_stats *s,
 			       : st->state == EMF_STORE_DRAINING ? "are still to be moved away"
 								 : "are still to be made good");
 		if (st->mended_bytes)
-			printf("%*s%s of it were wrong without a read, and are made good\n",
+			printf("%*s%s of it were found wrong by the patrol, and are made good\n",
 			       opt->times ? 9 : 0, "", text_size(st->mended_bytes, used));
 	}
 	tiers(opt, s, before);
