@@ -55,7 +55,8 @@ static long fork_by(long n, long a, long b, long c, long d, long e)
 
 long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 {
-	/* What has memory of the program's in it: where these calls are dispatched, not past that. */
+	/* What has memory of the program's in it: where these calls are dispatched, not past that.
+	 */
 	bool dispatched = trap_on && n != SYS_clone && n != SYS_clone3 && n != SYS_fork;
 
 	switch (n) {

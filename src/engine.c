@@ -1144,8 +1144,7 @@ bool engine_boot(void)
 		else
 			i++;
 	}
-	atomic_store(&engine.stats->mode,
-		     sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
+	atomic_store(&engine.stats->mode, sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
 	lock_give(&engine.lock);
 	mapped_start();
 	lock_take(&engine.lock);

@@ -662,7 +662,8 @@ static void handle_given(void)
 	}
 }
 
-/* Is there a page, or may one be put there? Then it is registered: else zeros are in nobody's way. */
+/* Is there a page, or may one be put there? Then it is registered: else zeros are in nobody's way.
+ */
 static bool is_registered(uintptr_t addr)
 {
 	void *page = (void *)(addr & ~(uintptr_t)(K_PAGE - 1));

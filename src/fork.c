@@ -44,7 +44,7 @@ static int sock = -1;	     /* the child's end: descriptors for it are waiting th
 static ino_t sock_inode;
 static bool inherited;
 static bool had_placed;
-static bool table_shared; /* of descriptors, with the child */
+static bool table_shared;	  /* of descriptors, with the child */
 static _Atomic uint32_t attached; /* in the child: its memory is registered */
 
 static pid_t tid(void)
@@ -485,8 +485,7 @@ void fork_child(void)
 		return;
 	}
 	atomic_store(&engine.stats->move, engine.uffd.move);
-	atomic_store(&engine.stats->mode,
-		     sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
+	atomic_store(&engine.stats->mode, sigfault_on() ? EMF_MODE_SIGNAL : EMF_MODE_THREAD);
 	atomic_store(&engine.stats->nstores, engine.store.nleaves);
 	attached = 0;
 	if (!engine_spawn_first())

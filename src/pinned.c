@@ -49,7 +49,8 @@ static void await(uint32_t first, uint32_t last)
 {
 	uint32_t b;
 
-	while ((b = atomic_load(&taking)) && b >= first && b <= last && engine.pid == k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0)) {
+	while ((b = atomic_load(&taking)) && b >= first && b <= last &&
+	       engine.pid == k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0)) {
 		atomic_fetch_add(&waiters, 1);
 		word_wait(&taking, b, 1);
 		atomic_fetch_sub(&waiters, 1);

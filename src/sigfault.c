@@ -108,7 +108,8 @@ static int first_free(void)
 	struct rlimit l;
 	int from = FDS_FROM;
 
-	if (!getrlimit(RLIMIT_NOFILE, &l) && l.rlim_cur < FDS_FROM + SIGFAULT_FDS)
+	if (!k_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&l, 0, 0) &&
+	    l.rlim_cur < FDS_FROM + SIGFAULT_FDS)
 		from = (int)l.rlim_cur - SIGFAULT_FDS - 1;
 	for (; from > 2; from--) {
 		bool all = true;
@@ -151,7 +152,7 @@ int sigfault_open(bool want_move)
 
 void sigfault_close(void)
 {
-	for (int i = 0; fds[i] >= 0 && i < SIGFAULT_FDS; i++) {
+	for (int i = 0; i < SIGFAULT_FDS && fds[i] >= 0; i++) {
 		k_syscall(SYS_close, fds[i], 0, 0, 0, 0, 0);
 		fds[i] = -1;
 	}
@@ -226,12 +227,12 @@ static bool is_foreign(uintptr_t addr)
 bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 {
 	struct given g = { .m = {
-		.what = UFFD_FAULT,
-		.addr = addr,
-		.write = write,
-		.write_protect = write_protect,
-		.tid = (pid_t)k_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0),
-	} };
+			       .what = UFFD_FAULT,
+			       .addr = addr,
+			       .write = write,
+			       .write_protect = write_protect,
+			       .tid = (pid_t)k_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0),
+			   } };
 
 	if (!sigfault_running())
 		return false;

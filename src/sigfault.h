@@ -5,9 +5,9 @@
  * all. What has to wait for the store, and what comes from files, is given to the fault thread.
  * trap.h has what it takes for system calls.
  *
- * The handle of userfaultfd, /proc/self/pagemap and events that wake the fault thread and the mover are in
- * the program's descriptor table as well, at the same numbers; trap_calls.c sees to it that the
- * program closes them in no way.
+ * The handle of userfaultfd, /proc/self/pagemap and events that wake the fault thread and the mover
+ * are in the program's descriptor table as well, at the same numbers; trap_calls.c sees to it that
+ * the program closes them in no way.
  */
 #ifndef EMF_SIGFAULT_H
 #define EMF_SIGFAULT_H
@@ -34,7 +34,8 @@ enum { SIGFAULT_FDS = 4 };
 const int *sigfault_fds(void);
 bool sigfault_owns(int fd);
 
-/* By a program's thread, all signals but ours blocked. False: nothing of ours. room: on the stack. */
+/* By a program's thread, all signals but ours blocked. False: nothing of ours. room: on the stack.
+ */
 bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room);
 /* All of the range that is managed. False: nothing of it needs to be. */
 bool sigfault_bring(uintptr_t start, uintptr_t end, bool write);

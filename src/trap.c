@@ -224,10 +224,10 @@ static char selector = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK */
 
 static int dispatch(bool on)
 {
-	return (int)k_syscall(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, on,
-			      on ? (long)__start_emf_allowed : 0,
-			      on ? __stop_emf_allowed - __start_emf_allowed : 0,
-			      on ? (long)&selector : 0, 0);
+	uintptr_t start = (uintptr_t)__start_emf_allowed, end = (uintptr_t)__stop_emf_allowed;
+
+	return (int)k_syscall(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (long)start : 0,
+			      on ? (long)(end - start) : 0, on ? (long)&selector : 0, 0);
 }
 
 void trap_thread_off(void)
@@ -269,16 +269,17 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
     emf_trap_restorer[] __attribute__((visibility("hidden")));
 
 #define SAVE                                                                                       \
-	"	push %rax\n	push %rdi\n	push %rsi\n	push %rdx\n	push %r8\n"                        \
-	"	push %r9\n	push %r10\n	push %rbp\n	mov %rsp, %rbp\n	and $-16, %rsp\n"
+	"	push %rax\n	push %rdi\n	push %rsi\n	push %rdx\n	push %r8\n"                              \
+	"	push %r9\n	push %r10\n	push %rbp\n	mov %rsp, %rbp\n	and "                                \
+	"$-16, %rsp\n"
 #define RESTORE                                                                                    \
-	"	mov %rbp, %rsp\n	pop %rbp\n	pop %r10\n	pop %r9\n	pop %r8\n	pop %rdx\n"      \
+	"	mov %rbp, %rsp\n	pop %rbp\n	pop %r10\n	pop %r9\n	pop "                                   \
+	"%r8\n	pop %rdx\n"                                                                         \
 	"	pop %rsi\n	pop %rdi\n	pop %rax\n"
-#define BEGIN(name)                                                                                \
-	".globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"
+#define BEGIN(name) ".globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"
 #define FRAME                                                                                      \
-	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n"                     \
-	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n"                                          \
+	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n"                      \
+	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n"                                        \
 	"	push %rcx\n	.cfi_def_cfa_offset 136\n	.cfi_offset %rip, -136\n"
 
 __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
@@ -329,8 +330,8 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	"	mov $15, %eax\n"
 	"	syscall\n"
 	"	ud2\n"
-	/* clang-format on */
-	".popsection\n");
+									/* clang-format on */
+									".popsection\n");
 
 /* --- SIGSYS --- */
 
@@ -400,7 +401,7 @@ static void make(greg_t *g, struct trap_call *c)
 	/* A thread that shares its parent's thread-local memory can't be told from it. */
 	bool bare = flags & CLONE_VM && !(flags & (CLONE_VFORK | CLONE_SETTLS));
 	go_on(g,
-	      bare && stack		 ? emf_trap_plain
+	      bare && stack		   ? emf_trap_plain
 	      : flags & CLONE_VM && !stack ? emf_trap_vfork
 					   : emf_trap_fork,
 	      c->nr);
@@ -443,8 +444,7 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 		forget_left(c.sp);
 		bool more = depth < CALLS;
 		if (more)
-			holding[depth++] =
-			    (struct holding){ .sp = c.sp, .on_alt = on_alt(c.sp) };
+			holding[depth++] = (struct holding){ .sp = c.sp, .on_alt = on_alt(c.sp) };
 		inside = true;
 		way = trap_look(&c, &result);
 		inside = false;

@@ -7,10 +7,10 @@
  * what its pointers lead to is brought in, and pinned (pinned.h) until the call has returned.
  *
  * The handler of SIGSYS does not make the call: it has the thread go on in one of the stubs of
- * trap.c, whose text, as all the runtime's calls (EMF_ALLOWED), is not dispatched. So the call is made on the
- * program's own stack, with its own signal mask and no frame of ours on it: handlers that
- * interrupt it, restarts, cancellation, siglongjmp out of it and threads that begin in it are as
- * ever.
+ * trap.c, whose text, as all the runtime's calls (EMF_ALLOWED), is not dispatched. So the call is
+ * made on the program's own stack, with its own signal mask and no frame of ours on it: handlers
+ * that interrupt it, restarts, cancellation, siglongjmp out of it and threads that begin in it are
+ * as ever.
  *
  * SIGBUS and SIGSYS are ours: no thread ever blocks them, and what the program does with
  * their actions and masks is kept beside (trap_signals.c).
@@ -39,7 +39,8 @@ bool trap_is_guest(void);
 /* By a thread of the runtime's own. */
 void trap_thread_off(void);
 
-/* Brings [addr, addr + len) in, as far as it is managed; the caller has pinned it, or does not mind. */
+/* Brings [addr, addr + len) in, as far as it is managed; the caller has pinned it, or does not
+ * mind. */
 void trap_bring(uintptr_t addr, size_t len, bool write);
 
 /* The same, one part after the other: all of it may be more than fits. */
@@ -54,9 +55,9 @@ struct trap_call {
 };
 
 enum trap_way {
-	TRAP_PLAIN,  /* nothing of it is managed */
-	TRAP_HELD,   /* something is pinned until it has returned */
-	TRAP_DONE,   /* *result, without a call */
+	TRAP_PLAIN, /* nothing of it is managed */
+	TRAP_HELD,  /* something is pinned until it has returned */
+	TRAP_DONE,  /* *result, without a call */
 };
 /* trap_calls.c: what is to be done about a call. May change its arguments. */
 enum trap_way trap_look(struct trap_call *c, long *result);

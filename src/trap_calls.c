@@ -27,14 +27,14 @@
 #define SYS_mseal 462
 #endif
 
-#define SOME 4096u    /* what a structure, or a name, has at most */
-#define STRING 131072u /* an argument of execve */
+#define SOME 4096u	  /* what a structure, or a name, has at most */
+#define STRING 131072u	  /* an argument of execve */
 #define PIECE (1ul << 20) /* that one call transfers of managed memory at a time */
 
 /*
  * Rab: reads what argument a points to, b bytes; Wab: writes. Eabx: the same of b elements of x
- * bytes, a = 1 ... z = 26, A = 27. Sa: some structure or string. Vab, Uab: a vector of b parts, each read,
- * written. Ma, Na: a message that is sent, received; mab, nab: b of them. Aa: strings up
+ * bytes, a = 1 ... z = 26, A = 27. Sa: some structure or string. Vab, Uab: a vector of b parts,
+ * each read, written. Ma, Na: a message that is sent, received; mab, nab: b of them. Aa: strings up
  * to a NULL. Empty: its arguments are addresses, but no memory is used there.
  */
 static const char *const table[] = {
@@ -271,7 +271,8 @@ static void hold_strings(uintptr_t at)
 
 static void hold_submitted(const struct trap_call *c)
 {
-	EACH(uintptr_t, at, (uintptr_t)c->arg[2], c->arg[1]) {
+	EACH(uintptr_t, at, (uintptr_t)c->arg[2], c->arg[1])
+	{
 		struct iocb io;
 		hold(at, sizeof(io), true);
 		if (!copy(&io, at, sizeof(io)))
@@ -394,7 +395,8 @@ static long one_piece(const struct trap_call *c, uintptr_t base, size_t len, siz
 		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, 0, 0, 0);
 	case SYS_pread64:
 	case SYS_pwrite64:
-		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, offset + (long)done, 0, 0);
+		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, offset + (long)done, 0,
+				 0);
 	case SYS_sendto:
 	case SYS_recvfrom:
 		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, c->arg[3], c->arg[4],
@@ -469,7 +471,8 @@ static bool in_pieces(struct trap_call *c, long *result)
 static long close_around(const struct trap_call *c)
 {
 	const int *fds = sigfault_fds();
-	unsigned first = (unsigned)c->arg[0], last = (unsigned)c->arg[1], flags = (unsigned)c->arg[2];
+	unsigned first = (unsigned)c->arg[0], last = (unsigned)c->arg[1],
+		 flags = (unsigned)c->arg[2];
 	long r = 0;
 
 	if (first < (unsigned)fds[0])
@@ -530,9 +533,8 @@ static bool is_refused(const struct trap_call *c, long *result)
 
 enum trap_way trap_look(struct trap_call *c, long *result)
 {
-	const char *told = c->nr >= 0 && c->nr < (long)(sizeof(table) / sizeof(table[0]))
-			       ? table[c->nr]
-			       : NULL;
+	const char *told =
+	    c->nr >= 0 && c->nr < (long)(sizeof(table) / sizeof(table[0])) ? table[c->nr] : NULL;
 
 	if (is_refused(c, result) || spares_ours(c, result) || populates(c, result) ||
 	    in_pieces(c, result))
@@ -556,7 +558,7 @@ enum trap_way trap_look(struct trap_call *c, long *result)
 			uint32_t flags, reserved;
 		};
 		EACH(struct waiter, w, (uintptr_t)c->arg[0], c->arg[1])
-			hold(w.addr, sizeof(uint64_t), true);
+		hold(w.addr, sizeof(uint64_t), true);
 		break;
 	}
 	case SYS_pread64:

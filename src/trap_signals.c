@@ -80,7 +80,8 @@ static bool change_action(struct trap_call *c)
 	const struct action *set = (const struct action *)c->arg[1];
 
 	if (!v) {
-		if (set && (set->mask & TRAP_SIGNALS || region_near((uintptr_t)set, sizeof(*set)))) {
+		if (set &&
+		    (set->mask & TRAP_SIGNALS || region_near((uintptr_t)set, sizeof(*set)))) {
 			union copy *to = copy();
 			to->action = *set;
 			to->action.mask &= ~TRAP_SIGNALS;
