@@ -108,7 +108,8 @@ static int first_free(void)
 	struct rlimit l;
 	int from = FDS_FROM;
 
-	if (!getrlimit(RLIMIT_NOFILE, &l) && l.rlim_cur < FDS_FROM + SIGFAULT_FDS)
+	if (!k_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&l, 0, 0) &&
+	    l.rlim_cur < FDS_FROM + SIGFAULT_FDS)
 		from = (int)l.rlim_cur - SIGFAULT_FDS - 1;
 	for (; from > 2; from--) {
 		bool all = true;
@@ -151,7 +152,7 @@ int sigfault_open(bool want_move)
 
 void sigfault_close(void)
 {
-	for (int i = 0; fds[i] >= 0 && i < SIGFAULT_FDS; i++) {
+	for (int i = 0; i < SIGFAULT_FDS && fds[i] >= 0; i++) {
 		k_syscall(SYS_close, fds[i], 0, 0, 0, 0, 0);
 		fds[i] = -1;
 	}

@@ -224,10 +224,10 @@ static char selector = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK */
 
 static int dispatch(bool on)
 {
-	return (int)k_syscall(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, on,
-			      on ? (long)__start_emf_allowed : 0,
-			      on ? (long)__stop_emf_allowed - (long)__start_emf_allowed : 0,
-			      on ? (long)&selector : 0, 0);
+	uintptr_t start = (uintptr_t)__start_emf_allowed, end = (uintptr_t)__stop_emf_allowed;
+
+	return (int)k_syscall(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, on, on ? (long)start : 0,
+			      on ? (long)(end - start) : 0, on ? (long)&selector : 0, 0);
 }
 
 void trap_thread_off(void)

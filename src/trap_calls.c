@@ -230,12 +230,12 @@ static bool copy(void *to, uintptr_t from, size_t len)
 /* Fixed-size copies of some elements of an array at a time. */
 #define EACH(type, item, at, n)                                                                    \
 	for (size_t i_ = 0; i_ < (size_t)(n) && i_ < 1024; i_++)                                   \
-		for (type item, *once_ = &item;                                                    \
+		for (type item = { 0 }, *once_ = &item;                                            \
 		     once_ && copy(&item, (at) + i_ * sizeof(item), sizeof(item)); once_ = NULL)
 
 static void hold_vector(uintptr_t at, size_t n, bool write)
 {
-	struct iovec some[16];
+	struct iovec some[16] = { 0 };
 
 	for (size_t done = 0; done < n && done < IOV_MAX;) {
 		size_t k = n - done < 16 ? n - done : 16;
@@ -261,7 +261,7 @@ static void hold_message(uintptr_t at, bool write)
 
 static void hold_strings(uintptr_t at)
 {
-	uintptr_t s;
+	uintptr_t s = 0;
 
 	if (!at)
 		return;
@@ -273,7 +273,7 @@ static void hold_submitted(const struct trap_call *c)
 {
 	EACH(uintptr_t, at, (uintptr_t)c->arg[2], c->arg[1])
 	{
-		struct iocb io;
+		struct iocb io = { 0 };
 		hold(at, sizeof(io), true);
 		if (!copy(&io, at, sizeof(io)))
 			continue;
@@ -412,7 +412,7 @@ static long one_piece(const struct trap_call *c, uintptr_t base, size_t len, siz
 static bool in_pieces(struct trap_call *c, long *result)
 {
 	bool write, vector;
-	struct iovec all[64];
+	struct iovec all[64] = { 0 };
 	size_t n = 1, total = 0, done = 0, managed = 0;
 
 	if (!moves(c->nr, &write, &vector))

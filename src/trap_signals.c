@@ -14,6 +14,7 @@
 
 #define OWN __attribute__((tls_model("initial-exec")))
 #define SA_RESTORER_ 0x04000000
+#define KERNEL_MINIMUM 2048 /* MINSIGSTKSZ of asm/signal.h */
 
 /* The kernel's. */
 struct action {
@@ -143,7 +144,7 @@ static void change_stack(struct trap_call *c)
 	if (!set)
 		return;
 	now = *set;
-	if (!(now.ss_flags & SS_DISABLE) && now.ss_size < (size_t)MINSIGSTKSZ)
+	if (!(now.ss_flags & SS_DISABLE) && now.ss_size < KERNEL_MINIMUM)
 		return; /* the kernel refuses it */
 	/* Where a frame is written nothing may be away. */
 	if (!(now.ss_flags & SS_DISABLE) && region_near((uintptr_t)now.ss_sp, now.ss_size))

@@ -45,7 +45,7 @@ if have sqlite3; then
 	SQL
 	same "sqlite3" 24M sqlite3 :memory: ".read $T/sql"
 fi
-have fio && COMPARE=status same "fio" 8M fio --name=v --directory="$T" --size=32M --bs=1M \
+[ "${FAULT:-}" != signal ] && have fio && COMPARE=status same "fio" 8M fio --name=v --directory="$T" --size=32M --bs=1M \
 	--rw=randwrite --verify=crc32c --verify_state_save=0 --verify_fatal=1 --do_verify=1 --ioengine=io_uring \
 	--iodepth=24 --mem=mmap --thread --direct=1 --output="$T/fio.log"
 if have stress-ng; then
