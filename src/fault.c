@@ -788,6 +788,9 @@ static void serve(bool near)
 			lock_give(&engine.lock);
 		}
 		take_turn(false);
+		/* From here on it has nothing that anybody waits for. */
+		if (near)
+			uffd_wake_held(&engine.uffd);
 		if (pass) {
 			pass = false;
 			atomic_store(&near_serves, !near);

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernel.h"
 
@@ -14,36 +15,56 @@
 #define GAP_NS 1000000ull
 #define SAVED_NS 20000	    /* about what each fault gains, */
 #define SAVED_MOST 10000000 /* as far as that counts against what the core was waited for */
-#define PAUSE_NS 1000000000ull
-#define PAUSES 64
+#define REST_NS 1000000000ull
+#define RESTS 64
 
 static cpu_set_t anywhere;
 static _Atomic bool able;
-static int own_schedstat;
+static int own_schedstat = -1, leaders = -1;
 static pid_t leader;
+static _Atomic pid_t other;	/* of ours, that has much to do meanwhile */
 static unsigned streak, strays; /* near: faults since it looked, and those of others */
 static int at;			/* the CPU; -1: any */
-static int64_t waited, gain;
-static uint64_t pause = PAUSE_NS, paused_until;
+static int64_t waited, displaced, gain;
+static uint64_t rest = REST_NS, rests_until;
 
 void follow_after_fork(void)
 {
 	able = false;
+	other = 0;
 	leader = 0;
-	pause = PAUSE_NS;
-	paused_until = 0;
+	rest = REST_NS;
+	rests_until = 0;
 }
 
 bool follow_start(void)
 {
 	const struct sched_param none = { 0 };
+	int64_t ran, wait;
 
 	at = -1;
-	own_schedstat = k_open_schedstat();
-	able = own_schedstat >= 0 && k_waited_ns(own_schedstat) >= 0 &&
+	own_schedstat = k_open_schedstat((pid_t)k_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0));
+	uffd_hold_wakes();
+	able = own_schedstat >= 0 && k_schedstat(own_schedstat, &ran, &wait) &&
 	       !sched_getaffinity(0, sizeof(anywhere), &anywhere) && CPU_COUNT(&anywhere) > 1 &&
 	       !k_syscall(SYS_sched_setscheduler, 0, SCHED_IDLE, (long)&none, 0, 0, 0);
 	return able;
+}
+
+void follow_not(void)
+{
+	other = (pid_t)k_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+/* To the kernel that core looks idle, and who works beside is not to be sent there. */
+static void keep_off(int cpu)
+{
+	cpu_set_t there = anywhere;
+
+	if (cpu >= 0)
+		CPU_CLR((unsigned)cpu, &there);
+	if (other)
+		sched_setaffinity(other, sizeof(there), &there);
 }
 
 static void go(int cpu)
@@ -56,28 +77,40 @@ static void go(int cpu)
 	} else {
 		cpu = -1;
 	}
-	if (cpu != at && !sched_setaffinity(0, sizeof(there), &there))
-		at = cpu;
+	if (cpu == at || sched_setaffinity(0, sizeof(there), &there))
+		return;
+	at = cpu;
+	keep_off(cpu);
 }
 
-/* Is it worth while? Where others use the core, no. */
+/*
+ * Is it worth while? Where others use the core, no. While the leader runs it has to wait, too, once
+ * it has woken it; but for nothing.
+ */
 static bool look(void)
 {
-	int64_t now = k_waited_ns(own_schedstat);
+	int64_t ran, before = waited - displaced;
 
-	gain += streak * SAVED_NS - (now - waited);
+	k_schedstat(own_schedstat, &ran, &waited);
+	if (!k_schedstat(leaders, &displaced, &ran))
+		return false;
+	int64_t lost = waited - displaced - before;
+	gain += streak * SAVED_NS - (lost > 0 ? lost : 0);
 	gain = gain < SAVED_MOST ? gain : SAVED_MOST;
-	waited = now;
 	streak = strays = 0;
 	go(k_thread_cpu(leader));
 	return gain > -SAVED_MOST;
 }
 
-static void begin(void)
+static bool begin(void)
 {
+	int64_t ran;
+
+	leaders = k_open_schedstat(leader);
+	k_schedstat(own_schedstat, &ran, &waited);
+	k_schedstat(leaders, &displaced, &ran);
 	gain = streak = 0;
-	waited = k_waited_ns(own_schedstat);
-	look();
+	return look();
 }
 
 static bool has_reason(pid_t tid, uint64_t now)
@@ -86,7 +119,7 @@ static bool has_reason(pid_t tid, uint64_t now)
 		leader = tid;
 		streak = 0;
 	}
-	return tid && ++streak >= STREAK && now >= paused_until;
+	return tid && ++streak >= STREAK && now >= rests_until;
 }
 
 bool follow_fault(bool near, pid_t tid, uint64_t now)
@@ -104,20 +137,23 @@ bool follow_fault(bool near, pid_t tid, uint64_t now)
 	strays += tid != leader;
 	if (!began) {
 		began = now;
-		begin();
+		ends = !begin();
 	} else if (now - last > GAP_NS || streak == LOOK) {
 		ends = !look();
 		if (ends) {
-			paused_until = now + pause;
-			pause = pause < PAUSES * PAUSE_NS ? 2 * pause : pause;
-		} else if (now - began > pause) {
-			pause = PAUSE_NS;
+			rests_until = now + rest;
+			rest = rest < RESTS * REST_NS ? 2 * rest : rest;
+		} else if (now - began > rest) {
+			rest = REST_NS;
 		}
 	}
 	last = now;
 	if (strays > STRAYS)
 		ends = true;
-	if (ends)
+	if (ends) {
 		leader = 0;
+		go(-1);
+		close(leaders);
+	}
 	return ends;
 }

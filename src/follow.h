@@ -24,6 +24,8 @@ bool follow_start(void);
  * 0: whose it is is not known.
  */
 bool follow_fault(bool near, pid_t tid, uint64_t now);
+/* First thing by the mover: it goes elsewhere while the near one serves. */
+void follow_not(void);
 void follow_after_fork(void);
 
 #endif

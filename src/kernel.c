@@ -333,28 +333,31 @@ int k_thread_cpu(pid_t tid)
 	return cpu;
 }
 
-int k_open_schedstat(void)
+int k_open_schedstat(pid_t tid)
 {
-	int fd = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
+	char path[64];
 
+	fmt_s(path, sizeof(path), "/proc/self/task/%d/schedstat", (int)tid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
-/* Documentation/scheduler/sched-stats.rst: the time it ran, the time it waited, how often. */
-int64_t k_waited_ns(int schedstat)
+static const char *number(const char *at, int64_t *n)
+{
+	for (*n = 0; *at >= '0' && *at <= '9'; at++)
+		*n = *n * 10 + *at - '0';
+	return *at ? at + 1 : at;
+}
+
+bool k_schedstat(int fd, int64_t *ran, int64_t *waited)
 {
 	char text[128];
-	ssize_t n = pread(schedstat, text, sizeof(text) - 1, 0);
-	const char *at;
-	int64_t ns = 0;
+	ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	int64_t times;
 
 	text[n < 0 ? 0 : n] = 0;
-	/* Where that is not counted all of it is 0. */
-	if (n <= 0 || !strncmp(text, "0 0 0", 5) || !(at = strchr(text, ' ')))
-		return -1;
-	for (at++; *at >= '0' && *at <= '9'; at++)
-		ns = ns * 10 + *at - '0';
-	return ns;
+	number(number(number(text, ran), waited), &times);
+	return times;
 }
 
 static bool is_kernel_worker(const char *tid)
@@ -858,6 +861,34 @@ ssize_t uffd_zero(const struct uffd *u, void *addr, size_t len)
 	return (ssize_t)done;
 }
 
+/* Of one thread only. */
+static __thread bool holds_wakes __attribute__((tls_model("initial-exec")));
+static struct uffdio_range held[32];
+static size_t nheld;
+
+void uffd_hold_wakes(void)
+{
+	holds_wakes = true;
+	nheld = 0;
+}
+
+static bool hold_wake(const struct uffdio_range *r)
+{
+	if (!holds_wakes || nheld == sizeof(held) / sizeof(held[0]))
+		return false;
+	held[nheld++] = *r;
+	return true;
+}
+
+void uffd_wake_held(const struct uffd *u)
+{
+	size_t n = nheld;
+
+	nheld = 0;
+	for (size_t i = 0; i < n; i++)
+		ioctl(u->fd, UFFDIO_WAKE, &held[i]);
+}
+
 int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 {
 	size_t done = 0, chunk = len;
@@ -869,6 +900,8 @@ int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on)
 			/* Taking protection away wakes; DONTWAKE is not allowed with MODE_WP. */
 			.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
 		};
+		if (!on && hold_wake(&w.range))
+			w.mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
 		int err = ioctl(u->fd, UFFDIO_WRITEPROTECT, &w) ? errno : 0;
 		if (!err) {
 			done += chunk;
@@ -915,8 +948,8 @@ void uffd_wake(const struct uffd *u, void *addr, size_t len)
 		uffd_on_wake((uintptr_t)addr, len);
 		return;
 	}
-
-	ioctl(u->fd, UFFDIO_WAKE, &r);
+	if (!hold_wake(&r))
+		ioctl(u->fd, UFFDIO_WAKE, &r);
 }
 
 static struct uffd_message message(const struct uffd_msg *m)

@@ -71,10 +71,13 @@ extern uint64_t k_signals_open;
 /* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
 int k_thread_cpu(pid_t tid);
 
-/* For k_waited_ns of the calling thread; -errno. */
-int k_open_schedstat(void);
-/* How long that thread was ready to run, but did not, in ns; -1: the kernel does not say. */
-int64_t k_waited_ns(int schedstat);
+/* For k_schedstat of a thread of this process; -errno. */
+int k_open_schedstat(pid_t tid);
+/*
+ * Documentation/scheduler/sched-stats.rst: how long that thread ran, and was ready to but did not,
+ * in ns. False: it is no more, or the kernel does not count that.
+ */
+bool k_schedstat(int fd, int64_t *ran, int64_t *waited);
 
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
@@ -169,6 +172,12 @@ int uffd_protect(const struct uffd *u, void *addr, size_t len, bool on);
 bool uffd_changing(const struct uffd *u, void *page);
 int uffd_poison(const struct uffd *u, void *addr, size_t len);
 void uffd_wake(const struct uffd *u, void *addr, size_t len);
+/*
+ * By the one thread that must not be displaced by who it wakes while it holds a lock: its wakes
+ * wait from now on until it calls uffd_wake_held.
+ */
+void uffd_hold_wakes(void);
+void uffd_wake_held(const struct uffd *u);
 
 enum uffd_what { UFFD_FAULT, UFFD_UNMAPPED, UFFD_DISCARDED, UFFD_MOVED };
 

@@ -12,6 +12,7 @@
 #include "control.h"
 #include "engine.h"
 #include "fault.h"
+#include "follow.h"
 #include "fork.h"
 #include "frame.h"
 #include "keeper.h"
@@ -688,6 +689,7 @@ void *mover_main(void *unused)
 	(void)unused;
 	if (!(fork_inherited() ? fork_boot() : engine_boot()))
 		return NULL;
+	follow_not();
 	for (;;) {
 		bool more = false;
 

@@ -769,15 +769,26 @@ int k_thread_cpu(pid_t tid)
 	return -1;
 }
 
-int k_open_schedstat(void)
+int k_open_schedstat(pid_t tid)
 {
+	(void)tid;
 	return -ENOENT;
 }
 
-int64_t k_waited_ns(int schedstat)
+bool k_schedstat(int fd, int64_t *ran, int64_t *waited)
 {
-	(void)schedstat;
-	return -1;
+	(void)fd;
+	*ran = *waited = 0;
+	return false;
+}
+
+void uffd_hold_wakes(void)
+{
+}
+
+void uffd_wake_held(const struct uffd *u)
+{
+	(void)u;
 }
 
 int uffd_present(const struct uffd *u, void *addr, size_t n, uint64_t *there)
