@@ -92,8 +92,10 @@ static bool look(void)
 	int64_t ran, before = waited - displaced;
 
 	k_schedstat(own_schedstat, &ran, &waited);
-	if (!k_schedstat(leaders, &displaced, &ran))
-		return false;
+	if (!k_schedstat(leaders, &displaced, &ran)) {
+		strays = STRAYS + 1; /* it has ended */
+		return true;
+	}
 	int64_t lost = waited - displaced - before;
 	gain += streak * SAVED_NS - (lost > 0 ? lost : 0);
 	gain = gain < SAVED_MOST ? gain : SAVED_MOST;

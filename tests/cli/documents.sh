@@ -108,7 +108,7 @@ tr ' ' . <help | sort >settings
 sed -n '/^## Settings/,/^## tierstat/p' "$ROOT/README.md" >readme
 {
 	sed -n 's/^| \(`[^|]*\) |.*/\1/p' readme | grep -oE '(local|store|engine)\.[a-z_]+'
-	sed -n '/^`\[class NAME\]`/,/^$/p' readme | sed 's/.*Keys: //' | grep -oE '`[a-z]+`' | tr -d '`' | grep -xE 'match|evict|prefetch|window|resident|granule' | sed 's/^/class./'
+	sed -n '/^`\[class NAME\]`/,/^$/p' readme | sed 's/.*Keys: //' | grep -oE '`[a-z]+`' | tr -d '`' | grep -xE 'match|evict|prefetch|window|resident|granule|place' | sed 's/^/class./'
 } | sort >listed
 same settings listed "README.md: the settings"
 
