@@ -135,6 +135,8 @@ bool follow_fault(bool near, pid_t tid, uint64_t now)
 		began = 0;
 		return has_reason(tid, now);
 	}
+	if (began && leaders < 0) /* more of the faults that were read with the last */
+		return true;
 	streak++;
 	strays += tid != leader;
 	if (!began) {
@@ -156,6 +158,7 @@ bool follow_fault(bool near, pid_t tid, uint64_t now)
 		leader = 0;
 		go(-1);
 		close(leaders);
+		leaders = -1;
 	}
 	return ends;
 }
