@@ -153,6 +153,9 @@ static void by_signal(void)
 	if (!why)
 		return;
 	sigfault_close();
+	/* Then none is to be had in any way, and the start says so. */
+	if (err == -EPERM)
+		return;
 	log_warn("engine.fault=signal: %s (error %d); faults are resolved by a thread", why, -err);
 }
 

@@ -114,7 +114,7 @@ stats_of=("${as[@]}")
 as+=(TIERSTAT_OUT=)
 it "$conf;engine.fault=signal" syscalls write
 as=("${stats_of[@]}")
-unmanaged "engine.fault=signal" "engine.fault"
+unmanaged "engine.fault=signal" "vm.unprivileged_userfaultfd=1"
 
 # --- vm.unprivileged_userfaultfd=1 ---
 allow 1 600
