@@ -10,8 +10,7 @@
 #include "kernel.h"
 
 #define STREAK 32 /* faults in a row of one thread, until it is followed, */
-#define LOOK 64	  /* and from one look where it runs to the next: */
-#define STRAYS 8  /* so many of these may be of others */
+#define LOOK 64	  /* and from one look where it runs to the next */
 #define GAP_NS 1000000ull
 #define SAVED_NS 20000	    /* about what each fault gains, */
 #define SAVED_MOST 10000000 /* as far as that counts against what the core was waited for */
@@ -22,9 +21,9 @@ static cpu_set_t anywhere;
 static _Atomic bool able;
 static int own_schedstat = -1, leaders = -1;
 static pid_t leader;
-static _Atomic pid_t other;	/* of ours, that has much to do meanwhile */
-static unsigned streak, strays; /* near: faults since it looked, and those of others */
-static int at;			/* the CPU; -1: any */
+static _Atomic pid_t other; /* of ours, that has much to do meanwhile */
+static unsigned streak;	    /* near: faults since it looked */
+static int at;		    /* the CPU; -1: any */
 static int64_t waited, displaced, gain;
 static uint64_t rest = REST_NS, rests_until;
 
@@ -83,6 +82,17 @@ static void go(int cpu)
 	keep_off(cpu);
 }
 
+/* Not again soon; if it was for the leader's end, that says nothing. */
+static void tire(uint64_t now)
+{
+	int64_t ran, wait;
+
+	if (!k_schedstat(leaders, &ran, &wait))
+		return;
+	rests_until = now + rest;
+	rest = rest < RESTS * REST_NS ? 2 * rest : rest;
+}
+
 /*
  * Is it worth while? Where others use the core, no. While the leader runs it has to wait, too, once
  * it has woken it; but for nothing.
@@ -92,14 +102,12 @@ static bool look(void)
 	int64_t ran, before = waited - displaced;
 
 	k_schedstat(own_schedstat, &ran, &waited);
-	if (!k_schedstat(leaders, &displaced, &ran)) {
-		strays = STRAYS + 1; /* it has ended */
-		return true;
-	}
+	if (!k_schedstat(leaders, &displaced, &ran))
+		return false;
 	int64_t lost = waited - displaced - before;
 	gain += streak * SAVED_NS - (lost > 0 ? lost : 0);
 	gain = gain < SAVED_MOST ? gain : SAVED_MOST;
-	streak = strays = 0;
+	streak = 0;
 	go(k_thread_cpu(leader));
 	return gain > -SAVED_MOST;
 }
@@ -138,23 +146,20 @@ bool follow_fault(bool near, pid_t tid, uint64_t now)
 	if (began && leaders < 0) /* more of the faults that were read with the last */
 		return true;
 	streak++;
-	strays += tid != leader;
 	if (!began) {
 		began = now;
 		ends = !begin();
+	} else if (tid != leader) {
+		/* It waits for us, and we for the leader to wait. */
+		ends = true;
 	} else if (now - last > GAP_NS || streak == LOOK) {
 		ends = !look();
-		if (ends) {
-			rests_until = now + rest;
-			rest = rest < RESTS * REST_NS ? 2 * rest : rest;
-		} else if (now - began > rest) {
+		if (!ends && now - began > rest)
 			rest = REST_NS;
-		}
 	}
 	last = now;
-	if (strays > STRAYS)
-		ends = true;
 	if (ends) {
+		tire(now);
 		leader = 0;
 		go(-1);
 		close(leaders);
