@@ -7,9 +7,9 @@
  * program's thread stays on it when it is woken. Else another core would have to be woken, twice
  * for each fault, and in virtual machines that takes longer than all the rest of it.
  *
- * Of what others use it gets next to nothing. So when it had to wait for its core, or another thread
- * faults, which would have to wait while the first one computes, the other server has its turn
- * again, and for the longer the more often that happens.
+ * Of what others use it gets next to nothing. So when it had to wait for its core, or another
+ * thread faults, which would have to wait while the first one computes, the other server has its
+ * turn again, and for the longer the more often that happens.
  */
 #ifndef EMF_FOLLOW_H
 #define EMF_FOLLOW_H
