@@ -91,6 +91,14 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 }
 
 #ifdef __x86_64__
+/* From a C call's registers to the kernel's, and back as libc does it. */
+#define CALL                                                                                       \
+	"	mov %rdi, %rax\n	mov %rsi, %rdi\n	mov %rdx, %rsi\n	mov "                                 \
+	"%rcx, %rdx\n"                                                                             \
+	"	mov %r8, %r10\n	mov %r9, %r8\n	mov 8(%rsp), %r9\n	syscall\n"                             \
+	"	cmp $-4095, %rax\n	jae 4f\n	ret\n"                                                       \
+	"4:	mov %rax, %rdi\n	jmp emf_syscall_failed\n"
+
 /*
  * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 0 read, 9 mmap,
  * 11 munmap, 17 pread64, 19 readv, 25 mremap, 28 madvise, 56 clone, 57 fork, 206 io_setup, 295
@@ -138,41 +146,13 @@ __asm__(".text\n"
 	".globl emf_syscall_raw\n"
 	".hidden emf_syscall_raw\n"
 	".type emf_syscall_raw, @function\n"
-	"emf_syscall_raw:\n"
-	"	mov %rdi, %rax\n"
-	"	mov %rsi, %rdi\n"
-	"	mov %rdx, %rsi\n"
-	"	mov %rcx, %rdx\n"
-	"	mov %r8, %r10\n"
-	"	mov %r9, %r8\n"
-	"	mov 8(%rsp), %r9\n"
-	"	syscall\n"
-	"	cmp $-4095, %rax\n"
-	"	jae 4f\n"
-	"	ret\n"
-	"4:	mov %rax, %rdi\n"
-	"	jmp emf_syscall_failed\n"
-	".size syscall, . - syscall\n"
+	"emf_syscall_raw:\n" CALL ".size syscall, . - syscall\n"
 	/* The runtime's own: see trap.h. */
 	".pushsection emf_allowed, \"ax\", @progbits\n"
 	".globl emf_syscall_own\n"
 	".hidden emf_syscall_own\n"
 	".type emf_syscall_own, @function\n"
-	"emf_syscall_own:\n"
-	"	mov %rdi, %rax\n"
-	"	mov %rsi, %rdi\n"
-	"	mov %rdx, %rsi\n"
-	"	mov %rcx, %rdx\n"
-	"	mov %r8, %r10\n"
-	"	mov %r9, %r8\n"
-	"	mov 8(%rsp), %r9\n"
-	"	syscall\n"
-	"	cmp $-4095, %rax\n"
-	"	jae 5f\n"
-	"	ret\n"
-	"5:	mov %rax, %rdi\n"
-	"	jmp emf_syscall_failed\n"
-	".size emf_syscall_own, . - emf_syscall_own\n"
+	"emf_syscall_own:\n" CALL ".size emf_syscall_own, . - emf_syscall_own\n"
 	".popsection\n");
 #endif
 
