@@ -58,9 +58,10 @@ t_odp() {
 	"$BUILD/emfatier" run --local 8M --store "$(uri 4011 48M)&odp=on" --summary -- \
 		"$BUILD/tests/integrity" 20M 2 1 44 mmap 512 >out 2>&1 && was_read out
 	verdict $? "integrity" "$(gist out)"
-	awk '$1 == "copied" && $2 > 1000 { n++ } $1 == "taken" && $2 > 100 { n++ } END { exit n != 2 }' \
+	# How often depends on which of the ten blocks have faults; each is moved once at the least.
+	awk '$1 == "copied" && $2 > 1000 { n++ } $1 == "taken" && $2 > 10 { n++ } END { exit n != 2 }' \
 		/sys/kernel/tracing/kprobe_profile
-	verdict $? "the card reached frames, and their pages were moved" "$(cat /sys/kernel/tracing/kprobe_profile)"
+	verdict $? "the card reached frames, and their pages were moved" "$(tr -s " \n" " " </sys/kernel/tracing/kprobe_profile) $(gist out)"
 	stop 4011
 }
 
