@@ -803,6 +803,7 @@ static void *fault_main(void *unused)
 {
 	(void)unused;
 	engine_thread_begin("emf-fault");
+	k_be_prompt();
 	serve(false);
 	return NULL;
 }

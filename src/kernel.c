@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/sched.h>
+#include <linux/sched/types.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -21,6 +23,8 @@
 #include "log.h"
 
 #define PAGEMAP_MAX 512 /* entries read at a time */
+#define PROMPT_NICE 10
+#define PROMPT_SLICE_NS 100000 /* the shortest that there is */
 
 /* Newer than the headers of Debian 12; values are kernel ABI. */
 #ifndef UFFDIO_MOVE
@@ -358,6 +362,24 @@ bool k_schedstat(int fd, int64_t *ran, int64_t *waited)
 	text[n < 0 ? 0 : n] = 0;
 	number(number(number(text, ran), waited), &times);
 	return times;
+}
+
+void k_be_prompt(void)
+{
+	struct sched_attr a;
+
+	if (k_syscall(SYS_sched_getattr, 0, (long)&a, sizeof(a), 0, 0, 0) ||
+	    a.sched_policy != SCHED_NORMAL)
+		return;
+	int nice = a.sched_nice;
+	a.sched_flags = SCHED_FLAG_RESET_ON_FORK;
+	a.sched_runtime = 0;
+	a.sched_nice = nice < PROMPT_NICE - 20 ? -20 : nice - PROMPT_NICE;
+	if (!k_syscall(SYS_sched_setattr, 0, (long)&a, 0, 0, 0, 0))
+		return;
+	a.sched_nice = nice;
+	a.sched_runtime = PROMPT_SLICE_NS;
+	k_syscall(SYS_sched_setattr, 0, (long)&a, 0, 0, 0, 0);
 }
 
 static bool is_kernel_worker(const char *tid)

@@ -79,6 +79,13 @@ int k_open_schedstat(pid_t tid);
  */
 bool k_schedstat(int fd, int64_t *ran, int64_t *waited);
 
+/*
+ * The calling thread goes before others of this process where it may (CAP_SYS_NICE, RLIMIT_NICE), or
+ * is given shorter slices (Linux 6.12, sched_setattr(2)), for which it has its turn the sooner. Its
+ * children don't. Nothing where the program has another policy than SCHED_OTHER.
+ */
+void k_be_prompt(void);
+
 /* By a thread of ours: libc runs setuid and the like in every thread by this one signal. */
 void k_signals_allow_setxid(void);
 /* Has each thread call fn before it does. To be said again when libc made its first thread. */

@@ -22,6 +22,7 @@
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "sigfault.h"
 #include "slot.h"
 #include "sparse.h"
 #include "thrash.h"
@@ -689,6 +690,8 @@ void *mover_main(void *unused)
 	(void)unused;
 	if (!(fork_inherited() ? fork_boot() : engine_boot()))
 		return NULL;
+	if (!sigfault_on())
+		k_be_prompt();
 	follow_not();
 	for (;;) {
 		bool more = false;

@@ -26,6 +26,7 @@ enum {
 /* Is it touched here and there? See sparse.h. */
 struct grain {
 	uint8_t sparse, asked, caution;
+	uint8_t jumps; /* of the touches, in 255ths, those that no sweep led to */
 };
 
 /* Is it swept? Of the blocks that were sampled. */

@@ -14,24 +14,26 @@
 
 #define ASK 4	       /* jumps in a region that is not known to be sparse, for one question; */
 #define CAUTION 6      /* so often doubled where the answer was that it is dense */
+#define JUMPS 128      /* 255ths of the touches: where fewer jump, nobody asks */
 #define SPARSE 8       /* answers more of that kind than of the other */
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
-#define RECENT 8       /* questions that wait for their answer */
+#define QUESTIONS 32   /* that wait for their answer: so many as threads that sweep, and more */
+#define RECENT 8       /* touches that are remembered */
 #define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
 #define SMALL 16       /* blocks: such regions are looked at together */
 #define RUN 6	       /* near ones in a row make a sweep of a block */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
-#define NEAR (BLOCK_PAGES / 16)
+#define NEAR 2 /* times what was fetched, from there */
 #define SPARED 8   /* blocks that are passed over */
 #define GATHERED 4 /* at a time, to be written out */
 
 static struct question {
 	uint32_t block; /* number; 0: none */
-	unsigned page;
+	unsigned page, pages;
 	unsigned run; /* so many before it were near, too */
-} recent[RECENT];
+} questions[QUESTIONS];
 static unsigned next;
 
 /* Numbers of the last blocks that were waited for, or found fetched ahead. */
@@ -42,14 +44,9 @@ static struct grain small;
 
 void sparse_reset(void)
 {
-	memset(recent, 0, sizeof(recent));
+	memset(questions, 0, sizeof(questions));
 	memset(touched, 0, sizeof(touched));
 	small = (struct grain){ 0 };
-}
-
-void sparse_touched(const struct block *b)
-{
-	touched[next_touched++ % RECENT] = view_number(b);
 }
 
 /* Does a sweep lead there? Of few blocks any is next to one of the last eight. */
@@ -66,28 +63,40 @@ static bool is_on_the_way(const struct block *b)
 	return false;
 }
 
-/* What was asked for last of the block, NULL: nothing that still waits for its answer. */
-static struct question *question(const struct block *b)
-{
-	uint32_t number = view_number(b);
-
-	for (unsigned i = 1; i <= RECENT; i++) {
-		struct question *q = recent + (next - i) % RECENT;
-		if (q->block == number)
-			return q;
-	}
-	return NULL;
-}
-
-static bool is_near(const struct question *q, unsigned page)
-{
-	return (page > q->page ? page - q->page : q->page - page) <= NEAR;
-}
-
 /* A heap comes in many small regions, and what is learned of one holds for all. */
 static struct grain *grain(struct region *r)
 {
 	return r->nblocks < SMALL ? &small : &r->grain;
+}
+
+void sparse_touched(const struct block *b)
+{
+	struct grain *g = grain(b->region);
+	int now = is_on_the_way(b) ? 0 : 255;
+
+	g->jumps = (uint8_t)(g->jumps + (now - g->jumps) / 16);
+	touched[next_touched++ % RECENT] = view_number(b);
+}
+
+static bool is_near(const struct question *q, unsigned page)
+{
+	return (page > q->page ? page - q->page : q->page - page) <= NEAR * q->pages;
+}
+
+/*
+ * The last that this page answers, NULL: none. Another place of a block says nothing: it may be
+ * another thread that goes over it.
+ */
+static struct question *question(const struct block *b, unsigned page)
+{
+	uint32_t number = view_number(b);
+
+	for (unsigned i = 1; i <= QUESTIONS; i++) {
+		struct question *q = questions + (next - i) % QUESTIONS;
+		if (q->block == number && is_near(q, page))
+			return q;
+	}
+	return NULL;
 }
 
 static bool is_to_be_asked(struct grain *g)
@@ -95,7 +104,7 @@ static bool is_to_be_asked(struct grain *g)
 	/* Where a cluster is copied from where it lies the answer costs next to nothing. */
 	unsigned ask = engine.store.top->caps & EMF_CAP_BYTES ? 1 : ASK;
 
-	return ++g->asked % (ask << g->caution) == 0;
+	return g->jumps >= JUMPS && ++g->asked % (ask << g->caution) == 0;
 }
 
 static void is_dense(struct region *r)
@@ -117,15 +126,15 @@ static void is_sparse(struct region *r)
 		g->caution--;
 }
 
-static void ask(const struct block *b, unsigned page, unsigned run)
+static void ask(const struct block *b, unsigned page, unsigned pages, unsigned run)
 {
-	struct question *q = recent + next++ % RECENT;
+	struct question *q = questions + next++ % QUESTIONS;
 	const struct block *was = q->block ? view_find(q->block) : NULL;
 
 	/* The oldest goes; nobody came for a neighbour. */
 	if (was && was->state == FAR && was->pages)
 		is_sparse(was->region);
-	*q = (struct question){ view_number(b), page, run };
+	*q = (struct question){ view_number(b), page, pages, run };
 }
 
 /* As far as it was written there are sums for whole clusters only. */
@@ -152,9 +161,9 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 	}
 	bool dense = granule == EMF_GRANULE_AUTO && grain(r)->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
-	struct question *q = question(b);
+	struct question *q = question(b, page);
 	unsigned run = 0;
-	if (q && is_near(q, page)) {
+	if (q) {
 		/* What lies together, as small objects do, is no sweep. */
 		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
 		q->block = 0;
@@ -165,13 +174,10 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 		}
 		if (granule == EMF_GRANULE_AUTO)
 			n = CLUSTER_PAGES;
-	} else if (q) {
-		is_sparse(r);
-		q->block = 0;
 	} else if (dense && !b->pages && (is_on_the_way(b) || !is_to_be_asked(grain(r)))) {
 		return 0;
 	}
-	ask(b, page, run);
+	ask(b, page, n, run);
 	return n;
 }
 

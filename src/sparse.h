@@ -4,7 +4,7 @@
  * the page alone? Whole blocks are for what is swept, and what the policies know of; pages for what
  * is hit here and there, where 2 MiB would be moved for every few bytes that are needed.
  *
- * A class may say it (granule). Else it is seen, per region: where faults jump about, some fetch
+ * A class may say it (granule). Else it is seen, per region: where most faults jump about, some fetch
  * a cluster, as a question. When neighbours follow, cluster by cluster, the block is fetched as a
  * whole, and the region counts as dense; when they don't until some more such questions have been
  * put, as sparse: a few things that lie together, as objects of one kind do, are no sweep. (Where

@@ -13,6 +13,8 @@
  *   sweep    all is read from end to end
  *   runs     of each three pages more, not far behind it
  *   alone    nothing else, and by one thread; says how often a thread under SCHED_IDLE was given a core
+ *   shared   not at random but from end to end, by threads that take their pieces from one counter as
+ *            those of a matrix product do, and then some at random
  *
  * Every page is checked at each read, and all of them at the end.
  */
@@ -25,7 +27,7 @@
 #include <stdatomic.h>
 #include <sys/wait.h>
 
-enum { CLUSTER = 16, THREADS = 2, ROUNDS = 16 };
+enum { CLUSTER = 16, THREADS = 2, ROUNDS = 16, TOURS = 4, PIECE = 40 };
 
 static char *mem;
 static size_t pages, reads, threads = THREADS;
@@ -100,6 +102,33 @@ static void read_random(uint64_t seed, unsigned write)
 	}
 	for (unsigned i = 0; i < threads; i++)
 		pthread_join(t[i], NULL);
+}
+
+static _Atomic size_t piece;
+
+static void *read_pieces(void *unused)
+{
+	size_t i;
+
+	(void)unused;
+	while ((i = PIECE * atomic_fetch_add(&piece, 1)) < pages)
+		for (size_t k = 0; k < PIECE && i + k < pages; k++)
+			check_page(i + k, "in pieces");
+	return NULL;
+}
+
+static void read_shared(uint64_t seed)
+{
+	struct reader r = { mix(seed), 0, 0, pages };
+	pthread_t t[THREADS];
+
+	piece = 0;
+	for (unsigned i = 0; i < threads; i++)
+		CHECK(!pthread_create(t + i, NULL, read_pieces, NULL), "no thread");
+	for (unsigned i = 0; i < threads; i++)
+		pthread_join(t[i], NULL);
+	for (int k = 0; k < 8; k++)
+		check_page(next(&r), "after the pieces");
 }
 
 static void punch(uint64_t seed)
@@ -203,7 +232,9 @@ int main(int argc, char **argv)
 	version = calloc(pages, sizeof(*version));
 	for (size_t i = 0; i < pages; i++)
 		write_page(i);
-	for (uint64_t k = 0; k < ROUNDS; k++) {
+	for (uint64_t k = 0; !strcmp(work, "shared") && k < TOURS * ROUNDS; k++)
+		read_shared(seed * ROUNDS * TOURS + k);
+	for (uint64_t k = 0; strcmp(work, "shared") && k < ROUNDS; k++) {
 		read_random(seed * ROUNDS + k, !strcmp(work, "write") ? 8 : 0);
 		if (!strcmp(work, "punch"))
 			punch(seed * ROUNDS + k);

@@ -51,6 +51,13 @@ if fetched "by the block" "class.all.match=size>=4M;class.all.granule=2M"; then
 	fetched "as it is seen" "" && fewer "bytes as it is seen" 3
 	fetched "some lie together" "" runs && fewer "bytes where some lie together" 2
 fi
+if one "pieces" "store.uri=mem:" shared 64M; then
+	faults=$(json "$T/stats" faults_demand)
+	# 64 tours of 32 blocks, of which half are local
+	why=
+	[ "$faults" -le 3072 ] || why="$faults faults"
+	result "pieces come by the block" "$why"
+fi
 for work in write punch move protect fork sweep; do
 	one "$work" "store.uri=mem:;$page" $work
 	one "$work chaos" "store.uri=mem:;$page;engine.chaos=3000" $work
