@@ -25,9 +25,9 @@
 #define RUN 6	       /* near ones in a row make a sweep of a block */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
-#define NEAR 2 /* times what was fetched, from there */
-#define SPARED 8   /* blocks that are passed over */
-#define GATHERED 4 /* at a time, to be written out */
+#define NEAR 2	       /* times what was fetched, from there */
+#define SPARED 8       /* blocks that are passed over */
+#define GATHERED 4     /* at a time, to be written out */
 
 static struct question {
 	uint32_t block; /* number; 0: none */
