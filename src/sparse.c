@@ -168,7 +168,7 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
 		q->block = 0;
 		run = q->run + apart;
-		if (dense && run >= RUN) {
+		if (run >= RUN) {
 			is_dense(r);
 			return 0;
 		}
