@@ -14,7 +14,7 @@
 
 #define ASK 4	       /* jumps in a region that is not known to be sparse, for one question; */
 #define CAUTION 6      /* so often doubled where the answer was that it is dense */
-#define JUMPS 128      /* 255ths of the touches: where fewer jump, nobody asks */
+#define SWEPT 128      /* 255ths of the touches: where more are on the way, nobody asks */
 #define SPARSE 8       /* answers more of that kind than of the other */
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
@@ -72,9 +72,9 @@ static struct grain *grain(struct region *r)
 void sparse_touched(const struct block *b)
 {
 	struct grain *g = grain(b->region);
-	int now = is_on_the_way(b) ? 0 : 255;
+	int now = is_on_the_way(b) ? 255 : 0;
 
-	g->jumps = (uint8_t)(g->jumps + (now - g->jumps) / 16);
+	g->swept = (uint8_t)(g->swept + (now - g->swept) / 16);
 	touched[next_touched++ % RECENT] = view_number(b);
 }
 
@@ -104,7 +104,7 @@ static bool is_to_be_asked(struct grain *g)
 	/* Where a cluster is copied from where it lies the answer costs next to nothing. */
 	unsigned ask = engine.store.top->caps & EMF_CAP_BYTES ? 1 : ASK;
 
-	return g->jumps >= JUMPS && ++g->asked % (ask << g->caution) == 0;
+	return g->swept <= SWEPT && ++g->asked % (ask << g->caution) == 0;
 }
 
 static void is_dense(struct region *r)

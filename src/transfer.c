@@ -123,6 +123,14 @@ static void read_done(struct emf_io *io)
 	lock_give(&engine.lock);
 }
 
+/* What is read for so many pages. */
+static unsigned unit_pages(unsigned n)
+{
+	unsigned unit = (unsigned)(engine.store.unit / K_PAGE);
+
+	return n > unit ? n : unit;
+}
+
 static void pages_done(struct emf_io *io)
 {
 	struct transfer *t = io->user;
@@ -133,7 +141,7 @@ static void pages_done(struct emf_io *io)
 	struct block *b = transfer_block(t);
 	if (b) {
 		frame_meta(t->frame)->transfer = NULL;
-		char *buf = (char *)io->buf + t->first % CLUSTER_PAGES * K_PAGE;
+		char *buf = (char *)io->buf + t->first % unit_pages(t->pages) * K_PAGE;
 		block_pages_fetched(b, t->first, t->pages, io->status, buf);
 	} else {
 		orphan_end(t);
@@ -223,7 +231,8 @@ struct transfer *transfer_read(struct transfer_pool *p, struct block *b)
 struct transfer *transfer_read_pages(struct transfer_pool *p, struct block *b, unsigned first,
 				     unsigned n)
 {
-	struct slot_extent e = { (uint16_t)(first - first % CLUSTER_PAGES), CLUSTER_PAGES };
+	unsigned unit = unit_pages(n);
+	struct slot_extent e = { (uint16_t)(first - first % unit), (uint16_t)unit };
 	struct transfer *t = for_block(p, b, EMF_READ, e, pages_done);
 
 	if (!t)

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One 64-bit sum for every 64 KiB cluster of the space: XXH3 of the part of the
- * cluster that was written, mixed with the bounds of that part. So a read passes
- * only if each of its pieces (its cuts at cluster borders) has the bounds of a
- * piece that was written, and its content: a whole slot may be read back cluster
- * by cluster, but a short piece is read whole or not at all. 0: nothing is known.
+ * One 64-bit sum for every unit of the space, a cluster or a part of one: XXH3 of the part of
+ * the unit that was written, mixed with the bounds of that part. So a read passes
+ * only if each of its pieces (its cuts at the borders of units) has the bounds of a
+ * piece that was written, and its content: a whole slot may be read back unit
+ * by unit, but a short piece is read whole or not at all. 0: nothing is known.
  *
  * A write makes the rest of its slots unknown, so that what an earlier, longer
  * write left there never passes for current.
  *
- * The table costs 0.012% of what was written: it is mapped for the whole space and
- * filled by the kernel as clusters are written. Sums of one slot are used by one
+ * The table costs 0.05% of what was written, or 0.012% by clusters: it is mapped for the whole
+ * space and filled by the kernel as that is written. Sums of one slot are used by one
  * thread at a time, as the slot is; relaxed atomics make a wrong answer of
  * checksum_matches the worst that a race can do.
  */
@@ -35,21 +35,21 @@ struct checksum {
 	struct link link;
 	uint64_t (*hash)(const void *buf, size_t length);
 	_Atomic uint64_t *sum;
-	size_t table_bytes;
+	size_t table_bytes, unit;
 	bool trust;
 };
 
-/* The bytes from offset to the end of its cluster, at most length. */
-static size_t piece(uint64_t offset, size_t length)
+/* The bytes from offset to the end of its unit, at most length. */
+static size_t piece(const struct checksum *c, uint64_t offset, size_t length)
 {
-	size_t left = STORE_CLUSTER - (size_t)(offset % STORE_CLUSTER);
+	size_t left = c->unit - (size_t)(offset & (c->unit - 1));
 
 	return length < left ? length : left;
 }
 
 static uint64_t sum_piece(const struct checksum *c, uint64_t offset, const void *buf, size_t length)
 {
-	uint64_t first = offset % STORE_CLUSTER / PAGE, pages = length / PAGE;
+	uint64_t first = (offset & (c->unit - 1)) / PAGE, pages = length / PAGE;
 	uint64_t bounds = first << 8 | pages;
 	uint64_t sum = c->hash(buf, length) ^ bounds * 0x9e3779b97f4a7c15u;
 
@@ -58,16 +58,16 @@ static uint64_t sum_piece(const struct checksum *c, uint64_t offset, const void 
 
 static _Atomic uint64_t *sum_at(const struct checksum *c, uint64_t offset)
 {
-	return &c->sum[offset / STORE_CLUSTER];
+	return &c->sum[offset / c->unit];
 }
 
-/* Forgets [start, end), widened to whole clusters. */
+/* Forgets [start, end), widened to whole units. */
 static void forget(struct checksum *c, uint64_t start, uint64_t end)
 {
 	if (end > c->link.be.size)
 		end = c->link.be.size;
-	start -= start % STORE_CLUSTER;
-	for (; start < end; start += STORE_CLUSTER)
+	start &= ~(uint64_t)(c->unit - 1);
+	for (; start < end; start += c->unit)
 		atomic_store_explicit(sum_at(c, start), 0, memory_order_relaxed);
 }
 
@@ -85,7 +85,7 @@ static void record(struct checksum *c, const struct emf_io *io)
 
 	forget_slots(c, io);
 	while (offset < end) {
-		size_t n = piece(offset, (size_t)(end - offset));
+		size_t n = piece(c, offset, (size_t)(end - offset));
 
 		atomic_store_explicit(sum_at(c, offset), sum_piece(c, offset, buf, n),
 				      memory_order_relaxed);
@@ -99,7 +99,7 @@ static bool verify(const struct checksum *c, uint64_t offset, size_t length, con
 	const unsigned char *at = buf;
 
 	while (length) {
-		size_t n = piece(offset, length);
+		size_t n = piece(c, offset, length);
 		uint64_t want = atomic_load_explicit(sum_at(c, offset), memory_order_relaxed);
 
 		if (!want || want != sum_piece(c, offset, at, n))
@@ -152,16 +152,16 @@ static void checksum_close(struct link *l)
 	arena_free(c, sizeof(*c));
 }
 
-int checksum_open(struct emf_backend *next, struct emf_backend **out)
+int checksum_open(struct emf_backend *next, size_t unit, struct emf_backend **out)
 {
 	struct checksum *c = arena_alloc(sizeof(*c));
-	uint64_t clusters = next->size / STORE_CLUSTER + 1;
+	uint64_t units = next->size / unit + 1;
 	long at;
 
 	if (!c)
 		return -ENOMEM;
 	/* The whole table at once: most of it is never touched. */
-	c->table_bytes = (size_t)(clusters * sizeof(*c->sum) + PAGE - 1) & ~(size_t)(PAGE - 1);
+	c->table_bytes = (size_t)(units * sizeof(*c->sum) + PAGE - 1) & ~(size_t)(PAGE - 1);
 	at = syscall(SYS_mmap, NULL, c->table_bytes, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
 	if (at == -1) {
@@ -170,9 +170,10 @@ int checksum_open(struct emf_backend *next, struct emf_backend **out)
 		arena_free(c, sizeof(*c));
 		return rc;
 	}
-	/* A huge page of sums is for 16 GiB of store: far more than a small program has. */
+	/* A huge page of sums is for 4 GiB of store: far more than a small program has. */
 	syscall(SYS_madvise, at, c->table_bytes, MADV_NOHUGEPAGE);
 	link_init(&c->link, next);
+	c->unit = unit;
 	c->sum = (_Atomic uint64_t *)at;
 	c->hash = xxh3_base;
 #ifdef __x86_64__

@@ -486,7 +486,7 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 	int rc = add_spread(st, opt, &below, err, errlen);
 
 	if (!rc && opt->encrypt && (st->redundant || st->hierarchy || st->pool)) {
-		rc = checksum_open(below, &st->stored_checksum);
+		rc = checksum_open(below, STORE_CLUSTER, &st->stored_checksum);
 		below = st->stored_checksum;
 		if (rc)
 			snprintf(err, errlen, "store.uri: cannot build the store: %s",
@@ -496,7 +496,8 @@ static int build(struct store *st, const struct store_options *opt, char *err, s
 		rc = add_crypt(st, opt, &below, err, errlen);
 	if (rc)
 		return rc;
-	rc = checksum_open(below, &st->checksum);
+	st->unit = st->crypt || st->redundant ? STORE_CLUSTER : STORE_UNIT;
+	rc = checksum_open(below, st->unit, &st->checksum);
 	if (!rc)
 		rc = retry_open(st->checksum, opt->timeout_ms, &st->retry);
 	if (rc) {

@@ -15,12 +15,12 @@
  *
  * Every link is an emf_backend over others (include/emfatier-provider.h). The
  * stripe link cuts the space into units that go round over all members; the
- * checksum link keeps an XXH3-64 for every 64 KiB cluster that was written, in
+ * checksum link keeps an XXH3-64 for every unit of a cluster that was written, in
  * this process's own memory, and fails a read whose content differs (-EBADMSG).
  *
  * A write replaces the whole content of the 2 MiB slots that it touches: what else
- * was in them reads as -EBADMSG from then on. A read may take any clusters of what
- * was written; a cluster that was written in part is read with the same bounds.
+ * was in them reads as -EBADMSG from then on. A read may take any units of what
+ * was written; a unit that was written in part is read with the same bounds.
  */
 #ifndef EMF_STORE_H
 #define EMF_STORE_H
@@ -33,6 +33,9 @@
 #include "tier.h"
 
 #define STORE_CLUSTER (64u << 10)
+/* Where nothing between needs whole clusters (encryption, redundancy): the sums cost four times as
+ * much. */
+#define STORE_UNIT (16u << 10)
 #define STORE_LEAVES 16u
 /* The memfd of slots (slot.h): a header of so many bytes, then 8 bytes a slot, 0: not in use. */
 #define STORE_SLOTS_HEADER 4096u
@@ -46,6 +49,7 @@ struct emf_store_stats;
 struct store {
 	struct emf_backend *top; /* what the engine uses: the head of the chain */
 	unsigned nleaves;	 /* where they come and go some may be none: leaf NULL */
+	size_t unit;		 /* the least that is read, aligned: STORE_UNIT, or STORE_CLUSTER */
 	bool outlives; /* a leaf keeps its space after this process: a reaper must trim it */
 	/* private to store.c and guard.c below; what was not opened is NULL, or -1 */
 	struct emf_backend *leaf[STORE_LEAVES];
@@ -171,7 +175,7 @@ bool store_matches(struct store *st, uint64_t offset, size_t length, const void 
  * The checksum link and the stripe link by themselves, for tests and for the
  * chain. Closing a link leaves what is below it open.
  */
-int checksum_open(struct emf_backend *next, struct emf_backend **out);
+int checksum_open(struct emf_backend *next, size_t unit, struct emf_backend **out);
 /* Reads are verified below: not once more. */
 void checksum_trust(struct emf_backend *be);
 bool checksum_matches(const struct emf_backend *be, uint64_t offset, size_t length,

@@ -763,6 +763,10 @@ int uffd_presence(const struct uffd *u, void *addr, size_t len, struct presence 
 	return 0;
 }
 
+void k_be_prompt(void)
+{
+}
+
 int k_thread_cpu(pid_t tid)
 {
 	(void)tid;

@@ -248,7 +248,8 @@ int store_open(struct store *st, const struct store_options *opt, char *err, siz
 		return -ENOMEM;
 	if (st->stripe[0])
 		below = st->stripe[0];
-	if (checksum_open(below, &st->checksum))
+	st->unit = STORE_UNIT;
+	if (checksum_open(below, st->unit, &st->checksum))
 		return -ENOMEM;
 	st->top = st->checksum;
 	return 0;

@@ -109,6 +109,37 @@ static void on_the_way(void **state)
 	}
 }
 
+/* Where most is swept a jump is no reason to ask. */
+static void swept(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned i = 0; i < 32; i++)
+		sparse_touched(r->blocks + i);
+	assert_int_equal(wants(100, 40), 0);
+	/* Until so many jump that it is swept no more. */
+	for (unsigned i = 0; i < 16; i++)
+		sparse_touched(r->blocks + 250 - i * 13);
+	assert_int_equal(wants(100, 40), CLUSTER_PAGES);
+}
+
+/* Two that go over the same block, each on its way, make it no sparse one. */
+static void two_threads(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	r->grain.sparse = SPARSE - 1;
+	assert_int_equal(wants(100, 0), CLUSTER_PAGES);
+	r->blocks[100].pages = CLUSTER_PAGES;
+	for (unsigned n = 0; n < RUN; n++) {
+		assert_int_equal(wants(100, 256 + n * CLUSTER_PAGES), CLUSTER_PAGES);
+		if (n)
+			assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+	}
+	assert_true(r->grain.sparse < SPARSE);
+	assert_int_equal(wants(100, 256 + RUN * CLUSTER_PAGES), 0);
+}
+
 /* What a class says holds wherever it lies. */
 static void as_said(void **state)
 {
@@ -132,6 +163,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(link_far, setup, teardown),
 		cmocka_unit_test_setup_teardown(byte_addressable, setup, teardown),
 		cmocka_unit_test_setup_teardown(on_the_way, setup, teardown),
+		cmocka_unit_test_setup_teardown(swept, setup, teardown),
+		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
 

@@ -145,7 +145,7 @@ static void test_checksum(void **state)
 	(void)state;
 	toy_init(&toy, 8 * MIB);
 	toy.be.max_length = 8 * MIB;
-	assert_int_equal(checksum_open(&toy.be, &be), 0);
+	assert_int_equal(checksum_open(&toy.be, STORE_CLUSTER, &be), 0);
 	assert_int_equal(be->size, 8 * MIB);
 	q = queue_ok(be, EMF_QUEUE_DEMAND, 4);
 	fill(buf, SLOT, 23);
@@ -203,6 +203,48 @@ static void test_checksum(void **state)
 	assert_int_equal(transfer(q, EMF_WRITE, at, SLOT, buf), 0);
 	assert_int_equal(transfer(q, EMF_TRIM, at, SLOT, NULL), 0);
 	assert_int_equal(transfer(q, EMF_READ, at, SLOT, back), -EBADMSG);
+	q->ops->close(q);
+	be->ops->close(be);
+	munmap(buf, SLOT);
+	munmap(back, SLOT);
+}
+
+/* By the unit, of which a cluster has four: each is read alone, and a part of one is not. */
+static void test_checksum_unit(void **state)
+{
+	unsigned char *buf = pages(SLOT), *back = pages(SLOT);
+	struct emf_backend *be;
+	struct emf_queue *q;
+	struct toy toy;
+
+	(void)state;
+	toy_init(&toy, 2 * SLOT);
+	toy.be.max_length = SLOT;
+	assert_int_equal(checksum_open(&toy.be, STORE_UNIT, &be), 0);
+	q = queue_ok(be, EMF_QUEUE_DEMAND, 4);
+	fill(buf, SLOT, 29);
+	assert_int_equal(transfer(q, EMF_WRITE, SLOT, SLOT, buf), 0);
+	for (size_t at = 0; at < SLOT; at += STORE_UNIT) {
+		assert_int_equal(transfer(q, EMF_READ, SLOT + at, STORE_UNIT, back), 0);
+		assert_memory_equal(back, buf + at, STORE_UNIT);
+		assert_int_equal(transfer(q, EMF_READ, SLOT + at, PAGE, back), -EBADMSG);
+	}
+	assert_int_equal(transfer(q, EMF_READ, SLOT + STORE_CLUSTER, STORE_CLUSTER, back), 0);
+
+	/* One bit is the fault of its unit alone. */
+	toy.mem[SLOT + STORE_UNIT + 5] ^= 1;
+	assert_int_equal(transfer(q, EMF_READ, SLOT, STORE_UNIT, back), 0);
+	assert_int_equal(transfer(q, EMF_READ, SLOT + STORE_UNIT, STORE_UNIT, back), -EBADMSG);
+	assert_int_equal(transfer(q, EMF_READ, SLOT, STORE_CLUSTER, back), -EBADMSG);
+	toy.mem[SLOT + STORE_UNIT + 5] ^= 1;
+
+	/* What begins within a unit: there it ends with the unit. */
+	assert_int_equal(transfer(q, EMF_WRITE, SLOT + PAGE, 5 * PAGE, buf), 0);
+	assert_int_equal(transfer(q, EMF_READ, SLOT + PAGE, 3 * PAGE, back), 0);
+	assert_int_equal(transfer(q, EMF_READ, SLOT + STORE_UNIT, 2 * PAGE, back), 0);
+	assert_int_equal(transfer(q, EMF_READ, SLOT + STORE_UNIT, STORE_UNIT, back), -EBADMSG);
+	assert_int_equal(transfer(q, EMF_READ, SLOT, STORE_UNIT, back), -EBADMSG);
+
 	q->ops->close(q);
 	be->ops->close(be);
 	munmap(buf, SLOT);
@@ -554,6 +596,7 @@ int main(void)
 		cmocka_unit_test(test_stripe_full_members),
 		cmocka_unit_test(test_xxh3),
 		cmocka_unit_test(test_checksum),
+		cmocka_unit_test(test_checksum_unit),
 		cmocka_unit_test(test_store_mem),
 		cmocka_unit_test(test_store_file_default),
 		cmocka_unit_test(test_store_full),

@@ -560,7 +560,7 @@ static void direct_open(void)
 		assert_int_equal(reconnect_open(&d.toy[i].be, NULL, -1, &d.member[i]), 0);
 	}
 	assert_int_equal(redundant_open(d.member, 2, &o, &d.mirror), 0);
-	assert_int_equal(checksum_open(d.mirror, &d.sums), 0);
+	assert_int_equal(checksum_open(d.mirror, STORE_CLUSTER, &d.sums), 0);
 	redundant_set_sums(d.mirror, d.sums);
 	checksum_trust(d.sums);
 	d.q = queue_ok(d.sums, EMF_QUEUE_DEMAND, 1);
