@@ -39,6 +39,13 @@ const BENCHMARKS = {
 		what: "llama.cpp decodes (node-llama-cpp)", unit: "tokens/s", needs: prepareModel,
 		run: (context, arm, o) => runModel(context, arm, {model: context.model, tokens: o.tokens, threads: Math.min(cpus().length, 2)})
 	},
+	"decode-mapped": {
+		what: "the same, the model's file mapped; beside the page cache of a control group of that size", unit: "tokens/s",
+		needs: prepareModel, only: (arm) => arm.mode !== "signal",
+		run: (context, arm, o) => runModel(context, arm, {
+			model: context.model, tokens: o.tokens, threads: Math.min(cpus().length, 2), mapped: true
+		})
+	},
 	redis: {
 		what: "redis-benchmark GET of 1 KiB at random, engine.heap=all", unit: "1/s", needs: needRedis,
 		run: (context, arm, o) => runRedis(context, arm, o)

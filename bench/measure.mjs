@@ -89,11 +89,11 @@ export async function runWork(context, arm, {work, bytes, threads = 1, seconds, 
 }
 
 // Of demo/decode.mjs.
-export async function runModel(context, arm, {model, tokens, threads}) {
+export async function runModel(context, arm, {model, tokens, threads, mapped = false}) {
 	const settings = {
 		build: context.build, tokens, prompt: 16, context: 512, threads, timeout: context.limit, policy: ""
 	};
-	const run = {};
+	const run = {mapped};
 	if (arm.kind === "tiered") {
 		run.budget = limitOf(arm, model.bytes);
 		run.settings = arm.mode === "signal" ? ["engine.fault=signal"] : [];
@@ -101,14 +101,15 @@ export async function runModel(context, arm, {model, tokens, threads}) {
 		run.wrap = wrap(arm, context, model.bytes, []).command;
 	}
 	const uris = arm.store === "mem" ? ["mem:"] : context.uris;
-	const {result, tierstat: stats, error, errors} = await runDecode(run, settings, model.path, uris, context.show);
+	const {result, tierstat: stats, settled, error, errors} = await runDecode(run, settings, model.path, uris, context.show);
 	if (error)
 		throw new RunError(errors[0] ?? error);
 	if (run.budget && !stats)
 		throw new RunError("tierstat never showed it: it was not managed");
 	return {
 		value: result.tokens_per_second, check: result.digest, needed: (tokens + 1) * model.bytes,
-		...stats && {counts: difference(stats, null), latency: stats.fault_latency_us}
+		...stats && {counts: difference(stats, null), latency: stats.fault_latency_us},
+		...stats && settled && {ahead: difference(stats, settled)}
 	};
 }
 

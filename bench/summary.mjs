@@ -35,6 +35,10 @@ export function summarize(runs, base, lower) {
 			p50: median(counted.map(({latency}) => latency.p50)), p99: median(counted.map(({latency}) => latency.p99))
 		};
 	}
+	// fetched ahead since the program has repeated itself, and of that what was used
+	const ahead = good.filter((run) => run.ahead?.prefetch_issued);
+	if (ahead.length)
+		row.ahead_used = median(ahead.map((run) => run.ahead.prefetch_useful / run.ahead.prefetch_issued));
 	return row;
 }
 
@@ -54,6 +58,7 @@ const COLUMNS = [
 	["zero", (r) => r.counts && number(r.counts.faults_zero)],
 	["wprot", (r) => r.counts && number(r.counts.faults_write_protect)],
 	["moved/needed", (r) => r.moved_per_needed?.toFixed(2)],
+	["ahead used", (r) => r.ahead_used?.toFixed(2)],
 	["p50/p99 us", (r) => r.fault_us && `${number(r.fault_us.p50)}/${number(r.fault_us.p99)}`]
 ];
 

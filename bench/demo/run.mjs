@@ -9,6 +9,8 @@ import {HERE} from "./settings.mjs";
 const POLL = 200;
 const POLL_LIMIT = 2000;
 const ERRORS_KEPT = 5;
+// tokens after which a program repeats itself
+const SETTLED = 3;
 
 // tierstat exits 3 for a store that is down, with a document all the same.
 async function readTierstat(build, pid) {
@@ -27,7 +29,7 @@ async function readTierstat(build, pid) {
 
 // Keeps the last good document: the segment goes away with the process.
 function watch(build, pid, onDocument) {
-	const state = {last: null, farPeak: 0};
+	const state = {last: null, settled: null, farPeak: 0};
 	let timer;
 	let stopped = false;
 	let busy = Promise.resolve();
@@ -45,6 +47,12 @@ function watch(build, pid, onDocument) {
 	};
 	loop();
 
+	// the first look from now on shows what came before
+	state.settle = async () => {
+		await busy;
+		await poll();
+		state.settled = state.last;
+	};
 	state.finish = async (final) => {
 		stopped = true;
 		await busy;
@@ -90,7 +98,8 @@ function describe({phase, done, total, seconds}) {
 	return `decoding, token ${done} of ${total}${done > 1 ? `, ${(done / seconds).toFixed(1)}/s` : ""}`;
 }
 
-// Returns {result, tierstat, farPeak, error}; result or error is null.
+// Returns {result, tierstat, settled, farPeak, error}; result or error is null; settled: tierstat
+// after a few tokens.
 export async function runDecode(run, settings, model, uris, show) {
 	const [program, ...args] = command(run, settings, model, uris);
 	const child = start(program, args, {env: environment(run), cwd: HERE, stdio: ["pipe", "pipe", "pipe"]});
@@ -109,12 +118,15 @@ export async function runDecode(run, settings, model, uris, show) {
 			memory = `, local ${mib(d.local_bytes)} MiB, far ${mib(d.far_bytes)} MiB`;
 			show(text + memory);
 		})
-		: {last: null, farPeak: 0, finish: async () => {}};
+		: {last: null, settled: null, farPeak: 0, settle: async () => {}, finish: async () => {}};
 
 	createInterface({input: child.stderr}).on("line", (line) => {
 		try {
-			text = describe(JSON.parse(line));
+			const progress = JSON.parse(line);
+			text = describe(progress);
 			show(text + memory);
+			if (progress.phase === "decode" && progress.done === SETTLED)
+				stats.settle();
 		} catch {
 			errors.push(line);
 		}
@@ -149,5 +161,5 @@ export async function runDecode(run, settings, model, uris, show) {
 		error = `exit status ${end.code}`;
 	else if (!result)
 		error = "no result";
-	return {result, error, errors: errors.slice(-ERRORS_KEPT), tierstat: stats.last, farPeak: stats.farPeak};
+	return {result, error, errors: errors.slice(-ERRORS_KEPT), tierstat: stats.last, settled: stats.settled, farPeak: stats.farPeak};
 }
