@@ -13,6 +13,7 @@
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdatomic.h>
 #include <sys/epoll.h>
 #include <sys/ipc.h>
@@ -138,7 +139,8 @@ static void row_exec_mask(size_t size)
 	char *p = filled(size);
 	uint64_t both = BIT(SIGBUS) | BIT(SIGSYS), all = both | BIT(SIGUSR1);
 
-	CHECK(!(mask_now() & all), "blocked from the start");
+	CHECK((mask_now() & all) == (getenv("CAME_BLOCKED") ? both : 0), "from the start: %lx",
+	      (long)mask_now());
 	SYS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, 8));
 	CHECK((mask_now() & all) == all, "%lx", (long)mask_now());
 	CHECK((status_after_exec("SigBlk:") & all) == all, "blocked: %lx",
@@ -149,43 +151,19 @@ static void row_exec_mask(size_t size)
 	SYS(syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &all, NULL, 8));
 	CHECK(!(mask_now() & all), "%lx", (long)mask_now());
 	CHECK(!(status_after_exec("SigBlk:") & all), "not blocked");
-	signal(SIGSYS, SIG_IGN);
-	signal(SIGBUS, SIG_IGN);
-	CHECK((status_after_exec("SigIgn:") & both) == both, "ignored: %lx",
-	      (long)status_after_exec("SigIgn:"));
-	check_pages(p, 0, size / PAGE, 1, "ignored");
-	/* As it came from exec. */
-	if (!getenv("AFTER_EXEC")) {
-		char text[32];
-		setenv("AFTER_EXEC", "1", 1);
-		SYS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, &both, NULL, 8));
-		pid_t pid = SYS(fork());
-		if (!pid) {
-			execl("/proc/self/exe", "guarded", "came-blocked", "8M", NULL);
-			_exit(1);
-		}
-		snprintf(text, sizeof(text), "%d", (int)pid);
-		expect_child(pid, "who came blocked");
-		unsetenv("AFTER_EXEC");
-		SYS(syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &both, NULL, 8));
+	check_pages(p, 0, size / PAGE, 1, "not blocked");
+	/* Who comes to be so finds it. */
+	if (getenv("CAME_BLOCKED"))
+		return;
+	SYS(syscall(SYS_rt_sigprocmask, SIG_BLOCK, &both, NULL, 8));
+	pid_t pid = SYS(fork());
+	if (!pid) {
+		setenv("CAME_BLOCKED", "1", 1);
+		setenv("TIERSTAT_OUT", "", 1);
+		execl("/proc/self/exe", "guarded", "exec-mask", "8M", NULL);
+		_exit(1);
 	}
-}
-
-static void row_came_blocked(size_t size)
-{
-	struct sigaction was;
-	char *p = filled(size);
-
-	if (getenv("AFTER_EXEC")) {
-		unsetenv("TIERSTAT_OUT");
-		CHECK((mask_now() & (BIT(SIGBUS) | BIT(SIGSYS))) == (BIT(SIGBUS) | BIT(SIGSYS)), "%lx",
-		      (long)mask_now());
-		SYS(sigaction(SIGBUS, NULL, &was));
-		CHECK(was.sa_handler == SIG_IGN, "SIGBUS is not ignored");
-		SYS(sigaction(SIGSYS, NULL, &was));
-		CHECK(was.sa_handler == SIG_IGN, "SIGSYS is not ignored");
-	}
-	check_pages(p, 0, size / PAGE, 1, "after that");
+	expect_child(pid, "who came blocked");
 }
 
 /* --- errno --- */
@@ -272,16 +250,19 @@ static void row_populate_alarms(size_t size)
 }
 
 static sigjmp_buf left;
-static volatile sig_atomic_t on_theirs;
-static char *their_stack;
-static size_t their_size;
+static char *handler_memory;
+static size_t handler_page;
+static int handler_fd;
 
+/* It uses cold memory itself, by an access and by a call. */
 static void on_usr1(int sig)
 {
-	char here;
+	const char *at = handler_memory + handler_page * PAGE;
 
 	(void)sig;
-	on_theirs += &here >= their_stack && &here < their_stack + their_size;
+	if (*(const volatile uint64_t *)(const void *)at != handler_page ||
+	    pwrite(handler_fd, at + 2 * PAGE, PAGE, (off_t)((handler_page + 2) * PAGE)) != (ssize_t)PAGE)
+		die("in a handler, page %zu", handler_page);
 }
 
 /* An alternate stack as small as they may be; what lies around it is not touched. */
@@ -294,6 +275,8 @@ static void small_stack(size_t len, size_t size)
 	size_t n = size / PAGE;
 	char *p = filled(size);
 
+	handler_memory = p;
+	handler_fd = fd;
 	memset(around, 0x5a, sizeof(around));
 	SYS(sigaltstack(&now, &old));
 	CHECK(old.ss_flags == SS_DISABLE, "there was one, flags %d", old.ss_flags);
@@ -301,10 +284,15 @@ static void small_stack(size_t len, size_t size)
 	for (size_t i = 0; i < n; i += 97) {
 		CHECK(SYS(pwrite(fd, p + i * PAGE, PAGE, (off_t)(i * PAGE))) == (ssize_t)PAGE, "short");
 		CHECK(SYS(pread(fd, p + i * PAGE, PAGE, (off_t)(i * PAGE))) == (ssize_t)PAGE, "short");
-		if (i % 8 == 0)
-			SYS(raise(SIGUSR1));
+		handler_page = (i + n / 2) % (n - 2);
+		SYS(raise(SIGUSR1));
 	}
 	check_pages(p, 0, n, 1, "with a small stack");
+	size_t low = 0;
+	while (around[65536 + low] == 0x5a)
+		low++;
+	if (getenv("SHOW"))
+		fprintf(stderr, "of %zu bytes %zu were used\n", len, len - low);
 	for (size_t i = 0; i < 65536; i++)
 		CHECK(around[i] == 0x5a && around[65536 + len + i] == 0x5a, "byte %zu is changed", i);
 	SYS(sigaltstack(NULL, &old));
@@ -324,6 +312,79 @@ static void row_small_stack(size_t size)
 	small_stack(8192, size);
 	small_stack(16384, size);
 	small_stack(32768, size);
+}
+
+extern char **environ;
+static volatile sig_atomic_t handled;
+
+/* Far up the alternate stack; the child has another one, in the same memory. */
+static void on_crash(int sig)
+{
+	volatile unsigned char mine[4096];
+	static char *argv[] = {"true", NULL};
+	pid_t pid;
+
+	(void)sig;
+	for (size_t i = 0; i < sizeof(mine); i++)
+		mine[i] = (unsigned char)(i * 7);
+	CHECK(!posix_spawnp(&pid, "true", NULL, NULL, argv, environ), "posix_spawn");
+	for (size_t i = 0; i < sizeof(mine); i++)
+		CHECK(mine[i] == (unsigned char)(i * 7), "byte %zu of the handler's is changed", i);
+	expect_child(pid, "true");
+	handled++;
+}
+
+/* As those do that call a debugger when the program crashes. */
+static void row_spawn_in_handler(size_t size)
+{
+	struct sigaction sa = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK};
+	char *p = filled(size);
+
+	SYS(sigaction(SIGUSR1, &sa, NULL));
+	for (unsigned i = 0; i < 3; i++) {
+		static char memory[2][131072];
+		stack_t now = {.ss_sp = memory[i / 2], .ss_size = i == 1 ? 16384 : sizeof(memory[0])};
+		if (i)
+			SYS(sigaltstack(&now, NULL));
+		SYS(raise(SIGUSR1));
+	}
+	CHECK(handled == 3, "%d", (int)handled);
+	check_pages(p, 0, size / PAGE, 1, "after that");
+}
+
+/* Where its stack lies above that of the thread that makes it. */
+static void *spawn_all(void *arg)
+{
+	char *p = arg;
+
+	for (unsigned i = 0; i < 24; i++) {
+		/* All of it cold, each in a block of its own. */
+		char **argv = (char **)(p + (4 * i + 0) * (1u << 20)), *text = p + (4 * i + 2) * (1u << 20);
+		pid_t pid;
+		strcpy(text, "/bin/true");
+		argv[0] = text;
+		argv[1] = NULL;
+		CHECK(!posix_spawn(&pid, text, NULL, NULL, argv, environ), "posix_spawn");
+		expect_child(pid, "true");
+	}
+	chill(32u << 20);
+	return NULL;
+}
+
+static void row_spawn(size_t size)
+{
+	void *stack = SYS(mmap((void *)0x10000000, 1 << 20, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0));
+	char *p = filled(size);
+	pthread_attr_t attr;
+	pthread_t t;
+
+	CHECK(size >= 96u << 20, "too small");
+	pthread_attr_init(&attr);
+	CHECK(!pthread_attr_setstack(&attr, stack, 1 << 20), "stack");
+	CHECK(!pthread_create(&t, &attr, spawn_all, p), "thread");
+	pthread_join(t, NULL);
+	check_pages(p, (97u << 20) / PAGE, size / PAGE, 1, "after that");
 }
 
 static void on_bus(int sig, siginfo_t *info, void *context)
@@ -815,6 +876,10 @@ static void row_long_ones(size_t size)
 	CHECK(*fs == (unsigned long)pthread_self(), "ARCH_GET_FS");
 #endif
 	chill(size);
+	char *name = cold_at(p, 8 * step);
+	SYS(prctl(PR_GET_NAME, name, 0, 0, 0));
+	CHECK(!strcmp(name, "guarded"), "PR_GET_NAME");
+	chill(size);
 	int node = -1;
 	long r = syscall(SYS_get_mempolicy, &node, NULL, 0, cold_at(p, 6 * step), 3 /* NODE | ADDR */);
 	CHECK(!r || errno == ENOSYS || errno == EPERM, "get_mempolicy: %s", strerror(errno));
@@ -864,12 +929,12 @@ static void row_filters(size_t size)
 static void row_dispatch(size_t size)
 {
 	char *p = filled(size);
-	int fd = SYS(open("/dev/null", O_RDWR));
+	int fd = SYS(temp_file(O_RDWR));
 
 	int r = prctl(PR_SET_SYSCALL_USER_DISPATCH, 0, 0, 0, 0);
 	CHECK(!r || errno == EINVAL, "%s", strerror(errno));
 	for (size_t i = 0; i < size / PAGE; i += 32)
-		SYS(write(fd, p + i * PAGE, PAGE));
+		SYS(pwrite(fd, p + i * PAGE, PAGE, (off_t)(i * PAGE)));
 	check_pages(p, 0, size / PAGE, 1, "after that");
 }
 
@@ -926,10 +991,11 @@ static void row_cancel(size_t size)
 static const struct row rows[] = {
 	{"bad-pointers", row_bad_pointers, true},
 	{"exec-mask", row_exec_mask, true},
-	{"came-blocked", row_came_blocked, true},
 	{"errno", row_errno, true},
 	{"populate-alarms", row_populate_alarms, true},
 	{"small-stack", row_small_stack, true},
+	{"spawn", row_spawn, true},
+	{"spawn-in-handler", row_spawn_in_handler, true},
 	{"bus-longjmp", row_bus_longjmp, true},
 	{"left", row_left, true},
 #ifdef __x86_64__
