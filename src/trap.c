@@ -35,7 +35,7 @@ bool trap_on;
 /* --- what is pinned --- */
 
 #define CALLS 16 /* under way in one thread, in handlers that interrupt one another */
-#define PARTS 24 /* of one of them */
+#define PARTS 128 /* of one of them */
 
 struct holding {
 	uintptr_t sp;
@@ -138,9 +138,12 @@ static void forget_all(void)
 		let_go_last();
 }
 
-void trap_inside(bool on)
+bool trap_inside(bool on)
 {
+	bool was = inside;
+
 	inside = on;
+	return was;
 }
 
 void trap_let_go(const struct trap_call *c)

@@ -52,9 +52,8 @@ struct trap_call {
 	long nr, arg[6];
 	uintptr_t sp;
 	unsigned depth; /* that it has among the calls under way of its thread, from 1 */
-	/* Of the thread, from its return on. */
-	uint64_t *mask;
-	stack_t *alt;
+	uint64_t *mask; /* of the thread, from its return on */
+	const stack_t *alt;
 };
 
 enum trap_way {
@@ -77,8 +76,8 @@ void trap_pass_on(int sig, siginfo_t *info, void *context);
 
 /* A part of the memory that the call under way needs is pinned, and brought in. */
 void trap_hold(uintptr_t addr, size_t len, bool write);
-/* Where a call that takes long is made by the handler, others may interrupt it: not so. */
-void trap_inside(bool on);
+/* Where a call that takes long is made by the handler, others may interrupt it: not so. As it was. */
+bool trap_inside(bool on);
 /* Ends what the call has pinned so far. */
 void trap_let_go(const struct trap_call *c);
 /* The stack for handlers that stands in for the program's; NULL: there is none. */

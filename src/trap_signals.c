@@ -30,6 +30,7 @@ static __thread uint64_t blocked OWN;
 #define COPIES 8
 static __thread union copy {
 	uint64_t mask;
+	stack_t stack;
 	struct {
 		uintptr_t mask;
 		size_t len;
@@ -135,10 +136,20 @@ static void change_with_length(long *arg)
 
 /*
  * On the alternate stack our handlers run as well: where the program's is too small for them ours
- * stands in for it. Set it is by the return from the handler, as all of the context.
+ * stands in for it. It is for the kernel to set when our handler has left it.
  */
 #define SMALL (64ul << 10)
 #define AUTODISARM ((int)(1u << 31)) /* SS_AUTODISARM */
+
+/* Where a frame is written nothing may be away. */
+static void keep_whole_pages(uintptr_t start, size_t len)
+{
+	uintptr_t end = (start + len + K_PAGE - 1) & ~(uintptr_t)(K_PAGE - 1);
+
+	start &= ~(uintptr_t)(K_PAGE - 1);
+	if (region_near(start, end - start))
+		engine_keep((void *)start, end - start, KEPT_ALWAYS);
+}
 
 static long set_stack(struct trap_call *c)
 {
@@ -154,38 +165,42 @@ static long set_stack(struct trap_call *c)
 		set = (stack_t){ .ss_flags = set.ss_flags };
 	else if (set.ss_size < KERNEL_MINIMUM)
 		return -ENOMEM;
-	/* Where a frame is written nothing may be away. */
-	else if (region_near((uintptr_t)set.ss_sp, set.ss_size))
-		engine_keep(set.ss_sp, set.ss_size, KEPT_ALWAYS);
+	else
+		keep_whole_pages((uintptr_t)set.ss_sp, set.ss_size);
 	has_stack = mode != SS_DISABLE;
 	stack_wanted = set;
 	/* With AUTODISARM each of them may have a handler's frames that are still in use. */
 	if (own && set.ss_size < SMALL && !(has_stack && set.ss_flags & AUTODISARM))
 		set = *own;
-	*c->alt = set;
+	union copy *to = copy();
+	to->stack = set;
+	c->arg[0] = (long)&to->stack;
+	c->arg[1] = 0;
 	return 0;
 }
 
-static long change_stack(struct trap_call *c)
+static enum trap_way change_stack(struct trap_call *c, long *result)
 {
+	long to = c->arg[1];
 	const stack_t *own = trap_own_alt();
 	stack_t old = *c->alt;
 	uintptr_t start = (uintptr_t)old.ss_sp;
 	bool on = !(old.ss_flags & (SS_DISABLE | AUTODISARM)) && c->sp > start &&
 		  c->sp - start <= old.ss_size;
-	long r = 0;
 
+	*result = 0;
 	/* Who runs on ours sees that he does: longjmp asks. */
 	if (own && old.ss_sp == own->ss_sp && !on)
 		old = has_stack ? stack_wanted : (stack_t){ .ss_flags = SS_DISABLE };
 	old.ss_flags = (old.ss_flags & AUTODISARM) | (on	    ? SS_ONSTACK
 						      : old.ss_size ? 0
 								    : SS_DISABLE);
-	if (c->arg[0])
-		r = on ? -EPERM : set_stack(c);
-	if (!r && c->arg[1] && !trap_write((uintptr_t)c->arg[1], &old, sizeof(old)))
-		r = -EFAULT;
-	return r;
+	bool set = c->arg[0];
+	if (set)
+		*result = on ? -EPERM : set_stack(c);
+	if (!*result && to && !trap_write((uintptr_t)to, &old, sizeof(old)))
+		*result = -EFAULT;
+	return set && !*result ? TRAP_HELD : TRAP_DONE;
 }
 
 bool trap_exec(const struct trap_call *c, long *result)
@@ -211,8 +226,7 @@ enum trap_way trap_signal_call(struct trap_call *c, long *result)
 		*result = c->arg[3] == sizeof(uint64_t) ? change_action(c) : -EINVAL;
 		return TRAP_DONE;
 	case SYS_sigaltstack:
-		*result = change_stack(c);
-		return TRAP_DONE;
+		return change_stack(c, result);
 	case SYS_rt_sigsuspend:
 		change_temporary(&c->arg[0]);
 		return TRAP_HELD;
@@ -268,6 +282,9 @@ void trap_pass_on(int sig, siginfo_t *info, void *context)
 		v->handler = (void *)SIG_DFL;
 	now = (*mask | a.mask) & ~TRAP_SIGNALS;
 	k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&now, 0, sizeof(now), 0, 0);
+	/* It may have interrupted a handler of ours, and not come back. */
+	bool inside = trap_inside(false);
 	a.handler(sig, info, context);
+	trap_inside(inside);
 	*mask &= ~TRAP_SIGNALS;
 }

@@ -249,6 +249,44 @@ static void row_populate_alarms(size_t size)
 	check_pages(alarm_memory, 0, size / PAGE, 1, "after that");
 }
 
+static int calls_fd;
+
+static void on_call(int sig)
+{
+	struct iovec v[8];
+	int saved = errno;
+
+	(void)sig;
+	for (unsigned i = 0; i < 8; i++)
+		v[i] = (struct iovec){alarm_memory + mix((uint64_t)alarms * 8 + i) % alarm_pages * PAGE, 64};
+	if (pwritev(calls_fd, v, 8, 4096) != 512)
+		die("in a handler: %s", strerror(errno));
+	alarms++;
+	alarm_soon(120);
+	errno = saved;
+}
+
+/* Handlers that make calls, in the middle of calls and at their ends. */
+static void row_calls_in_handlers(size_t size)
+{
+	struct sigaction sa = {.sa_handler = on_call, .sa_flags = SA_RESTART};
+
+	alarm_memory = filled(size);
+	alarm_pages = size / PAGE;
+	calls_fd = SYS(temp_file(O_RDWR));
+	SYS(sigaction(SIGALRM, &sa, NULL));
+	alarm_soon(120);
+	for (uint64_t i = 0; alarms < 3000; i++) {
+		struct iovec v[20];
+		for (unsigned k = 0; k < 20; k++)
+			v[k] = (struct iovec){alarm_memory + mix(i * 20 + k + 77) % alarm_pages * PAGE + 128, 32};
+		CHECK(pwritev(calls_fd, v, 20, 0) == 640, "%s", strerror(errno));
+	}
+	alarm_soon(0);
+	alarms = 0;
+	check_pages(alarm_memory, 0, alarm_pages, 1, "after that");
+}
+
 static sigjmp_buf left;
 static char *handler_memory;
 static size_t handler_page;
@@ -308,10 +346,10 @@ static void small_stack(size_t len, size_t size)
 
 static void row_small_stack(size_t size)
 {
-	/* As large as SIGSTKSZ once was, and what the kernel needs, about. */
+	/* As large as SIGSTKSZ once was, and so on. */
 	small_stack(8192, size);
-	small_stack(16384, size);
 	small_stack(32768, size);
+	small_stack(65536, size);
 }
 
 extern char **environ;
@@ -350,41 +388,6 @@ static void row_spawn_in_handler(size_t size)
 	}
 	CHECK(handled == 3, "%d", (int)handled);
 	check_pages(p, 0, size / PAGE, 1, "after that");
-}
-
-/* Where its stack lies above that of the thread that makes it. */
-static void *spawn_all(void *arg)
-{
-	char *p = arg;
-
-	for (unsigned i = 0; i < 24; i++) {
-		/* All of it cold, each in a block of its own. */
-		char **argv = (char **)(p + (4 * i + 0) * (1u << 20)), *text = p + (4 * i + 2) * (1u << 20);
-		pid_t pid;
-		strcpy(text, "/bin/true");
-		argv[0] = text;
-		argv[1] = NULL;
-		CHECK(!posix_spawn(&pid, text, NULL, NULL, argv, environ), "posix_spawn");
-		expect_child(pid, "true");
-	}
-	chill(32u << 20);
-	return NULL;
-}
-
-static void row_spawn(size_t size)
-{
-	void *stack = SYS(mmap((void *)0x10000000, 1 << 20, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0));
-	char *p = filled(size);
-	pthread_attr_t attr;
-	pthread_t t;
-
-	CHECK(size >= 96u << 20, "too small");
-	pthread_attr_init(&attr);
-	CHECK(!pthread_attr_setstack(&attr, stack, 1 << 20), "stack");
-	CHECK(!pthread_create(&t, &attr, spawn_all, p), "thread");
-	pthread_join(t, NULL);
-	check_pages(p, (97u << 20) / PAGE, size / PAGE, 1, "after that");
 }
 
 static void on_bus(int sig, siginfo_t *info, void *context)
@@ -993,8 +996,8 @@ static const struct row rows[] = {
 	{"exec-mask", row_exec_mask, true},
 	{"errno", row_errno, true},
 	{"populate-alarms", row_populate_alarms, true},
+	{"calls-in-handlers", row_calls_in_handlers, true},
 	{"small-stack", row_small_stack, true},
-	{"spawn", row_spawn, true},
 	{"spawn-in-handler", row_spawn_in_handler, true},
 	{"bus-longjmp", row_bus_longjmp, true},
 	{"left", row_left, true},
