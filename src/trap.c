@@ -10,7 +10,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <ucontext.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -152,6 +151,17 @@ void trap_let_go(const struct trap_call *c)
 	while (depth >= c->depth)
 		let_go_last();
 	depth = c->depth;
+}
+
+/* The call that a handler makes in pieces. */
+static __thread const ucontext_t *pieces OWN;
+static __thread bool pieces_done OWN;
+
+void trap_piece(const struct trap_call *c, bool done)
+{
+	pieces = c ? c->context : NULL;
+	pieces_done = done;
+	inside = !c;
 }
 
 static bool is_held(const struct holding *h, uintptr_t addr, size_t len)
@@ -399,6 +409,8 @@ __attribute__((used, visibility("hidden"))) void emf_trap_spawned(void)
  * clobbers no memory. It is above the frame of no handler.
  */
 extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
+    emf_trap_plain_call[] __attribute__((visibility("hidden"))),
+    emf_trap_held_call[] __attribute__((visibility("hidden"))),
     emf_trap_held[] __attribute__((visibility("hidden"))),
     emf_trap_fork[] __attribute__((visibility("hidden"))),
     emf_trap_spawn[] __attribute__((visibility("hidden"))),
@@ -418,6 +430,7 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
 	"	mov %rbp, %rsp\n	.cfi_def_cfa_register %rsp\n" POP(rbp) "	.cfi_restore %rbp\n" POP(      \
 	    r10) POP(r9) POP(r8) POP(rdx) POP(rsi) POP(rdi) POP(rax)
 #define BEGIN(name) ".globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"
+#define LABEL(name) ".globl " #name "\n.hidden " #name "\n" #name ":\n"
 #define FRAME                                                                                      \
 	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n"                      \
 	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n"                                        \
@@ -431,11 +444,13 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	/* clang-format off */
 	BEGIN(emf_trap_plain)
 	FRAME
+	LABEL(emf_trap_plain_call)
 	"	syscall\n"
 	"	ret $128\n"
 	"	.cfi_endproc\n"
 	BEGIN(emf_trap_held)
 	FRAME
+	LABEL(emf_trap_held_call)
 	"	syscall\n"
 	SAVE
 	"	mov %rbp, %rdi\n"
@@ -474,6 +489,35 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 									".popsection\n");
 
 /* --- SIGSYS --- */
+
+bool trap_show_call(ucontext_t *u)
+{
+	greg_t *g = u->uc_mcontext.gregs;
+	const char *at = (const char *)g[REG_RIP];
+	bool plain = at >= emf_trap_plain && at <= emf_trap_plain_call,
+	     held = at >= emf_trap_held && at <= emf_trap_held_call;
+	const greg_t instruction = 2; /* its length */
+
+	if (plain || held) {
+		bool pushed = at == emf_trap_plain_call || at == emf_trap_held_call,
+		     first = at == emf_trap_plain || at == emf_trap_held;
+		g[REG_RIP] = (pushed ? *(const greg_t *)g[REG_RSP] : g[REG_RCX]) - instruction;
+		g[REG_RSP] += pushed ? 136 : first ? 0 : 128;
+		return true;
+	}
+	if (!pieces || at < __start_emf_allowed || at >= __stop_emf_allowed ||
+	    memcmp(at, "\x0f\x05", 2) != 0)
+		return false;
+	if (pieces_done) {
+		/* Not once more, but back with what was done. */
+		g[REG_RIP] += instruction;
+		g[REG_RAX] = -EINTR;
+		return false;
+	}
+	memcpy(g, pieces->uc_mcontext.gregs, sizeof(gregset_t));
+	g[REG_RIP] -= instruction;
+	return true;
+}
 
 static void go_on(greg_t *g, const char *stub, long nr)
 {
@@ -631,6 +675,8 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	greg_t *g = u->uc_mcontext.gregs;
 	long result = 0;
 	int saved = errno;
+	const ucontext_t *outer = pieces;
+	bool outer_done = pieces_done;
 	enum trap_way way = TRAP_HELD;
 
 	if (info->si_code != SYS_USER_DISPATCH) {
@@ -642,7 +688,7 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 		.arg = { g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8], g[REG_R9] },
 		.sp = (uintptr_t)g[REG_RSP],
 		.mask = (uint64_t *)&u->uc_sigmask,
-		.alt = &u->uc_stack,
+		.context = u,
 	};
 	alt_start = (uintptr_t)u->uc_stack.ss_sp;
 	alt_end = alt_start + (u->uc_stack.ss_flags & SS_DISABLE ? 0 : u->uc_stack.ss_size);
@@ -675,6 +721,8 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 		g[REG_RAX] = result;
 		g[REG_RCX] = g[REG_RIP];
 	}
+	pieces = outer;
+	pieces_done = outer_done;
 	errno = saved;
 }
 

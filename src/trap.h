@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <signal.h>
+#include <ucontext.h>
 
 #define TRAP_SIGNALS (1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1))
 
@@ -53,7 +54,7 @@ struct trap_call {
 	uintptr_t sp;
 	unsigned depth; /* that it has among the calls under way of its thread, from 1 */
 	uint64_t *mask; /* of the thread, from its return on */
-	const stack_t *alt;
+	const ucontext_t *context;
 };
 
 enum trap_way {
@@ -76,8 +77,15 @@ void trap_pass_on(int sig, siginfo_t *info, void *context);
 
 /* A part of the memory that the call under way needs is pinned, and brought in. */
 void trap_hold(uintptr_t addr, size_t len, bool write);
-/* Where a call that takes long is made by the handler, others may interrupt it: not so. As it was. */
+/* What others do that interrupt a handler: not so. As it was. */
 bool trap_inside(bool on);
+/* A part of the call is made by the handler; done: it had an effect before. NULL: not so any more. */
+void trap_piece(const struct trap_call *c, bool done);
+/*
+ * By the handler of cancellation, which looks whether a call was interrupted before it has had any effect: then
+ * it is to find the program's registers, as they are at the program's own instruction. False: it was not.
+ */
+bool trap_show_call(ucontext_t *u);
 /* Ends what the call has pinned so far. */
 void trap_let_go(const struct trap_call *c);
 /* The stack for handlers that stands in for the program's; NULL: there is none. */

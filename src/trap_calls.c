@@ -533,9 +533,9 @@ static long all_pieces(const struct trap_call *c, struct transfer *t, bool on)
 			hold_beside(c, t);
 			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)c->mask, (long)&inside,
 				  sizeof(inside), 0, 0);
-			trap_inside(false);
+			trap_piece(c, done);
 			long got = one_piece(c, t, (struct iovec){ (void *)at, len }, done);
-			trap_inside(true);
+			trap_piece(NULL, false);
 			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside),
 				  0, 0);
 			if (got < 0)

@@ -23,7 +23,10 @@ struct action {
 	uint64_t mask;
 };
 
+#define SIGCANCEL 32	 /* of glibc, nptl/internal-signals.h */
+
 static struct action wanted[2]; /* for SIGBUS and SIGSYS */
+static void (*cancel)(int, siginfo_t *, void *);
 static __thread uint64_t blocked OWN;
 
 /* Of a thread: what the kernel is given instead of the program's, until it has read it. */
@@ -87,9 +90,25 @@ static long change_mask(struct trap_call *c)
 	return c->arg[2] && !trap_write((uintptr_t)c->arg[2], &was, sizeof(was)) ? -EFAULT : 0;
 }
 
+/*
+ * glibc from 2.41 on looks whether the thread was at the instruction of a call that can be cancelled,
+ * which is made elsewhere here.
+ */
+static void on_cancel(int sig, siginfo_t *info, void *context)
+{
+	ucontext_t *u = context;
+	gregset_t was;
+
+	memcpy(was, u->uc_mcontext.gregs, sizeof(was));
+	bool shown = trap_show_call(u);
+	cancel(sig, info, context);
+	if (shown)
+		memcpy(u->uc_mcontext.gregs, was, sizeof(was));
+}
+
 static long change_action(const struct trap_call *c)
 {
-	struct action *v = virtual_of((int)c->arg[0]), set = { 0 }, old;
+	struct action *v = virtual_of((int)c->arg[0]), set = { 0 }, old = { 0 };
 
 	if (c->arg[1] && !trap_read(&set, (uintptr_t)c->arg[1], sizeof(set)))
 		return -EFAULT;
@@ -98,11 +117,19 @@ static long change_action(const struct trap_call *c)
 		if (c->arg[1] && !trap_is_guest())
 			*v = set;
 	} else {
+		void (*before)(int, siginfo_t *, void *) = cancel;
 		set.mask &= ~TRAP_SIGNALS;
+		if (c->arg[0] == SIGCANCEL && (void *)set.handler != (void *)SIG_DFL &&
+		    (void *)set.handler != (void *)SIG_IGN) {
+			cancel = set.handler;
+			set.handler = on_cancel;
+		}
 		long r = k_syscall(SYS_rt_sigaction, c->arg[0], c->arg[1] ? (long)&set : 0,
 				   c->arg[2] ? (long)&old : 0, sizeof(set.mask), 0, 0);
 		if (r)
 			return r;
+		if (old.handler == on_cancel)
+			old.handler = before;
 	}
 	return c->arg[2] && !trap_write((uintptr_t)c->arg[2], &old, sizeof(old)) ? -EFAULT : 0;
 }
@@ -183,7 +210,7 @@ static enum trap_way change_stack(struct trap_call *c, long *result)
 {
 	long to = c->arg[1];
 	const stack_t *own = trap_own_alt();
-	stack_t old = *c->alt;
+	stack_t old = c->context->uc_stack;
 	uintptr_t start = (uintptr_t)old.ss_sp;
 	bool on = !(old.ss_flags & (SS_DISABLE | AUTODISARM)) && c->sp > start &&
 		  c->sp - start <= old.ss_size;

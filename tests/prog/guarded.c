@@ -27,6 +27,7 @@
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
+#include <ucontext.h>
 
 #ifndef CLONE_CLEAR_SIGHAND
 #define CLONE_CLEAR_SIGHAND 0x100000000ull
@@ -991,6 +992,92 @@ static void row_cancel(size_t size)
 	check_pages(p, 0, size / PAGE, 1, "after that");
 }
 
+#ifdef __x86_64__
+/* As libc's: from here to there nothing has been read. */
+extern const char read_begins[], read_ends[];
+
+static ssize_t read_between(int fd, void *p, size_t n)
+{
+	ssize_t r;
+
+	__asm__ volatile(".globl read_begins, read_ends\n"
+			 "read_begins:\n	syscall\nread_ends:\n"
+			 : "=a"(r)
+			 : "0"(SYS_read), "D"(fd), "S"(p), "d"(n)
+			 : "rcx", "r11", "memory");
+	return r;
+}
+
+static __thread sigjmp_buf reading;
+static atomic_int came, came_between;
+
+/* Libc's number, but not its handler: it is made as from glibc 2.41 on. */
+static void on_32(int sig, siginfo_t *info, void *context)
+{
+	const char *at = (const char *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+
+	(void)sig;
+	(void)info;
+	atomic_fetch_add(&came, 1);
+	if (at < read_begins || at >= read_ends)
+		return;
+	atomic_fetch_add(&came_between, 1);
+	siglongjmp(reading, 1);
+}
+
+static _Atomic pid_t reader_tid;
+
+static void *read_once(void *arg)
+{
+	struct reader *r = arg;
+
+	atomic_store(&reader_tid, (pid_t)syscall(SYS_gettid));
+	if (!sigsetjmp(reading, 1))
+		read_between(r->fd, r->p, r->len);
+	return NULL;
+}
+
+/* Whoever looks where a thread waits finds it at its call. */
+static void row_where_it_waits(size_t size)
+{
+	struct {
+		void *handler;
+		unsigned long flags;
+		void *restorer;
+		uint64_t mask;
+	} sa, was;
+	struct sigaction set = {.sa_sigaction = on_32, .sa_flags = SA_SIGINFO | SA_RESTART};
+	char *p = filled(size);
+	int fds[2];
+
+	/* With libc's restorer, under a number that libc itself refuses. */
+	SYS(sigaction(SIGUSR2, &set, NULL));
+	SYS(syscall(SYS_rt_sigaction, SIGUSR2, NULL, &sa, 8));
+	SYS(syscall(SYS_rt_sigaction, 32, &sa, NULL, 8));
+	SYS(syscall(SYS_rt_sigaction, 32, NULL, &was, 8));
+	CHECK(was.handler == (void *)on_32, "another handler");
+	SYS(pipe(fds));
+	for (unsigned i = 0; i < 20; i++) {
+		struct reader r = {fds[0], p + i * (size / 32), i % 2 ? PAGE : 3u << 19};
+		pthread_t t;
+		atomic_store(&reader_tid, 0);
+		CHECK(!pthread_create(&t, NULL, read_once, &r), "thread");
+		while (!atomic_load(&reader_tid))
+			usleep(100);
+		usleep(20000);
+		int before = atomic_load(&came);
+		SYS(syscall(SYS_tgkill, getpid(), atomic_load(&reader_tid), 32));
+		while (atomic_load(&came) == before)
+			usleep(100);
+		usleep(1000);
+		if (atomic_load(&came_between) <= (int)i)
+			die("it waits elsewhere");
+		pthread_join(t, NULL);
+	}
+	check_pages(p, 0, size / PAGE, 1, "after that");
+}
+#endif
+
 static const struct row rows[] = {
 	{"bad-pointers", row_bad_pointers, true},
 	{"exec-mask", row_exec_mask, true},
@@ -1014,6 +1101,9 @@ static const struct row rows[] = {
 	{"filters", row_filters, true},
 	{"dispatch", row_dispatch, true},
 	{"cancel", row_cancel, true},
+#ifdef __x86_64__
+	{"where-it-waits", row_where_it_waits, true},
+#endif
 };
 
 ROWS_MAIN(rows)
