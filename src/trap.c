@@ -153,17 +153,6 @@ void trap_let_go(const struct trap_call *c)
 	depth = c->depth;
 }
 
-/* The call that a handler makes in pieces. */
-static __thread const ucontext_t *pieces OWN;
-static __thread bool pieces_done OWN;
-
-void trap_piece(const struct trap_call *c, bool done)
-{
-	pieces = c ? c->context : NULL;
-	pieces_done = done;
-	inside = !c;
-}
-
 static bool is_held(const struct holding *h, uintptr_t addr, size_t len)
 {
 	for (unsigned i = 0; i < h->n; i++) {
@@ -409,6 +398,9 @@ __attribute__((used, visibility("hidden"))) void emf_trap_spawned(void)
  * clobbers no memory. It is above the frame of no handler.
  */
 extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
+    emf_trap_piece_open[] __attribute__((visibility("hidden"))),
+    emf_trap_piece_call[] __attribute__((visibility("hidden"))),
+    emf_trap_piece_end[] __attribute__((visibility("hidden"))),
     emf_trap_plain_call[] __attribute__((visibility("hidden"))),
     emf_trap_held_call[] __attribute__((visibility("hidden"))),
     emf_trap_held[] __attribute__((visibility("hidden"))),
@@ -476,6 +468,26 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	"1:	mov %r9, %rcx\n"
 	"	jmp *%r9\n"
 	"	.cfi_endproc\n"
+	/* struct piece: only in here others may interrupt it, so that they can tell how far it is. */
+	BEGIN(emf_trap_piece)
+	"	.cfi_startproc\n"
+	PUSH(rbx)
+	"	.cfi_rel_offset %rbx, 0\n	mov %rdi, %rbx\n"
+	"	mov $14, %eax\n	mov $2, %edi\n	mov (%rbx), %rsi\n	lea 8(%rbx), %rdx\n"
+	"	mov $8, %r10d\n	syscall\n"
+	LABEL(emf_trap_piece_open)
+	"	mov 16(%rbx), %rax\n	mov 24(%rbx), %rdi\n	mov 32(%rbx), %rsi\n"
+	"	mov 40(%rbx), %rdx\n	mov 48(%rbx), %r10\n	mov 56(%rbx), %r8\n	mov 64(%rbx), %r9\n"
+	LABEL(emf_trap_piece_call)
+	"	syscall\n"
+	LABEL(emf_trap_piece_end)
+	"	mov %rax, 16(%rbx)\n"
+	"	mov $14, %eax\n	mov $2, %edi\n	lea 8(%rbx), %rsi\n	xor %edx, %edx\n"
+	"	mov $8, %r10d\n	syscall\n"
+	"	mov 16(%rbx), %rax\n"
+	POP(rbx)
+	"	ret\n"
+	"	.cfi_endproc\n"
 	/* rt_sigreturn, for which the stack pointer is the argument. */
 	BEGIN(emf_trap_return)
 	"	syscall\n"
@@ -489,6 +501,27 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 									".popsection\n");
 
 /* --- SIGSYS --- */
+
+/* As the assembly has it. */
+struct piece {
+	const uint64_t *mask; /* the thread's */
+	uint64_t inside;      /* the handler's */
+	long nr, arg[6];      /* nr: and what comes of it */
+	const ucontext_t *context;
+	bool done;
+};
+long emf_trap_piece(struct piece *p) __attribute__((visibility("hidden")));
+
+long trap_piece(const struct trap_call *c, const long arg[6], bool done)
+{
+	struct piece p = { .mask = c->mask, .nr = c->nr, .context = c->context, .done = done };
+
+	memcpy(p.arg, arg, sizeof(p.arg));
+	inside = false;
+	long r = emf_trap_piece(&p);
+	inside = true;
+	return r;
+}
 
 bool trap_show_call(ucontext_t *u)
 {
@@ -505,16 +538,16 @@ bool trap_show_call(ucontext_t *u)
 		g[REG_RSP] += pushed ? 136 : first ? 0 : 128;
 		return true;
 	}
-	if (!pieces || at < __start_emf_allowed || at >= __stop_emf_allowed ||
-	    memcmp(at, "\x0f\x05", 2) != 0)
+	if (at < emf_trap_piece_open || at > emf_trap_piece_call)
 		return false;
-	if (pieces_done) {
-		/* Not once more, but back with what was done. */
-		g[REG_RIP] += instruction;
+	const struct piece *p = (const void *)g[REG_RBX];
+	if (p->done) {
+		/* Back with what was done. */
+		g[REG_RIP] = (greg_t)emf_trap_piece_end;
 		g[REG_RAX] = -EINTR;
 		return false;
 	}
-	memcpy(g, pieces->uc_mcontext.gregs, sizeof(gregset_t));
+	memcpy(g, p->context->uc_mcontext.gregs, sizeof(gregset_t));
 	g[REG_RIP] -= instruction;
 	return true;
 }
@@ -675,8 +708,6 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 	greg_t *g = u->uc_mcontext.gregs;
 	long result = 0;
 	int saved = errno;
-	const ucontext_t *outer = pieces;
-	bool outer_done = pieces_done;
 	enum trap_way way = TRAP_HELD;
 
 	if (info->si_code != SYS_USER_DISPATCH) {
@@ -721,8 +752,6 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 		g[REG_RAX] = result;
 		g[REG_RCX] = g[REG_RIP];
 	}
-	pieces = outer;
-	pieces_done = outer_done;
 	errno = saved;
 }
 

@@ -79,8 +79,8 @@ void trap_pass_on(int sig, siginfo_t *info, void *context);
 void trap_hold(uintptr_t addr, size_t len, bool write);
 /* What others do that interrupt a handler: not so. As it was. */
 bool trap_inside(bool on);
-/* A part of the call is made by the handler; done: it had an effect before. NULL: not so any more. */
-void trap_piece(const struct trap_call *c, bool done);
+/* A part of the call is made by the handler, with the thread's mask. done: it is not the first. */
+long trap_piece(const struct trap_call *c, const long arg[6], bool done);
 /*
  * By the handler of cancellation, which looks whether a call was interrupted before it has had any effect: then
  * it is to find the program's registers, as they are at the program's own instruction. False: it was not.

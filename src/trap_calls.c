@@ -460,43 +460,40 @@ static bool is_stream(long fd, bool *file)
 	return *file || S_ISFIFO(st.st_mode);
 }
 
+static bool has_offset(long nr)
+{
+	return nr == SYS_pread64 || nr == SYS_pwrite64 || nr == SYS_preadv || nr == SYS_pwritev ||
+	       nr == SYS_preadv2 || nr == SYS_pwritev2;
+}
+
 static long one_piece(const struct trap_call *c, struct transfer *t, struct iovec v, size_t done)
 {
-	bool at = c->nr != SYS_readv && c->nr != SYS_writev;
-	long offset = c->arg[3], r;
+	long arg[6] = { c->arg[0], c->arg[1], c->arg[2], c->arg[3], c->arg[4], c->arg[5] };
+	struct msghdr m = t->m;
 
-	switch (c->nr) {
-	case SYS_read:
-	case SYS_write:
-		return k_syscall(c->nr, c->arg[0], (long)v.iov_base, (long)v.iov_len, 0, 0, 0);
-	case SYS_pread64:
-	case SYS_pwrite64:
-		return k_syscall(c->nr, c->arg[0], (long)v.iov_base, (long)v.iov_len,
-				 offset + (long)done, 0, 0);
-	case SYS_sendto:
-	case SYS_recvfrom:
-		return k_syscall(c->nr, c->arg[0], (long)v.iov_base, (long)v.iov_len, c->arg[3],
-				 c->arg[4], c->arg[5]);
-	case SYS_sendmsg:
-	case SYS_recvmsg: {
-		struct msghdr m = t->m;
+	if (t->message) {
 		m.msg_iov = &v;
 		m.msg_iovlen = 1;
-		if (done && c->nr == SYS_sendmsg)
+		if (done && !t->write)
 			m.msg_controllen = 0;
-		r = k_syscall(c->nr, c->arg[0], (long)&m, c->arg[2], 0, 0, 0);
-		if (r >= 0 && c->nr == SYS_recvmsg) {
-			t->one.iov_len = m.msg_controllen; /* of this piece */
-			t->m.msg_namelen = m.msg_namelen;
-			t->m.msg_flags = m.msg_flags;
-		}
-		return r;
+		arg[1] = (long)&m;
+	} else if (t->vector) {
+		arg[1] = (long)&v;
+		arg[2] = 1;
+	} else {
+		arg[1] = (long)v.iov_base;
+		arg[2] = (long)v.iov_len;
 	}
-	default: /* offset -1: where the file is; the upper half is not looked at (x86-64) */
-		return k_syscall(c->nr, c->arg[0], (long)&v, 1,
-				 at && offset != -1 ? offset + (long)done : offset, c->arg[4],
-				 c->arg[5]);
+	/* Offset -1: where the file is; the upper half is not looked at (x86-64). */
+	if (has_offset(c->nr) && arg[3] != -1)
+		arg[3] += (long)done;
+	long r = trap_piece(c, arg, done);
+	if (t->message && r >= 0) {
+		t->one.iov_len = m.msg_controllen; /* of this piece */
+		t->m.msg_namelen = m.msg_namelen;
+		t->m.msg_flags = m.msg_flags;
 	}
+	return r;
 }
 
 /* What it uses beside the piece. */
@@ -517,7 +514,6 @@ static void hold_beside(const struct trap_call *c, const struct transfer *t)
 static long all_pieces(const struct trap_call *c, struct transfer *t, bool on)
 {
 	size_t done = 0;
-	uint64_t inside; /* between them handlers interrupt it as they would */
 	struct iovec v;
 
 	for (size_t i = 0; i < t->n; i++) {
@@ -531,13 +527,7 @@ static long all_pieces(const struct trap_call *c, struct transfer *t, bool on)
 			trap_let_go(c);
 			hold(at, len, t->write);
 			hold_beside(c, t);
-			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)c->mask, (long)&inside,
-				  sizeof(inside), 0, 0);
-			trap_piece(c, done);
 			long got = one_piece(c, t, (struct iovec){ (void *)at, len }, done);
-			trap_piece(NULL, false);
-			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside),
-				  0, 0);
 			if (got < 0)
 				return done ? (long)done : got;
 			done += (size_t)got;
