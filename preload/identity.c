@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the main thread changes of its identity in itself alone: identity.h. The program's calls, with memory of
- * its own: as it makes them (trap.h). */
+/* What the main thread changes of its identity in itself alone: identity.h. The program's calls,
+ * with memory of its own: as it makes them (trap.h). */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <sys/syscall.h>

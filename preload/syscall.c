@@ -29,6 +29,11 @@
 #include "trap.h"
 
 /* The file's assembly calls them. */
+long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
+long emf_syscall_failed(long r);
+long emf_syscall_raw(long n, ...);
+bool emf_clone3_shares(const void *args);
+
 /* Does the child share memory? If the address is none that is for the kernel to say. */
 bool emf_clone3_shares(const void *args)
 {
@@ -44,11 +49,6 @@ bool emf_clone3_shares(const void *args)
 	return r == -EFAULT || flags & CLONE_VM;
 }
 
-long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
-long emf_syscall_failed(long r);
-long emf_syscall_raw(long n, ...);
-bool emf_clone3_shares(const void *args);
-
 long emf_syscall_failed(long r)
 {
 	errno = (int)-r;
@@ -63,7 +63,7 @@ static long fork_by(long n, long a, long b, long c, long d, long e)
 	struct clone_args args;
 
 	/* Of memory that may be away. */
-	if (n == SYS_clone3 && b <= (long)sizeof(args))
+	if (n == SYS_clone3 && (size_t)b <= sizeof(args))
 		a = (long)memcpy(&args, (const void *)a, (size_t)b);
 	engine_await_start();
 	before_fork(!(flags & CLONE_FILES));
@@ -124,7 +124,8 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 /*
  * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 0 read, 9 mmap,
  * 11 munmap, 17 pread64, 19 readv, 25 mremap, 28 madvise, 56 clone, 57 fork, 206 io_setup, 295
- * preadv, 327 preadv2, 425 io_uring_setup, 435 clone3; 0x100 is CLONE_VM, in clone's first argument.
+ * preadv, 327 preadv2, 425 io_uring_setup, 435 clone3; 0x100 is CLONE_VM, in clone's first
+ * argument.
  */
 __asm__(".text\n"
 	".globl syscall\n"
@@ -159,9 +160,22 @@ __asm__(".text\n"
 	"	jb emf_syscall_raw\n"
 	"	test %rsi, %rsi\n"
 	"	jz emf_syscall_raw\n"
-	"	push %rdi\n	push %rsi\n	push %rdx\n	push %rcx\n	push %r8\n	push %r9\n"
-	"	sub $8, %rsp\n	mov %rsi, %rdi\n	call emf_clone3_shares\n	add $8, %rsp\n"
-	"	pop %r9\n	pop %r8\n	pop %rcx\n	pop %rdx\n	pop %rsi\n	pop %rdi\n"
+	"	push %rdi\n"
+	"	push %rsi\n"
+	"	push %rdx\n"
+	"	push %rcx\n"
+	"	push %r8\n"
+	"	push %r9\n"
+	"	sub $8, %rsp\n"
+	"	mov %rsi, %rdi\n"
+	"	call emf_clone3_shares\n"
+	"	add $8, %rsp\n"
+	"	pop %r9\n"
+	"	pop %r8\n"
+	"	pop %rcx\n"
+	"	pop %rdx\n"
+	"	pop %rsi\n"
+	"	pop %rdi\n"
 	"	test %al, %al\n"
 	"	jz 1b\n"
 	"	jmp emf_syscall_raw\n"

@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -33,7 +32,7 @@ bool trap_on;
 
 /* --- what is pinned --- */
 
-#define CALLS 16 /* under way in one thread, in handlers that interrupt one another */
+#define CALLS 16  /* under way in one thread, in handlers that interrupt one another */
 #define PARTS 128 /* of one of them */
 
 struct holding {
@@ -111,8 +110,9 @@ emf_trap_done(struct saved *s)
 }
 
 /*
- * Calls that were left by siglongjmp never return, nor do those of a vfork's child. Where no handler
- * is running none is under way; in one it lies further up on the same stack, or on the other one.
+ * Calls that were left by siglongjmp never return, nor do those of a vfork's child. Where no
+ * handler is running none is under way; in one it lies further up on the same stack, or on the
+ * other one.
  */
 static void forget_left(uintptr_t sp)
 {
@@ -120,9 +120,9 @@ static void forget_left(uintptr_t sp)
 
 	while (depth) {
 		const struct holding *h = holding + depth - 1;
-		if (h->tid && h->tid != tid ? trap_is_guest()
+		if (h->tid && h->tid != tid   ? trap_is_guest()
 		    : h->on_alt == on_alt(sp) ? h->sp > sp
-					       : on_alt(sp))
+					      : on_alt(sp))
 			break;
 		let_go_last();
 	}
@@ -131,9 +131,7 @@ static void forget_left(uintptr_t sp)
 /* The thread ends. */
 static void forget_all(void)
 {
-	pid_t tid = depth ? own_tid() : 0;
-
-	while (depth && holding[depth - 1].tid == tid)
+	while (depth && !trap_is_guest())
 		let_go_last();
 }
 
@@ -157,9 +155,9 @@ static bool is_held(const struct holding *h, uintptr_t addr, size_t len)
 {
 	for (unsigned i = 0; i < h->n; i++) {
 		const struct pinned *p = h->part + i;
-		if (!p->len || (addr >> BLOCK_SHIFT >= p->start >> BLOCK_SHIFT &&
-				(addr + len - 1) >> BLOCK_SHIFT <=
-				    (p->start + p->len - 1) >> BLOCK_SHIFT))
+		if (!p->len ||
+		    (addr >> BLOCK_SHIFT >= p->start >> BLOCK_SHIFT &&
+		     (addr + len - 1) >> BLOCK_SHIFT <= (p->start + p->len - 1) >> BLOCK_SHIFT))
 			return true;
 	}
 	return false;
@@ -182,35 +180,60 @@ void trap_hold(uintptr_t addr, size_t len, bool write)
 
 /* --- memory of the program's that need not be there --- */
 
-static bool transfer(long nr, void *own, uintptr_t addr, size_t len)
+/*
+ * Are the 8 bytes there? By a call that has no effect here: all signals are blocked already, but
+ * for ours. What is there stays so: only the program itself could unmap it.
+ */
+static bool is_there(uintptr_t at, bool write)
 {
-	struct iovec local = { own, len }, remote = { (void *)addr, len };
-	bool near = region_near(addr, len), write = nr == SYS_process_vm_writev;
-	struct pinned p;
+	return !k_syscall(SYS_rt_sigprocmask, SIG_BLOCK, write ? 0 : (long)at, write ? (long)at : 0,
+			  sizeof(uint64_t), 0, 0);
+}
 
-	if (near) {
-		pinned_begin(&p, addr, len);
+static bool begin_access(struct pinned *p, uintptr_t addr, size_t len, bool write)
+{
+	uint64_t ours = TRAP_SIGNALS;
+	/* Two pages at most. Of reads the words around it. */
+	uintptr_t first = write ? addr : addr & ~7ul,
+		  last = write ? addr + len - 8 : (addr + len - 1) & ~7ul;
+
+	*p = (struct pinned){ 0 };
+	if (region_near(addr, len)) {
+		pinned_begin(p, addr, len);
 		trap_bring(addr, len, write);
 	}
-	long r = k_syscall(nr, k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0), (long)&local, 1,
-			   (long)&remote, 1, 0);
-	if (near)
-		pinned_end(&p);
-	if (r != -ENOSYS && r != -EPERM)
-		return r == (long)len;
-	/* It is forbidden here. */
-	memcpy(write ? (void *)addr : own, write ? own : (const void *)addr, len);
-	return true;
+	bool there = is_there(first, write) && (first == last || is_there(last, write));
+	if (!write)
+		k_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&ours, 0, sizeof(ours), 0, 0);
+	return there;
+}
+
+static void end_access(const struct pinned *p)
+{
+	if (p->len)
+		pinned_end(p);
 }
 
 bool trap_read(void *to, uintptr_t from, size_t len)
 {
-	return transfer(SYS_process_vm_readv, to, from, len);
+	struct pinned p;
+	bool there = begin_access(&p, from, len, false);
+
+	if (there)
+		memcpy(to, (const void *)from, len);
+	end_access(&p);
+	return there;
 }
 
 bool trap_write(uintptr_t to, const void *from, size_t len)
 {
-	return transfer(SYS_process_vm_writev, (void *)(uintptr_t)from, to, len);
+	struct pinned p;
+	bool there = begin_access(&p, to, len, true);
+
+	if (there)
+		memcpy((void *)to, from, len);
+	end_access(&p);
+	return there;
 }
 
 /* --- bringing it in --- */
@@ -378,8 +401,8 @@ __attribute__((used, visibility("hidden"))) void emf_trap_child(void)
 }
 
 /*
- * The same where it has another stack in the same memory (posix_spawn). Its parent may be in a handler, on
- * the stack for these: the lower half is the child's.
+ * The same where it has another stack in the same memory (posix_spawn). Its parent may be in a
+ * handler, on the stack for these: the lower half is the child's.
  */
 __attribute__((used, visibility("hidden"))) void emf_trap_spawned(void)
 {
@@ -410,30 +433,38 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
     emf_trap_return[] __attribute__((visibility("hidden"))),
     emf_trap_restorer[] __attribute__((visibility("hidden")));
 
+/* clang-format off */
 /* A thread may be cancelled, that is unwound, at any of these instructions. */
 #define PUSH(r) "	push %" #r "\n	.cfi_adjust_cfa_offset 8\n"
 #define POP(r) "	pop %" #r "\n	.cfi_adjust_cfa_offset -8\n"
-#define SAVE                                                                                       \
-	PUSH(rax)                                                                                  \
-	PUSH(rdi) PUSH(rsi) PUSH(rdx) PUSH(r8) PUSH(r9) PUSH(r10) PUSH(rbp)                        \
-	    "	.cfi_rel_offset %rbp, 0\n	mov %rsp, %rbp\n	.cfi_def_cfa_register %rbp\n"             \
-	    "	and $-16, %rsp\n"
-#define RESTORE                                                                                    \
-	"	mov %rbp, %rsp\n	.cfi_def_cfa_register %rsp\n" POP(rbp) "	.cfi_restore %rbp\n" POP(      \
-	    r10) POP(r9) POP(r8) POP(rdx) POP(rsi) POP(rdi) POP(rax)
-#define BEGIN(name) ".globl " #name "\n.hidden " #name "\n.type " #name ", @function\n" #name ":\n"
+#define SAVE \
+	PUSH(rax) PUSH(rdi) PUSH(rsi) PUSH(rdx) PUSH(r8) PUSH(r9) PUSH(r10) PUSH(rbp) \
+	"	.cfi_rel_offset %rbp, 0\n" \
+	"	mov %rsp, %rbp\n	.cfi_def_cfa_register %rbp\n" \
+	"	and $-16, %rsp\n"
+#define RESTORE \
+	"	mov %rbp, %rsp\n	.cfi_def_cfa_register %rsp\n" \
+	POP(rbp) "	.cfi_restore %rbp\n" \
+	POP(r10) POP(r9) POP(r8) POP(rdx) POP(rsi) POP(rdi) POP(rax)
 #define LABEL(name) ".globl " #name "\n.hidden " #name "\n" #name ":\n"
-#define FRAME                                                                                      \
-	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n"                      \
-	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n"                                        \
+#define BEGIN(name) LABEL(name) ".type " #name ", @function\n"
+#define FRAME \
+	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n" \
+	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n" \
 	"	push %rcx\n	.cfi_def_cfa_offset 136\n	.cfi_offset %rip, -136\n"
-#define CHILD(name, begin)                                                                         \
-	BEGIN(name)                                                                                \
-	FRAME "	syscall\n	test %rax, %rax\n	jnz 1f\n" SAVE "	call " #begin "\n" RESTORE            \
-	      "1:	ret $128\n	.cfi_endproc\n"
+#define CHILD(name, begin) \
+	BEGIN(name) \
+	FRAME \
+	"	syscall\n" \
+	"	test %rax, %rax\n" \
+	"	jnz 1f\n" \
+	SAVE \
+	"	call " #begin "\n" \
+	RESTORE \
+	"1:	ret $128\n" \
+	"	.cfi_endproc\n"
 
 __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
-	/* clang-format off */
 	BEGIN(emf_trap_plain)
 	FRAME
 	LABEL(emf_trap_plain_call)
@@ -497,8 +528,8 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	"	movq $15, %rax\n"
 	"	syscall\n"
 	"	ud2\n"
-									/* clang-format on */
-									".popsection\n");
+	".popsection\n");
+/* clang-format on */
 
 /* --- SIGSYS --- */
 
@@ -643,8 +674,8 @@ static bool make(greg_t *g, const struct trap_call *c, long *result)
 	/* A thread that shares its parent's thread-local memory can't be told from it. */
 	bool bare = flags & CLONE_VM && !(flags & (CLONE_VFORK | CLONE_SETTLS));
 	go_on(g,
-	      bare && stack			   ? emf_trap_plain
-	      : flags & CLONE_VM && !stack	   ? emf_trap_vfork
+	      bare && stack				? emf_trap_plain
+	      : flags & CLONE_VM && !stack		? emf_trap_vfork
 	      : flags & CLONE_VM && flags & CLONE_VFORK ? emf_trap_spawn
 							: emf_trap_fork,
 	      c->nr);

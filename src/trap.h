@@ -65,7 +65,8 @@ enum trap_way {
 /* trap_calls.c: what is to be done about a call. May change its arguments. */
 enum trap_way trap_look(struct trap_call *c, long *result);
 
-/* trap_signals.c: the same, of those that have to do with signals. HELD: trap_look is to see to it. */
+/* trap_signals.c: the same, of those that have to do with signals. HELD: trap_look is to see to it.
+ */
 enum trap_way trap_signal_call(struct trap_call *c, long *result);
 /* What the program was started with. */
 void trap_signals_before(void);
@@ -82,8 +83,9 @@ bool trap_inside(bool on);
 /* A part of the call is made by the handler, with the thread's mask. done: it is not the first. */
 long trap_piece(const struct trap_call *c, const long arg[6], bool done);
 /*
- * By the handler of cancellation, which looks whether a call was interrupted before it has had any effect: then
- * it is to find the program's registers, as they are at the program's own instruction. False: it was not.
+ * By the handler of cancellation, which looks whether a call was interrupted before it has had any
+ * effect: then it is to find the program's registers, as they are at the program's own instruction.
+ * False: it was not.
  */
 bool trap_show_call(ucontext_t *u);
 /* Ends what the call has pinned so far. */
@@ -91,7 +93,8 @@ void trap_let_go(const struct trap_call *c);
 /* The stack for handlers that stands in for the program's; NULL: there is none. */
 const stack_t *trap_own_alt(void);
 /*
- * Memory of the program's that may be away, or none at all (false). By handlers.
+ * Memory of the program's that may be away, or none at all (false). By handlers; a page at most, to
+ * be written 8 bytes at least.
  */
 bool trap_read(void *to, uintptr_t from, size_t len);
 bool trap_write(uintptr_t to, const void *from, size_t len);

@@ -652,8 +652,8 @@ enum trap_way trap_look(struct trap_call *c, long *result)
 	const char *told =
 	    c->nr >= 0 && c->nr < (long)(sizeof(table) / sizeof(table[0])) ? table[c->nr] : NULL;
 
-	if (is_refused(c, result) || is_dispatcher(c, result) || spares_ours(c, result) || populates(c, result) ||
-	    in_pieces(c, result))
+	if (is_refused(c, result) || is_dispatcher(c, result) || spares_ours(c, result) ||
+	    populates(c, result) || in_pieces(c, result))
 		return TRAP_DONE;
 	switch (c->nr) {
 	case SYS_io_submit:

@@ -23,7 +23,7 @@ struct action {
 	uint64_t mask;
 };
 
-#define SIGCANCEL 32	 /* of glibc, nptl/internal-signals.h */
+#define SIGCANCEL 32 /* of glibc, nptl/internal-signals.h */
 
 static struct action wanted[2]; /* for SIGBUS and SIGSYS */
 static void (*cancel)(int, siginfo_t *, void *);
@@ -91,19 +91,18 @@ static long change_mask(struct trap_call *c)
 }
 
 /*
- * glibc from 2.41 on looks whether the thread was at the instruction of a call that can be cancelled,
- * which is made elsewhere here.
+ * glibc from 2.41 on looks whether the thread was at the instruction of a call that can be
+ * cancelled, which is made elsewhere here.
  */
 static void on_cancel(int sig, siginfo_t *info, void *context)
 {
 	ucontext_t *u = context;
-	gregset_t was;
-
-	memcpy(was, u->uc_mcontext.gregs, sizeof(was));
+	mcontext_t was = u->uc_mcontext;
 	bool shown = trap_show_call(u);
+
 	cancel(sig, info, context);
 	if (shown)
-		memcpy(u->uc_mcontext.gregs, was, sizeof(was));
+		u->uc_mcontext = was;
 }
 
 static long change_action(const struct trap_call *c)
@@ -237,8 +236,8 @@ bool trap_exec(const struct trap_call *c, long *result)
 	if (!blocked || (c->nr != SYS_execve && c->nr != SYS_execveat))
 		return false;
 	k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&now, (long)&inside, sizeof(now), 0, 0);
-	*result = k_syscall(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3], c->arg[4],
-			    c->arg[5]);
+	*result =
+	    k_syscall(c->nr, c->arg[0], c->arg[1], c->arg[2], c->arg[3], c->arg[4], c->arg[5]);
 	k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside), 0, 0);
 	return true;
 }
