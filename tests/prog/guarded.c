@@ -483,6 +483,161 @@ static void row_left(size_t size)
 	check_pages(p, 0, size / PAGE, 1, "after that");
 }
 
+/* --- calls that wait --- */
+
+static volatile sig_atomic_t usr1, usr2;
+
+static void count(int sig)
+{
+	if (sig == SIGUSR1)
+		usr1++;
+	else
+		usr2++;
+}
+
+/* Masks for the time of a call, in memory that is cold, with all of the signals in them. */
+static void row_waiting_masks(size_t size)
+{
+	struct sigaction sa = {.sa_handler = count};
+	char *p = filled(size);
+	size_t step = size / PAGE / 8;
+	sigset_t *but_usr1 = cold_at(p, step), blocked, pending, was, now;
+	struct timespec *soon = cold_at(p, 2 * step);
+	struct {
+		sigset_t *mask;
+		size_t len;
+	} *with = cold_at(p, 3 * step);
+	struct epoll_event *event = cold_at(p, 4 * step);
+	int ep = SYS(epoll_create1(0));
+
+	sigfillset(but_usr1);
+	sigdelset(but_usr1, SIGUSR1);
+	*soon = (struct timespec){5, 0};
+	*with = (__typeof__(*with)){but_usr1, 8};
+	SYS(sigaction(SIGUSR1, &sa, NULL));
+	SYS(sigaction(SIGUSR2, &sa, NULL));
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGUSR1);
+	sigaddset(&blocked, SIGUSR2);
+	sigaddset(&blocked, SIGBUS);
+	SYS(sigprocmask(SIG_BLOCK, &blocked, &was));
+	for (int i = 0; i < 10; i++) {
+		SYS(raise(SIGUSR1));
+		SYS(raise(SIGUSR2));
+		if (i % 5 == 0)
+			chill(size);
+		long r = i % 5 == 0   ? syscall(SYS_ppoll, NULL, 0, soon, but_usr1, 8)
+			 : i % 5 == 1 ? syscall(SYS_pselect6, 0, NULL, NULL, NULL, soon, with)
+			 : i % 5 == 2 ? syscall(SYS_epoll_pwait, ep, event, 1, 5000, but_usr1, 8)
+			 : i % 5 == 3 ? syscall(SYS_rt_sigsuspend, but_usr1, 8)
+				      : syscall(441 /* epoll_pwait2 */, ep, event, 1, soon, but_usr1, 8);
+		CHECK(r == -1 && errno == EINTR, "call %d: %ld, %s", i, r, strerror(errno));
+		CHECK(usr1 == i + 1 && usr2 == 0, "call %d: %d and %d signals", i, usr1, usr2);
+		SYS(sigpending(&pending));
+		CHECK(sigismember(&pending, SIGUSR2) == 1, "SIGUSR2 is not pending");
+		SYS(sigprocmask(SIG_BLOCK, NULL, &now));
+		CHECK(sigismember(&now, SIGUSR1) == 1 && sigismember(&now, SIGBUS) == 1 &&
+			      sigismember(&now, SIGINT) == 0,
+		      "another mask after call %d", i);
+	}
+	siginfo_t *info = cold_at(p, 5 * step);
+	sigset_t *set = cold_at(p, 6 * step);
+	sigemptyset(set);
+	sigaddset(set, SIGUSR2);
+	chill(size);
+	CHECK(SYS(sigtimedwait(set, info, soon)) == SIGUSR2 && info->si_signo == SIGUSR2, "sigtimedwait");
+	SYS(sigprocmask(SIG_SETMASK, &was, NULL));
+	CHECK(usr1 == 10 && usr2 == 0, "%d and %d signals", usr1, usr2);
+}
+
+static char *cold_memory;
+static size_t cold_size;
+
+static void make_cold(int sig)
+{
+	int saved = errno;
+
+	count(sig);
+	check_pages(cold_memory, 0, cold_size / PAGE, 1, "in a handler");
+	errno = saved;
+}
+
+struct waiter {
+	pthread_t main;
+	int fd;
+	pid_t pid;
+};
+
+static void *disturb(void *arg)
+{
+	struct waiter *w = arg;
+	char page[PAGE];
+
+	for (unsigned i = 0; i < 8; i++) {
+		usleep(20000);
+		pthread_kill(w->main, SIGUSR1);
+		usleep(60000);
+		page_fill(page, 1, 2, SEED);
+		CHECK(write(w->fd, page, PAGE) == (ssize_t)PAGE, "pipe");
+	}
+	return NULL;
+}
+
+/* Calls that are begun again after a handler that has used so much that all else has got cold. */
+static void row_restarts(size_t size)
+{
+	struct sigaction sa = {.sa_handler = make_cold, .sa_flags = SA_RESTART};
+	char *p = filled(size);
+	size_t step = size / PAGE / 16;
+	struct waiter w = {.main = pthread_self()};
+	int fds[2], stopped = 0, status;
+	pthread_t t;
+
+	cold_size = 48u << 20;
+	cold_memory = filled(cold_size);
+	SYS(pipe(fds));
+	w.fd = fds[1];
+	SYS(sigaction(SIGUSR1, &sa, NULL));
+	CHECK(!pthread_create(&t, NULL, disturb, &w), "thread");
+	for (unsigned i = 0; i < 8; i++) {
+		char *to = cold_at(p, (i + 1) * step);
+		struct iovec *v = cold_at(p, (i + 1) * step + 1);
+		*v = (struct iovec){to, PAGE};
+		struct pollfd *fd = cold_at(p, (i + 1) * step + 2);
+		*fd = (struct pollfd){fds[0], POLLIN, 0};
+		while (i % 2 && poll(fd, 1, 10000) != 1)
+			CHECK(errno == EINTR, "%s", strerror(errno));
+		CHECK(SYS(i % 4 < 2 ? read(fds[0], to, PAGE) : readv(fds[0], v, 1)) == (ssize_t)PAGE, "short");
+		page_check(to, 1, 2, SEED, "begun again");
+	}
+	pthread_join(t, NULL);
+	CHECK(usr1 == 8, "%d", (int)usr1);
+	/* Stopped, and on again: what is left of the time is in memory that is cold. */
+	pid_t me = getpid(), pid = SYS(fork());
+	if (!pid) {
+		for (unsigned i = 0; i < 3; i++) {
+			usleep(50000);
+			kill(me, SIGSTOP);
+			usleep(50000);
+			kill(me, SIGCONT);
+		}
+		_exit(0);
+	}
+	struct timespec *left_of = cold_at(p, 12 * step), begin, end;
+	*left_of = (struct timespec){0, 500000000};
+	chill(size);
+	SYS(clock_gettime(CLOCK_MONOTONIC, &begin));
+	while (syscall(SYS_nanosleep, left_of, left_of)) {
+		CHECK(errno == EINTR, "nanosleep: %s", strerror(errno));
+		stopped++;
+	}
+	SYS(clock_gettime(CLOCK_MONOTONIC, &end));
+	CHECK((end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000 >= 499,
+	      "slept too short, %d times interrupted", stopped);
+	SYS(waitpid(pid, &status, 0));
+	check_pages(p, 13 * step, size / PAGE, 1, "after that");
+}
+
 /* --- registers --- */
 
 #ifdef __x86_64__
@@ -1088,6 +1243,8 @@ static const struct row rows[] = {
 	{"spawn-in-handler", row_spawn_in_handler, true},
 	{"bus-longjmp", row_bus_longjmp, true},
 	{"left", row_left, true},
+	{"waiting-masks", row_waiting_masks, true},
+	{"restarts", row_restarts, true},
 #ifdef __x86_64__
 	{"registers", row_registers, true},
 	{"clone3", row_clone3, true},
