@@ -118,7 +118,8 @@ static void forget_left(uintptr_t sp)
 {
 	pid_t tid = depth ? own_tid() : 0;
 
-	while (depth) {
+	/* None is set only while a handler runs on one that is disarmed by that. */
+	while (depth && alt_start != alt_end) {
 		const struct holding *h = holding + depth - 1;
 		if (h->tid && h->tid != tid   ? trap_is_guest()
 		    : h->on_alt == on_alt(sp) ? h->sp > sp
