@@ -3,6 +3,7 @@
 #include "trap.h"
 
 #include <errno.h>
+#include <linux/audit.h>
 #include <linux/sched.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -432,6 +433,7 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
     emf_trap_spawn[] __attribute__((visibility("hidden"))),
     emf_trap_vfork[] __attribute__((visibility("hidden"))),
     emf_trap_return[] __attribute__((visibility("hidden"))),
+    emf_trap_int80[] __attribute__((visibility("hidden"))),
     emf_trap_restorer[] __attribute__((visibility("hidden")));
 
 /* clang-format off */
@@ -520,6 +522,10 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	POP(rbx)
 	"	ret\n"
 	"	.cfi_endproc\n"
+	/* The numbers and addresses of 32 bits. */
+	BEGIN(emf_trap_int80)
+	"	int $0x80\n"
+	"	jmp *%r11\n"
 	/* rt_sigreturn, for which the stack pointer is the argument. */
 	BEGIN(emf_trap_return)
 	"	syscall\n"
@@ -744,6 +750,11 @@ static void on_sigsys(int sig, siginfo_t *info, void *context)
 
 	if (info->si_code != SYS_USER_DISPATCH) {
 		trap_pass_on(sig, info, context);
+		return;
+	}
+	if (info->si_arch != AUDIT_ARCH_X86_64) {
+		g[REG_R11] = g[REG_RIP];
+		g[REG_RIP] = (greg_t)emf_trap_int80;
 		return;
 	}
 	struct trap_call c = {

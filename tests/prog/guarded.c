@@ -773,6 +773,25 @@ static void row_registers(size_t size)
 	check_pages(p, 2 * step + 32, size / PAGE, 1, "after that");
 }
 
+/* The other way into the kernel, with numbers of its own. */
+static void row_int80(size_t size)
+{
+	char *p = filled(size);
+	pid_t pid = SYS(fork());
+	int status;
+
+	if (!pid) {
+		int r = 20; /* getpid */
+		__asm__ volatile("int $0x80" : "+a"(r) : "b"(0), "c"(0), "d"(0) : "r8", "r9", "r10", "r11", "memory");
+		_exit(r == getpid() ? 0 : r == -ENOSYS ? 77 : 1);
+	}
+	SYS(waitpid(pid, &status, 0));
+	if (WIFSIGNALED(status) || WEXITSTATUS(status) == 77)
+		skip("the kernel has no calls of 32 bits");
+	CHECK(!status, "another call was made");
+	check_pages(p, 0, size / PAGE, 1, "after that");
+}
+
 /* --- children --- */
 
 /* Handlers that are reset in the child, a structure that is larger than known, and one that is too
@@ -1284,6 +1303,7 @@ static const struct row rows[] = {
 	{"restarts", row_restarts, true},
 #ifdef __x86_64__
 	{"registers", row_registers, true},
+	{"int80", row_int80, true},
 	{"clone3", row_clone3, true},
 #endif
 	{"vfork", row_vfork, true},
