@@ -431,7 +431,7 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
     emf_trap_held[] __attribute__((visibility("hidden"))),
     emf_trap_fork[] __attribute__((visibility("hidden"))),
     emf_trap_spawn[] __attribute__((visibility("hidden"))),
-    emf_trap_vfork[] __attribute__((visibility("hidden"))),
+    emf_trap_bare[] __attribute__((visibility("hidden"))),
     emf_trap_return[] __attribute__((visibility("hidden"))),
     emf_trap_int80[] __attribute__((visibility("hidden"))),
     emf_trap_restorer[] __attribute__((visibility("hidden")));
@@ -455,16 +455,22 @@ extern char emf_trap_plain[] __attribute__((visibility("hidden"))),
 	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %rcx\n" \
 	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n" \
 	"	push %rcx\n	.cfi_def_cfa_offset 136\n	.cfi_offset %rip, -136\n"
+/* The child has a stack of its own, or uses that on which it was made; so the way back is in R9, which
+ * none of these calls has an argument in. */
 #define CHILD(name, begin) \
 	BEGIN(name) \
-	FRAME \
+	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %r9\n" \
+	"	mov %rcx, %r9\n" \
 	"	syscall\n" \
 	"	test %rax, %rax\n" \
 	"	jnz 1f\n" \
+	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n" \
 	SAVE \
-	"	call " #begin "\n" \
+	begin \
 	RESTORE \
-	"1:	ret $128\n" \
+	"	lea 128(%rsp), %rsp\n	.cfi_def_cfa_offset 0\n" \
+	"1:	mov %r9, %rcx\n" \
+	"	jmp *%r9\n" \
 	"	.cfi_endproc\n"
 
 __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
@@ -484,24 +490,9 @@ __asm__(".pushsection emf_allowed, \"ax\", @progbits\n"
 	RESTORE
 	"	ret $128\n"
 	"	.cfi_endproc\n"
-	CHILD(emf_trap_fork, emf_trap_child)
-	CHILD(emf_trap_spawn, emf_trap_spawned)
-	/* The child uses the stack on which it was made, so that the way back is in R9, which none of
-	 * these calls has an argument in. */
-	BEGIN(emf_trap_vfork)
-	"	.cfi_startproc\n	.cfi_def_cfa %rsp, 0\n	.cfi_register %rip, %r9\n"
-	"	mov %rcx, %r9\n"
-	"	syscall\n"
-	"	test %rax, %rax\n"
-	"	jnz 1f\n"
-	"	lea -128(%rsp), %rsp\n	.cfi_def_cfa_offset 128\n"
-	SAVE
-	"	call emf_trap_child\n"
-	RESTORE
-	"	lea 128(%rsp), %rsp\n	.cfi_def_cfa_offset 0\n"
-	"1:	mov %r9, %rcx\n"
-	"	jmp *%r9\n"
-	"	.cfi_endproc\n"
+	CHILD(emf_trap_fork, "	call emf_trap_child\n")
+	CHILD(emf_trap_spawn, "	call emf_trap_spawned\n")
+	CHILD(emf_trap_bare, "")
 	/* struct piece: only in here others may interrupt it, so that they can tell how far it is. */
 	BEGIN(emf_trap_piece)
 	"	.cfi_startproc\n"
@@ -603,12 +594,6 @@ static void bring_near(uintptr_t addr, size_t len)
 		trap_bring(addr, len, true);
 }
 
-/* A new thread's stack: it begins where the one that makes it goes on. */
-static bool put_back(uintptr_t sp, uintptr_t rip)
-{
-	return trap_write(sp - 136, &rip, sizeof(rip));
-}
-
 /* Per call of clone3, until it is made. Kernels to come may know more of it. */
 static __thread union clone_copy {
 	struct clone_args args;
@@ -639,19 +624,13 @@ static bool copy_clone_args(union clone_copy *to, uintptr_t from, size_t len, lo
 static bool make(greg_t *g, const struct trap_call *c, long *result)
 {
 	uint64_t flags = 0;
-	uintptr_t stack = 0, rip = (uintptr_t)g[REG_RIP];
+	bool stack = false;
 
-	*result = -EFAULT;
 	if (c->nr == SYS_clone) {
 		flags = (uint64_t)c->arg[0];
-		stack = (uintptr_t)c->arg[1];
+		stack = c->arg[1];
 		bring_near((uintptr_t)c->arg[2], sizeof(pid_t));
 		bring_near((uintptr_t)c->arg[3], sizeof(pid_t));
-		if (stack) {
-			if (!put_back(stack, rip))
-				return false;
-			g[REG_RSI] = (greg_t)(stack - 136);
-		}
 	} else if (c->nr == SYS_clone3) {
 		size_t len = (size_t)c->arg[1];
 		if (len < CLONE_ARGS_SIZE_VER0 || len > K_PAGE) {
@@ -662,30 +641,23 @@ static bool make(greg_t *g, const struct trap_call *c, long *result)
 		if (!copy_clone_args(to, (uintptr_t)c->arg[0], len, result))
 			return false;
 		flags = to->args.flags;
+		stack = to->args.stack;
 		bring_near(to->args.pidfd, sizeof(int));
 		bring_near(to->args.parent_tid, sizeof(pid_t));
 		bring_near(to->args.child_tid, sizeof(pid_t));
 		if (to->args.set_tid_size <= 32)
 			bring_near(to->args.set_tid, to->args.set_tid_size * sizeof(pid_t));
-		stack = to->args.stack ? to->args.stack + to->args.stack_size : 0;
-		if (stack) {
-			if (!put_back(stack, rip))
-				return false;
-			to->args.stack_size -= 136;
+		if (region_near((uintptr_t)c->arg[0], len)) {
+			g[REG_RDI] = (greg_t)to;
+			g[REG_RSI] = (greg_t)(len < sizeof(*to) ? len : sizeof(*to));
 		}
-		g[REG_RDI] = (greg_t)to;
-		g[REG_RSI] = (greg_t)(len < sizeof(*to) ? len : sizeof(*to));
 	} else if (c->nr == SYS_vfork) {
 		flags = CLONE_VM | CLONE_VFORK;
 	}
 	/* A thread that shares its parent's thread-local memory can't be told from it. */
 	bool bare = flags & CLONE_VM && !(flags & (CLONE_VFORK | CLONE_SETTLS));
-	go_on(g,
-	      bare && stack				? emf_trap_plain
-	      : flags & CLONE_VM && !stack		? emf_trap_vfork
-	      : flags & CLONE_VM && flags & CLONE_VFORK ? emf_trap_spawn
-							: emf_trap_fork,
-	      c->nr);
+	bool spawn = flags & CLONE_VM && flags & CLONE_VFORK && stack;
+	go_on(g, bare && stack ? emf_trap_bare : spawn ? emf_trap_spawn : emf_trap_fork, c->nr);
 	return true;
 }
 
