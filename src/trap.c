@@ -147,6 +147,9 @@ bool trap_inside(bool on)
 
 void trap_let_go(const struct trap_call *c)
 {
+	/* It has none of its own: too many are under way. */
+	if (!c->depth)
+		return;
 	/* Above it lie those that were left meanwhile. */
 	while (depth >= c->depth)
 		let_go_last();

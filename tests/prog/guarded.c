@@ -675,6 +675,70 @@ static void row_restarts(size_t size)
 	check_pages(p, 13 * step, size / PAGE, 1, "after that");
 }
 
+enum { LEVELS = 20 };
+static int nested_fds[LEVELS + 1][2];
+static char *nested_memory;
+static size_t nested_step;
+static atomic_int level;
+
+/* A short one, and one that is made in pieces, turn about. */
+static void read_nested(int i)
+{
+	char *to = nested_memory + (size_t)i * nested_step;
+	ssize_t n;
+
+	do
+		n = read(nested_fds[i][0], to, i % 2 ? 3u << 19 : PAGE);
+	while (n < 0 && errno == EINTR);
+	if (n != (ssize_t)PAGE)
+		die("level %d: %zd, %s", i, n, strerror(errno));
+	page_check(to, (uint64_t)i, 3, SEED, "read in a handler");
+}
+
+static void on_nested(int sig)
+{
+	int saved = errno;
+
+	(void)sig;
+	read_nested(atomic_fetch_add(&level, 1) + 1);
+	errno = saved;
+}
+
+static void *nest(void *arg)
+{
+	char page[PAGE];
+
+	for (int i = 0; i < LEVELS; i++) {
+		usleep(30000);
+		pthread_kill(*(pthread_t *)arg, SIGUSR2);
+		while (atomic_load(&level) <= i)
+			usleep(1000);
+	}
+	usleep(30000);
+	for (int i = LEVELS; i >= 0; i--) {
+		page_fill(page, (uint64_t)i, 3, SEED);
+		CHECK(write(nested_fds[i][1], page, PAGE) == (ssize_t)PAGE, "pipe");
+	}
+	return NULL;
+}
+
+/* Handlers that interrupt one another, each in a call of its own. */
+static void row_nested(size_t size)
+{
+	struct sigaction sa = {.sa_handler = on_nested, .sa_flags = SA_NODEFER};
+	pthread_t me = pthread_self(), t;
+
+	nested_memory = filled(size);
+	nested_step = size / PAGE / (LEVELS + 4) * PAGE;
+	for (int i = 0; i <= LEVELS; i++)
+		SYS(pipe(nested_fds[i]));
+	SYS(sigaction(SIGUSR2, &sa, NULL));
+	CHECK(!pthread_create(&t, NULL, nest, &me), "thread");
+	read_nested(0);
+	pthread_join(t, NULL);
+	check_pages(nested_memory, (LEVELS + 1) * nested_step / PAGE, size / PAGE, 1, "after that");
+}
+
 /* --- registers --- */
 
 #ifdef __x86_64__
@@ -1301,6 +1365,7 @@ static const struct row rows[] = {
 	{"left", row_left, true},
 	{"waiting-masks", row_waiting_masks, true},
 	{"restarts", row_restarts, true},
+	{"nested", row_nested, true},
 #ifdef __x86_64__
 	{"registers", row_registers, true},
 	{"int80", row_int80, true},
