@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the main thread changes of its identity in itself alone: identity.h. */
+/* What the main thread changes of its identity in itself alone: identity.h. The program's calls,
+ * with memory of its own: as it makes them (trap.h). */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "identity.h"
-#include "kernel.h"
 #include "preload.h"
 
 EXPORT int prctl(int what, ...)
@@ -17,18 +18,18 @@ EXPORT int prctl(int what, ...)
 	for (unsigned i = 0; i < 4; i++)
 		a[i] = va_arg(rest, long);
 	va_end(rest);
-	long r = k_syscall(SYS_prctl, what, a[0], a[1], a[2], a[3], 0);
+	int r = (int)syscall(SYS_prctl, what, a[0], a[1], a[2], a[3]);
 	if (r >= 0)
 		identity_prctl(what, a[0], a[1], a[2], a[3]);
-	return (int)edge(r);
+	return r;
 }
 
 int capset(void *head, const void *data);
 EXPORT int capset(void *head, const void *data)
 {
-	long r = k_syscall(SYS_capset, (long)head, (long)data, 0, 0, 0, 0);
+	int r = (int)syscall(SYS_capset, head, data);
 
 	if (!r)
 		identity_capset(head, data);
-	return (int)edge(r);
+	return r;
 }

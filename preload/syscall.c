@@ -15,9 +15,11 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -30,6 +32,22 @@
 long emf_syscall(long n, long a, long b, long c, long d, long e, long f);
 long emf_syscall_failed(long r);
 long emf_syscall_raw(long n, ...);
+bool emf_clone3_shares(const void *args);
+
+/* Does the child share memory? If the address is none that is for the kernel to say. */
+bool emf_clone3_shares(const void *args)
+{
+	uint64_t flags = 0;
+	struct iovec local = { &flags, sizeof(flags) }, remote = { (void *)args, sizeof(flags) };
+
+	if (region_near((uintptr_t)args, sizeof(flags)))
+		return *(const uint64_t *)args & CLONE_VM;
+	long r = k_syscall(SYS_process_vm_readv, k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0),
+			   (long)&local, 1, (long)&remote, 1, 0);
+	if (r == -ENOSYS || r == -EPERM)
+		flags = *(const uint64_t *)args;
+	return r == -EFAULT || flags & CLONE_VM;
+}
 
 long emf_syscall_failed(long r)
 {
@@ -42,7 +60,11 @@ static long fork_by(long n, long a, long b, long c, long d, long e)
 {
 	/* clone3's flags are the first word of its structure. */
 	uint64_t flags = n == SYS_clone ? (uint64_t)a : n == SYS_clone3 ? *(const uint64_t *)a : 0;
+	struct clone_args args;
 
+	/* Of memory that may be away. */
+	if (n == SYS_clone3 && (size_t)b <= sizeof(args))
+		a = (long)memcpy(&args, (const void *)a, (size_t)b);
 	engine_await_start();
 	before_fork(!(flags & CLONE_FILES));
 	long r = k_syscall(n, a, b, c, d, e, 0);
@@ -102,8 +124,8 @@ long emf_syscall(long n, long a, long b, long c, long d, long e, long f)
 /*
  * long syscall(long n, ...). Numbers from arch/x86/entry/syscalls/syscall_64.tbl: 0 read, 9 mmap,
  * 11 munmap, 17 pread64, 19 readv, 25 mremap, 28 madvise, 56 clone, 57 fork, 206 io_setup, 295
- * preadv, 327 preadv2, 425 io_uring_setup, 435 clone3; 0x100 is CLONE_VM, in clone's first argument
- * and in the first word that clone3's points to.
+ * preadv, 327 preadv2, 425 io_uring_setup, 435 clone3; 0x100 is CLONE_VM, in clone's first
+ * argument.
  */
 __asm__(".text\n"
 	".globl syscall\n"
@@ -138,7 +160,23 @@ __asm__(".text\n"
 	"	jb emf_syscall_raw\n"
 	"	test %rsi, %rsi\n"
 	"	jz emf_syscall_raw\n"
-	"	testl $0x100, (%rsi)\n"
+	"	push %rdi\n"
+	"	push %rsi\n"
+	"	push %rdx\n"
+	"	push %rcx\n"
+	"	push %r8\n"
+	"	push %r9\n"
+	"	sub $8, %rsp\n"
+	"	mov %rsi, %rdi\n"
+	"	call emf_clone3_shares\n"
+	"	add $8, %rsp\n"
+	"	pop %r9\n"
+	"	pop %r8\n"
+	"	pop %rcx\n"
+	"	pop %rdx\n"
+	"	pop %rsi\n"
+	"	pop %rdi\n"
+	"	test %al, %al\n"
 	"	jz 1b\n"
 	"	jmp emf_syscall_raw\n"
 	"3:	test $0x100, %esi\n"

@@ -294,7 +294,7 @@ static bool next_region(uintptr_t *start, uintptr_t *end)
 	return found;
 }
 
-bool sigfault_bring(uintptr_t start, uintptr_t end, bool write)
+bool sigfault_bring(uintptr_t start, uintptr_t end, bool write, bool room)
 {
 	bool any = false, write_protect;
 
@@ -305,8 +305,7 @@ bool sigfault_bring(uintptr_t start, uintptr_t end, bool write)
 		if (!next_region(&start, &to))
 			break;
 		while ((start = first_away(start, to, write, &write_protect)) < to) {
-			/* On the stack for handlers, or on one that is none too small. */
-			any = sigfault_resolve(start, write, write_protect, true);
+			any = sigfault_resolve(start, write, write_protect, room);
 			if (!any)
 				return false;
 			/* Once: what is lost stays so. */

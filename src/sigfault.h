@@ -38,7 +38,7 @@ bool sigfault_owns(int fd);
  */
 bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room);
 /* All of the range that is managed. False: nothing of it needs to be. */
-bool sigfault_bring(uintptr_t start, uintptr_t end, bool write);
+bool sigfault_bring(uintptr_t start, uintptr_t end, bool write, bool room);
 /* No step of a block is under way that began before. */
 void sigfault_barrier(void);
 

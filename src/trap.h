@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <signal.h>
+#include <ucontext.h>
 
 #define TRAP_SIGNALS (1ull << (SIGBUS - 1) | 1ull << (SIGSYS - 1))
 
@@ -51,7 +52,9 @@ void trap_populate(uintptr_t addr, size_t len, bool write);
 struct trap_call {
 	long nr, arg[6];
 	uintptr_t sp;
+	unsigned depth; /* that it has among the calls under way of its thread, from 1 */
 	uint64_t *mask; /* of the thread, from its return on */
+	const ucontext_t *context;
 };
 
 enum trap_way {
@@ -62,19 +65,38 @@ enum trap_way {
 /* trap_calls.c: what is to be done about a call. May change its arguments. */
 enum trap_way trap_look(struct trap_call *c, long *result);
 
-/* trap_signals.c */
-bool trap_signal_call(struct trap_call *c, long *result);
+/* trap_signals.c: the same, of those that have to do with signals. HELD: trap_look is to see to it.
+ */
+enum trap_way trap_signal_call(struct trap_call *c, long *result);
+/* What the program was started with. */
+void trap_signals_before(void);
+void trap_blocked_before(uint64_t mask);
+/* execve and execveat, of which only failure returns; false: as any other. */
+bool trap_exec(const struct trap_call *c, long *result);
 /* The signal is the program's: as it would be without us. */
 void trap_pass_on(int sig, siginfo_t *info, void *context);
 
 /* A part of the memory that the call under way needs is pinned, and brought in. */
 void trap_hold(uintptr_t addr, size_t len, bool write);
-/* Where a call that takes long is made by the handler, others may interrupt it: not so. */
-void trap_inside(bool on);
-/* Ends what the call under way has pinned so far. */
-void trap_let_go(void);
-/* The alternate stack that the program wants, NULL: none. What there is to be set instead. */
-void trap_set_alt(const stack_t **set);
-bool trap_alt_is_ours(void);
+/* What others do that interrupt a handler: not so. As it was. */
+bool trap_inside(bool on);
+/* A part of the call is made by the handler, with the thread's mask. done: it is not the first. */
+long trap_piece(const struct trap_call *c, const long arg[6], bool done);
+/*
+ * By the handler of cancellation, which looks whether a call was interrupted before it has had any
+ * effect: then it is to find the program's registers, as they are at the program's own instruction.
+ * False: it was not.
+ */
+bool trap_show_call(ucontext_t *u);
+/* Ends what the call has pinned so far. */
+void trap_let_go(const struct trap_call *c);
+/* The stack for handlers that stands in for the program's; NULL: there is none. */
+const stack_t *trap_own_alt(void);
+/*
+ * Memory of the program's that may be away, or none at all (false). By handlers; a page at most, to
+ * be written 8 bytes at least.
+ */
+bool trap_read(void *to, uintptr_t from, size_t len);
+bool trap_write(uintptr_t to, const void *from, size_t len);
 
 #endif

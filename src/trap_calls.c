@@ -4,11 +4,15 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/aio_abi.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #undef BLOCK_SIZE
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 
 #include "engine.h"
@@ -22,6 +26,13 @@
 
 #ifndef SYS_futex_waitv
 #define SYS_futex_waitv 449
+#endif
+#ifndef SYS_futex_requeue
+#define SYS_futex_requeue 456
+#endif
+#ifndef SYS_statmount
+#define SYS_statmount 457
+#define SYS_listmount 458
 #endif
 #ifndef SYS_mseal
 #define SYS_mseal 462
@@ -48,7 +59,7 @@ static const char *const table[] = {
 	[SYS_pwritev] = "V12",
 	[SYS_preadv2] = "U12",
 	[SYS_pwritev2] = "V12",
-	[SYS_vmsplice] = "V12",
+	[SYS_vmsplice] = "U12",
 	[SYS_sendto] = "R12R45",
 	[SYS_recvfrom] = "W12S4S5",
 	[SYS_sendmsg] = "M1",
@@ -80,8 +91,8 @@ static const char *const table[] = {
 	[SYS_io_pgetevents] = "E32FS4S5",
 	[SYS_semop] = "E12f",
 	[SYS_semtimedop] = "E12fS3",
-	[SYS_msgsnd] = "R12S1",
-	[SYS_msgrcv] = "W12S1",
+	[SYS_msgsnd] = "",
+	[SYS_msgrcv] = "",
 	[SYS_mq_timedsend] = "R12S4",
 	[SYS_mq_timedreceive] = "W12S3S4",
 	[SYS_sched_setaffinity] = "R21",
@@ -97,9 +108,12 @@ static const char *const table[] = {
 	[SYS_process_madvise] = "E12p",
 	[SYS_process_vm_readv] = "U12V34",
 	[SYS_process_vm_writev] = "V12U34",
-	[SYS_mincore] = "S2",
+	[SYS_mincore] = "",
 	[SYS_mbind] = "S3",
-	[SYS_get_mempolicy] = "S0S1",
+	[SYS_get_mempolicy] = "S0S1S3",
+	[SYS_init_module] = "R01S2",
+	[SYS_statmount] = "S0W12",
+	[SYS_listmount] = "S0E12h",
 	[SYS_fcntl] = "S2",
 	[SYS_getpid] = "",
 	[SYS_gettid] = "",
@@ -187,8 +201,8 @@ static const char *const table[] = {
 	[SYS_pkey_mprotect] = "",
 	[SYS_madvise] = "",
 	[SYS_msync] = "",
-	[SYS_mlock] = "",
-	[SYS_mlock2] = "",
+	[SYS_mlock] = "W01",
+	[SYS_mlock2] = "W01",
 	[SYS_munlock] = "",
 	[SYS_brk] = "",
 	[SYS_shmat] = "",
@@ -198,7 +212,7 @@ static const char *const table[] = {
 	[SYS_set_tid_address] = "",
 	[SYS_set_robust_list] = "",
 	[SYS_rseq] = "",
-	[SYS_arch_prctl] = "",
+	[SYS_arch_prctl] = "S1",
 	[SYS_exit] = "",
 	[SYS_exit_group] = "",
 	[SYS_futex] = "S3",
@@ -220,11 +234,8 @@ static void hold(uintptr_t addr, size_t len, bool write)
 /* The program may have given any address: for the kernel to say. */
 static bool copy(void *to, uintptr_t from, size_t len)
 {
-	struct iovec local = { to, len }, remote = { (void *)from, len };
-
 	hold(from, len, false);
-	return k_syscall(SYS_process_vm_readv, k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0),
-			 (long)&local, 1, (long)&remote, 1, 0) == (long)len;
+	return trap_read(to, from, len);
 }
 
 /* Fixed-size copies of some elements of an array at a time. */
@@ -287,6 +298,15 @@ static void hold_submitted(const struct trap_call *c)
 	}
 }
 
+/* Of a classic BPF. */
+static void hold_filter(uintptr_t at)
+{
+	struct sock_fprog f = { 0 };
+
+	if (copy(&f, at, sizeof(f)))
+		hold((uintptr_t)f.filter, f.len * sizeof(*f.filter), false);
+}
+
 static size_t element(char x)
 {
 	return x >= 'a' ? (size_t)(x - 'a' + 1) : (size_t)(x - 'A' + 27);
@@ -343,126 +363,215 @@ static void else_any(const struct trap_call *c)
 
 /* --- long transfers, piece by piece: what is pinned is beside the budget --- */
 
-static bool moves(long nr, bool *write, bool *vector)
+#define MOST 0x7ffff000ul /* the kernel's MAX_RW_COUNT */
+/* Not the same in pieces. */
+#define WHOLE (MSG_PEEK | MSG_OOB | MSG_FASTOPEN | MSG_ZEROCOPY | MSG_ERRQUEUE)
+
+struct transfer {
+	bool write; /* of memory */
+	bool message;
+	struct msghdr m;
+	uintptr_t vector; /* of n parts; 0: it is `one` */
+	size_t n;
+	struct iovec one, some[16]; /* some: of the vector, from number `from` on */
+	size_t from;
+};
+
+/* False: no such call, or an address that is none. */
+static bool transfers(const struct trap_call *c, struct transfer *t)
 {
-	*vector = false;
-	*write = false; /* of memory */
-	switch (nr) {
+	*t = (struct transfer){
+		.n = 1,
+		.one = { (void *)c->arg[1], (size_t)c->arg[2] },
+		.from = SIZE_MAX,
+	};
+	switch (c->nr) {
 	case SYS_readv:
 	case SYS_preadv:
 	case SYS_preadv2:
-		*vector = *write = true;
-		return true;
+		t->write = true;
+		/* fall through */
 	case SYS_writev:
 	case SYS_pwritev:
 	case SYS_pwritev2:
-		*vector = true;
-		return true;
+		t->vector = (uintptr_t)c->arg[1];
+		t->n = (size_t)c->arg[2];
+		return t->n <= IOV_MAX;
 	case SYS_read:
 	case SYS_pread64:
-	case SYS_recvfrom:
-		*write = true;
-		return true;
+		t->write = true;
+		/* fall through */
 	case SYS_write:
 	case SYS_pwrite64:
-	case SYS_sendto:
 		return true;
+	case SYS_recvfrom:
+	case SYS_sendto:
+		t->write = c->nr == SYS_recvfrom;
+		return !(c->arg[3] & WHOLE);
+	case SYS_recvmsg:
+	case SYS_sendmsg:
+		t->write = c->nr == SYS_recvmsg;
+		t->message = true;
+		if (c->arg[2] & WHOLE || !copy(&t->m, (uintptr_t)c->arg[1], sizeof(t->m)))
+			return false;
+		t->vector = (uintptr_t)t->m.msg_iov;
+		t->n = t->m.msg_iovlen;
+		return t->n <= IOV_MAX;
 	default:
 		return false;
 	}
 }
 
-/* Would it take what is there, as a file does, or go on waiting for more? */
-static bool may_go_on(const struct trap_call *c, bool write)
+static bool part(struct transfer *t, size_t i, struct iovec *v)
 {
-	struct stat st;
+	const size_t most = sizeof(t->some) / sizeof(t->some[0]);
 
-	if (!write || (c->nr == SYS_recvfrom && c->arg[3] & MSG_WAITALL))
+	if (!t->vector) {
+		*v = t->one;
 		return true;
-	return !k_syscall(SYS_fstat, c->arg[0], (long)&st, 0, 0, 0, 0) &&
-	       (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+	}
+	if (t->from != i / most * most) {
+		size_t n = t->n - i / most * most;
+		t->from = i / most * most;
+		if (!copy(t->some, t->vector + t->from * sizeof(*v),
+			  (n < most ? n : most) * sizeof(*v)))
+			return false;
+	}
+	*v = t->some[i % most];
+	return v->iov_len <= SSIZE_MAX;
 }
 
-static long one_piece(const struct trap_call *c, uintptr_t base, size_t len, size_t done)
+/* Is it a stream of bytes, and not of messages, each of which is one call's? */
+static bool is_stream(long fd, bool *file)
 {
-	struct iovec v = { (void *)base, len };
-	bool at = c->nr != SYS_readv && c->nr != SYS_writev;
-	long offset = c->arg[3];
+	struct stat st;
+	int type = 0;
+	socklen_t len = sizeof(type);
 
-	switch (c->nr) {
-	case SYS_read:
-	case SYS_write:
-		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, 0, 0, 0);
-	case SYS_pread64:
-	case SYS_pwrite64:
-		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, offset + (long)done, 0,
-				 0);
-	case SYS_sendto:
-	case SYS_recvfrom:
-		return k_syscall(c->nr, c->arg[0], (long)base, (long)len, c->arg[3], c->arg[4],
-				 c->arg[5]);
-	default: /* offset -1: where the file is; the upper half is not looked at (x86-64) */
-		return k_syscall(c->nr, c->arg[0], (long)&v, 1,
-				 at && offset != -1 ? offset + (long)done : offset, c->arg[4],
-				 c->arg[5]);
+	*file = false;
+	if (k_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0))
+		return false;
+	if (S_ISSOCK(st.st_mode))
+		return !k_syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_TYPE, (long)&type, (long)&len,
+				  0) &&
+		       type == SOCK_STREAM;
+	*file = S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) ||
+		(S_ISCHR(st.st_mode) && major(st.st_rdev) == 1 /* zero, null ... */);
+	return *file || S_ISFIFO(st.st_mode);
+}
+
+static bool has_offset(long nr)
+{
+	return nr == SYS_pread64 || nr == SYS_pwrite64 || nr == SYS_preadv || nr == SYS_pwritev ||
+	       nr == SYS_preadv2 || nr == SYS_pwritev2;
+}
+
+static long one_piece(const struct trap_call *c, struct transfer *t, struct iovec v, size_t done)
+{
+	long arg[6] = { c->arg[0], c->arg[1], c->arg[2], c->arg[3], c->arg[4], c->arg[5] };
+	struct msghdr m = t->m;
+
+	if (t->message) {
+		m.msg_iov = &v;
+		m.msg_iovlen = 1;
+		if (done && !t->write)
+			m.msg_controllen = 0;
+		arg[1] = (long)&m;
+	} else if (t->vector) {
+		arg[1] = (long)&v;
+		arg[2] = 1;
+	} else {
+		arg[1] = (long)v.iov_base;
+		arg[2] = (long)v.iov_len;
 	}
+	/* Offset -1: where the file is; the upper half is not looked at (x86-64). */
+	if (has_offset(c->nr) && arg[3] != -1)
+		arg[3] += (long)done;
+	long r = trap_piece(c, arg, done);
+	if (t->message && r >= 0) {
+		t->one.iov_len = m.msg_controllen; /* of this piece */
+		t->m.msg_namelen = m.msg_namelen;
+		t->m.msg_flags = m.msg_flags;
+	}
+	return r;
+}
+
+/* What it uses beside the piece. */
+static void hold_beside(const struct trap_call *c, const struct transfer *t)
+{
+	if (c->nr == SYS_sendto)
+		hold((uintptr_t)c->arg[4], (size_t)c->arg[5], false);
+	if (c->nr == SYS_recvfrom) {
+		hold((uintptr_t)c->arg[4], sizeof(struct sockaddr_storage), true);
+		hold((uintptr_t)c->arg[5], sizeof(socklen_t), true);
+	}
+	if (t->message) {
+		hold((uintptr_t)t->m.msg_name, t->m.msg_namelen, t->write);
+		hold((uintptr_t)t->m.msg_control, t->m.msg_controllen, t->write);
+	}
+}
+
+static long all_pieces(const struct trap_call *c, struct transfer *t, bool on)
+{
+	size_t done = 0;
+	struct iovec v;
+
+	for (size_t i = 0; i < t->n; i++) {
+		if (!part(t, i, &v))
+			return done ? (long)done : -EFAULT;
+		uintptr_t at = (uintptr_t)v.iov_base;
+		size_t left = v.iov_len;
+		while (left && done < MOST) {
+			size_t len = left < PIECE ? left : PIECE;
+			len = len < MOST - done ? len : MOST - done;
+			trap_let_go(c);
+			hold(at, len, t->write);
+			hold_beside(c, t);
+			long got = one_piece(c, t, (struct iovec){ (void *)at, len }, done);
+			if (got < 0)
+				return done ? (long)done : got;
+			done += (size_t)got;
+			at += (size_t)got;
+			left -= (size_t)got;
+			/* What came beside it belongs to these bytes. */
+			bool more = !t->message || !t->write || !t->one.iov_len;
+			if ((size_t)got < len || !on || !more)
+				return (long)done;
+		}
+	}
+	return (long)done;
 }
 
 /* False: the call is short. */
 static bool in_pieces(struct trap_call *c, long *result)
 {
-	bool write, vector;
-	struct iovec all[64] = { 0 };
-	size_t n = 1, total = 0, done = 0, managed = 0;
+	struct transfer t;
+	struct iovec v;
+	size_t managed = 0;
+	bool file;
 
-	if (!moves(c->nr, &write, &vector))
+	if (!transfers(c, &t))
 		return false;
-	if (!vector) {
-		all[0] = (struct iovec){ (void *)c->arg[1], (size_t)c->arg[2] };
-	} else {
-		n = (size_t)c->arg[2] < 64 ? (size_t)c->arg[2] : 64;
-		if ((size_t)c->arg[2] > 64 || !copy(all, (uintptr_t)c->arg[1], n * sizeof(*all)))
+	for (size_t i = 0; i < t.n; i++) {
+		if (!part(&t, i, &v))
 			return false;
+		if (is_near((uintptr_t)v.iov_base, v.iov_len))
+			managed += v.iov_len;
 	}
-	for (size_t i = 0; i < n; i++) {
-		if (all[i].iov_len > SSIZE_MAX)
-			return false;
-		total += all[i].iov_len;
-		if (is_near((uintptr_t)all[i].iov_base, all[i].iov_len))
-			managed += all[i].iov_len;
-	}
-	if (managed <= PIECE)
+	if (managed <= PIECE || !is_stream(c->arg[0], &file))
 		return false;
-	bool on = may_go_on(c, write);
-	uint64_t inside; /* between them handlers interrupt it as they would */
-	for (size_t i = 0; i < n; i++) {
-		uintptr_t at = (uintptr_t)all[i].iov_base;
-		size_t left = all[i].iov_len;
-		while (left) {
-			size_t len = left < PIECE ? left : PIECE;
-			trap_let_go();
-			hold(at, len, write);
-			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)c->mask, (long)&inside,
-				  sizeof(inside), 0, 0);
-			trap_inside(false);
-			long got = one_piece(c, at, len, done);
-			trap_inside(true);
-			k_syscall(SYS_rt_sigprocmask, SIG_SETMASK, (long)&inside, 0, sizeof(inside),
-				  0, 0);
-			if (got < 0) {
-				*result = done ? (long)done : got;
-				return true;
-			}
-			done += (size_t)got;
-			at += (size_t)got;
-			left -= (size_t)got;
-			if ((size_t)got < len || !on) {
-				*result = (long)done;
-				return true;
-			}
-		}
+	/* Would it take what is there, as a file does, or go on waiting for more? */
+	bool all = !t.write || file;
+	all |= c->nr == SYS_recvfrom && c->arg[3] & MSG_WAITALL;
+	all |= c->nr == SYS_recvmsg && c->arg[2] & MSG_WAITALL;
+	size_t room = t.m.msg_controllen;
+	t.one.iov_len = t.message ? 0 : t.one.iov_len;
+	*result = all_pieces(c, &t, all);
+	if (t.message && t.write && *result >= 0) {
+		t.m.msg_controllen = t.one.iov_len < room ? t.one.iov_len : room;
+		if (!trap_write((uintptr_t)c->arg[1], &t.m, sizeof(t.m)))
+			*result = -EFAULT;
 	}
-	*result = (long)done;
 	return true;
 }
 
@@ -531,33 +640,73 @@ static bool is_refused(const struct trap_call *c, long *result)
 	return true;
 }
 
+/* There is one dispatcher of a thread: ours. */
+static bool is_dispatcher(const struct trap_call *c, long *result)
+{
+	*result = -EINVAL;
+	return c->nr == SYS_prctl && c->arg[0] == PR_SET_SYSCALL_USER_DISPATCH;
+}
+
 enum trap_way trap_look(struct trap_call *c, long *result)
 {
 	const char *told =
 	    c->nr >= 0 && c->nr < (long)(sizeof(table) / sizeof(table[0])) ? table[c->nr] : NULL;
 
-	if (is_refused(c, result) || spares_ours(c, result) || populates(c, result) ||
-	    in_pieces(c, result))
+	if (is_refused(c, result) || is_dispatcher(c, result) || spares_ours(c, result) ||
+	    populates(c, result) || in_pieces(c, result))
 		return TRAP_DONE;
 	switch (c->nr) {
 	case SYS_io_submit:
 		hold_submitted(c);
 		break;
-	case SYS_ioctl:
-		hold((uintptr_t)c->arg[2],
-		     (size_t)c->arg[1] >> 16 & 0x3fff ? (size_t)c->arg[1] >> 16 & 0x3fff : SOME,
-		     true);
+	case SYS_ioctl: {
+		/* Some have an array behind a structure whose size alone is told. */
+		size_t told_size = (size_t)c->arg[1] >> 16 & 0x3fff;
+		hold((uintptr_t)c->arg[2], told_size > SOME ? told_size : SOME, true);
+		break;
+	}
+	case SYS_msgsnd:
+	case SYS_msgrcv:
+		/* Behind its type. */
+		hold((uintptr_t)c->arg[1], sizeof(long) + (size_t)c->arg[2], c->nr == SYS_msgrcv);
+		break;
+	case SYS_mincore:
+		hold((uintptr_t)c->arg[2], ((size_t)c->arg[1] + K_PAGE - 1) / K_PAGE, true);
+		break;
+	case SYS_semctl:
+		hold((uintptr_t)c->arg[3], 65536, true); /* a set has 32000 at most */
+		break;
+	case SYS_getsockopt: {
+		uint32_t len;
+		if (copy(&len, (uintptr_t)c->arg[4], sizeof(len)))
+			hold((uintptr_t)c->arg[3], len, true);
+		break;
+	}
+	case SYS_setsockopt:
+		if (c->arg[1] == SOL_SOCKET &&
+		    (c->arg[2] == SO_ATTACH_FILTER || c->arg[2] == SO_ATTACH_REUSEPORT_CBPF))
+			hold_filter((uintptr_t)c->arg[3]);
+		break;
+	case SYS_seccomp:
+		if (c->arg[0] == SECCOMP_SET_MODE_FILTER)
+			hold_filter((uintptr_t)c->arg[2]);
+		break;
+	case SYS_prctl:
+		if (c->arg[0] == PR_SET_SECCOMP && c->arg[1] == SECCOMP_MODE_FILTER)
+			hold_filter((uintptr_t)c->arg[2]);
 		break;
 	case SYS_futex:
 		hold((uintptr_t)c->arg[0], sizeof(int), true);
 		hold((uintptr_t)c->arg[4], sizeof(int), true);
 		break;
-	case SYS_futex_waitv: {
+	case SYS_futex_waitv:
+	case SYS_futex_requeue: {
 		struct waiter {
 			uint64_t val, addr;
 			uint32_t flags, reserved;
 		};
-		EACH(struct waiter, w, (uintptr_t)c->arg[0], c->arg[1])
+		EACH(struct waiter, w, (uintptr_t)c->arg[0],
+		     c->nr == SYS_futex_requeue ? 2 : c->arg[1])
 		hold(w.addr, sizeof(uint64_t), true);
 		break;
 	}

@@ -923,7 +923,8 @@ static void do_out(struct cell *c, long how)
 		direct(w->out, false);
 		break;
 	case RING:
-		n = w->ring < 0 ? len : ring_op(IORING_OP_WRITE, w->out, part(c), (unsigned)len, 0);
+		n = w->ring < 0 ? pwrite(w->out, part(c), (size_t)len, 0)
+				: ring_op(IORING_OP_WRITE, w->out, part(c), (unsigned)len, 0);
 		break;
 	case FIXED:
 		if (!ring_fixed(c))

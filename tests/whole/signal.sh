@@ -37,6 +37,6 @@ in_turn() {
 	env "${@:1:$#-1}" "$here/${!#}" >"$T/result" 2>&1 || failed=1
 	sed -E "s/^(ok|not ok|SKIPPED) /\\1 $name /" "$T/result"
 }
-in_turn semantics PROGRAMS="syscalls threads" semantics.sh
+in_turn semantics PROGRAMS="syscalls threads guarded" semantics.sh
 in_turn model MODES="tiered chaos tiered-threads" MODEL_SECONDS=3 model.sh
 finish
