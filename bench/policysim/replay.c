@@ -168,6 +168,7 @@ static void clear(void)
 
 	while ((r = region_at(0)))
 		region_erase(r);
+	policy_total(0);
 	policy_reset();
 	prefetch_reset();
 }

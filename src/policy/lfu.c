@@ -52,6 +52,7 @@ static void reset(void)
 	for (unsigned i = 0; i < LEVELS; i++)
 		level[i] = (struct block_list){ 0 };
 	typical = 0;
+	turn = 0;
 }
 
 static struct block *coldest(void)

@@ -160,13 +160,16 @@ void policy_reset(void)
 	memset(&width.back, 0, sizeof(width.back));
 	width.since = 0;
 	width.calm = 0;
-	window = width.least;
 	forsaken_at = 0;
+	forsaken_walked = 0;
+	calm = 0;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
 	shadow_reset();
 	sentry_reset();
+	window = 0;
+	policy_init(budget);
 }
 
 void policy_total(size_t blocks)

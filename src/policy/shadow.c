@@ -45,6 +45,7 @@ void shadow_reset(void)
 	memset(missed, 0, sizeof(missed));
 	memset(distrust, 0, sizeof(distrust));
 	used = cursor = touches = since = missed_since = promised_since = 0;
+	rate = 1;
 	best = LFU;
 }
 
