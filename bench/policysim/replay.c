@@ -168,6 +168,7 @@ static void clear(void)
 
 	while ((r = region_at(0)))
 		region_erase(r);
+	policy_total(0);
 	policy_reset();
 	prefetch_reset();
 }
@@ -186,7 +187,8 @@ void replay_run(struct replay *r, const struct tour *t)
 	sim.link_ns = TOUCH_NS / (r->link > 0 ? r->link : 0.8);
 	sim.prefetched = (struct block_list){ 0 };
 	sim.series = NULL;
-	policy_init(r->capacity);
+	/* It is told of no frame that is kept for fetches; here that is one. */
+	policy_init(r->capacity > 1 ? r->capacity - 1 : 1);
 	prefetch_init(r->capacity);
 	for (size_t i = 0; i < t->nregions; i++) {
 		uintptr_t start = (uintptr_t)t->regions[i].first << BLOCK_SHIFT;

@@ -2,7 +2,7 @@
 /*
  * Least frequently used, with decay: for memory of which some is touched again and again
  * and some now and then (experts). The measure is the mean gap between two touches
- * (policy.c keeps it, over the last eight or so): what is far or under watch shows it by
+ * (policy.c keeps it): what is far or under watch shows it by
  * the time until the next touch, whichever of the two it is, so both can be compared.
  *
  * Resident blocks are on one list for each half power of two of their gap. The first
@@ -52,6 +52,7 @@ static void reset(void)
 	for (unsigned i = 0; i < LEVELS; i++)
 		level[i] = (struct block_list){ 0 };
 	typical = 0;
+	turn = 0;
 }
 
 static struct block *coldest(void)
@@ -75,10 +76,11 @@ static bool arrived(struct block *b, const struct arrived *a)
 		if (c && level_of(view_note(c)->samples ? view_note(c)->gap : typical) <
 			     level_of(gap) + MARGIN)
 			c = NULL;
-		/* Half what is usual, half what was just now: that may be the beginning of
-		 * something. */
-		uint64_t expected = (gap + a->distance) / 2;
-		stays = policy_exchange(expected + expected / 4, c);
+		/* Both memories have to say that it is used so often (where a tour grows the long
+		 * one is late); what was just now counts the less the more is known. */
+		uint64_t usual = n->samples && n->lately > gap ? n->lately : gap;
+		uint64_t expected = (usual * n->samples + 2 * a->distance) / (n->samples + 2);
+		stays = policy_exchange(expected + expected / 4, true, c);
 	}
 	if (stays)
 		list_append(level + level_of(gap), b);

@@ -37,7 +37,7 @@ static bool arrived(struct block *b, const struct arrived *a)
 		stays = a->how == ARRIVE_NEW ? policy_in_share(b, share) : a->room;
 	/* A quarter more: several threads that share a sweep do not keep exactly to its order. */
 	if (!stays && a->how == ARRIVE_FETCHED)
-		stays = policy_exchange(a->distance + a->distance / 4, NULL);
+		stays = policy_exchange(a->distance + a->distance / 4, false, NULL);
 	if (stays)
 		list_append(&resident, b);
 	return stays;

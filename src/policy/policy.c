@@ -19,8 +19,11 @@
 
 #include <string.h>
 
-#define VISIT 4 /* fetches: a touch sooner after another is of the same visit */
-#define GAP_SAMPLES 4
+#define VISIT 4	    /* fetches: a touch sooner after another is of the same visit */
+#define GAP_LONG 32 /* samples: the means of gaps are over so many */
+#define GAP_SHORT 4
+#define GAP_TURN 2 /* times as long as the other: the program has turned to something else */
+#define GAP_MOST 4 /* times as long as it was lately: longer ones count as that */
 #define LOOK_NS 400000u
 #define LOOK_RARE 64 /* times as long between two looks when nothing is found */
 #define LOOKS 4	     /* for a fetch */
@@ -91,7 +94,7 @@ void policy_init(size_t blocks)
 	size_t least = blocks / 64;
 	bool wide = window > width.least && window <= blocks / 8;
 
-	width.least = least < 2 ? 2 : least > 8 ? 8 : least;
+	width.least = least < 1 ? 1 : least > 8 ? 8 : least;
 	budget = blocks;
 	target = blocks;
 	set_window(wide && window > width.least ? window : width.least);
@@ -160,13 +163,16 @@ void policy_reset(void)
 	memset(&width.back, 0, sizeof(width.back));
 	width.since = 0;
 	width.calm = 0;
-	window = width.least;
 	forsaken_at = 0;
+	forsaken_walked = 0;
+	calm = 0;
 	clock = round_trip = 0;
 	for (unsigned i = 0; i < POLICIES; i++)
 		table[i]->reset();
 	shadow_reset();
 	sentry_reset();
+	window = 0;
+	policy_init(budget);
 }
 
 void policy_total(size_t blocks)
@@ -254,15 +260,33 @@ static void learn_round_trip(uint64_t distance)
 		round_trip -= round_trip - distance < step ? round_trip - distance : step;
 }
 
-/* The mean over all samples at first, then over the last few. */
+static uint32_t mean(uint32_t m, int64_t d, unsigned of)
+{
+	return (uint32_t)(m + (d - (int64_t)m) / of);
+}
+
+/*
+ * The mean over all samples at first, then over the last ones: over many, for chance makes the gaps
+ * of an expert differ by as much as they are long. When the last few of them are of another
+ * length altogether, what was before is forgotten.
+ */
 static void learn_gap(struct block *b, uint64_t distance)
 {
 	struct policy_note *n = view_note(b);
-	int64_t d = distance > UINT32_MAX ? UINT32_MAX : (int64_t)distance;
+	uint64_t most = n->samples > 1 ? (uint64_t)GAP_MOST * n->lately : UINT32_MAX;
+	int64_t d = (int64_t)(distance < most ? distance : most);
 
-	if (n->samples < GAP_SAMPLES)
+	if (d > UINT32_MAX)
+		d = UINT32_MAX;
+	if (n->samples < GAP_LONG)
 		n->samples++;
-	n->gap = (uint32_t)(n->gap + (d - (int64_t)n->gap) / n->samples);
+	n->gap = mean(n->gap, d, n->samples);
+	n->lately = mean(n->lately, d, n->samples < GAP_SHORT ? n->samples : GAP_SHORT);
+	if (n->samples > GAP_SHORT &&
+	    (n->lately > (uint64_t)GAP_TURN * n->gap || n->gap > (uint64_t)GAP_TURN * n->lately)) {
+		n->gap = n->lately;
+		n->samples = GAP_SHORT;
+	}
 }
 
 /*
@@ -289,6 +313,7 @@ static void migrate(void)
 void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool room, uint64_t now)
 {
 	const struct block_list *was = view_list(b);
+	struct policy_note *n = view_note(b);
 	bool watched = was == &probes || was == &samples;
 	struct arrived a = {
 		.how = how,
@@ -300,12 +325,19 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 
 	clock = now;
 	/* What streamed through was mapped for a while after its touch. */
-	if (how == ARRIVE_FETCHED && view_note(b)->streamed) {
-		a.distance = distance = (uint32_t)now - view_note(b)->when;
+	if (how == ARRIVE_FETCHED && n->streamed)
+		a.distance = distance = (uint32_t)now - n->when;
+	/*
+	 * While a program loads what it works with the clock stands still, so where it goes
+	 * first all seems to have been touched just now, and that is known no sooner than after as
+	 * many fetches as blocks can be resident.
+	 */
+	bool known = how != ARRIVE_NEW && (!n->loaded || distance > capacity);
+	n->loaded = how == ARRIVE_NEW;
+	if (how == ARRIVE_FETCHED && n->streamed && known)
 		learn_window(distance);
-	}
 	judge_window();
-	view_note(b)->when = (uint32_t)now;
+	n->when = (uint32_t)now;
 	if (watched) {
 		sentry_touched(b, distance);
 		look.extra -= look.extra / 8;
@@ -317,10 +349,10 @@ void policy_arrived(struct block *b, enum arrival how, uint64_t distance, bool r
 		look.interval = LOOK_NS;
 	view_region_note(b)->touched = now;
 	view_region_note(b)->silent = false;
-	if (how == ARRIVE_FETCHED)
+	if (how == ARRIVE_FETCHED && known)
 		learn_round_trip(distance);
 	/* Below that it is still the same visit. */
-	if (how != ARRIVE_NEW && distance >= VISIT)
+	if (known && distance >= VISIT)
 		learn_gap(b, distance);
 	shadow_touched(b, &a);
 	behaviour_touched(b, how);
@@ -354,10 +386,11 @@ void policy_probed(struct block *b, uint64_t now)
 }
 
 /*
- * Of the oldest under watch, the first that was untouched for longer than age, or is of a region
- * that nobody has touched for a round. Those before it may be in use, and wait for their turn.
+ * Of the oldest under watch, the first that was untouched for longer than age (or has a longer gap,
+ * while that can be told), or is of a region that nobody has touched for a round. Those before it
+ * may be in use, and wait for their turn.
  */
-static struct block *aged(struct block_list *l, uint64_t age)
+static struct block *aged(struct block_list *l, uint64_t age, bool gaps)
 {
 	struct block *b = l->head;
 
@@ -368,7 +401,8 @@ static struct block *aged(struct block_list *l, uint64_t age)
 			forsaken_at = view_number(b);
 			forsaken_walked = 0;
 		}
-		if (r->silent || clock > view_left(b) + age)
+		uint64_t been = clock - view_left(b), gap = view_note(b)->gap;
+		if (r->silent || (gaps && been <= 2 * gap ? gap : been) > age)
 			return b;
 	}
 	return NULL;
@@ -399,12 +433,12 @@ static struct block *forsaken(void)
 	return NULL;
 }
 
-bool policy_exchange(uint64_t age, struct block *other)
+bool policy_exchange(uint64_t age, bool gaps, struct block *other)
 {
-	struct block *b = aged(&probes, age);
+	struct block *b = aged(&probes, age, gaps);
 
 	if (!b)
-		b = aged(&samples, age);
+		b = aged(&samples, age, gaps);
 	if (b)
 		look.extra += 2;
 	else

@@ -23,11 +23,13 @@ struct region;
 /* What the policies keep of a block, in it: what moves with it and costs no lookup. */
 struct policy_note {
 	uint32_t gap;	 /* fetches between two touches, a running mean; 0: not known */
+	uint32_t lately; /* the same of the last few */
 	uint32_t when;	 /* clock of the last touch that was seen, its lowest bits */
 	uint32_t seen;	 /* learned.c: where in its log the block was last; 0: nowhere */
 	uint8_t samples; /* that gap is the mean of, saturating */
 	uint8_t wasted;	 /* times in a row that it was fetched ahead for nothing */
 	bool streamed;	 /* has not been resident since then */
+	bool loaded;	 /* was touched once only, when it was new */
 	bool pinned;	 /* emf_pin: stays local while anything else can go */
 };
 

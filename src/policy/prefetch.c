@@ -55,8 +55,7 @@ void prefetch_reset(void)
 	touches = 0;
 	memset(&wanted, 0, sizeof(wanted));
 	for (unsigned i = 0; i < PREFETCHERS; i++) {
-		record[i].issued = record[i].wasted = 0;
-		record[i].retry = 0;
+		memset(record + i, 0, sizeof(record[i]));
 		record[i].trial = TRIAL;
 		table[i]->reset();
 	}

@@ -15,7 +15,8 @@
 #define VISIT 4	    /* fetches after a touch in which another is the same visit */
 #define HORIZON 512 /* touches of samples: what is older counts half */
 #define LRU_SLACK 8 /* a sample can tell a loop that just fits from one that doesn't by no less */
-#define ENOUGH 64   /* touches before a choice, and between two */
+#define ENOUGH 64   /* touches between two choices */
+#define TOURS 2	    /* touches of each sample, before the first one */
 
 enum { LOOP, LRU, LFU, MODELS };
 
@@ -45,6 +46,7 @@ void shadow_reset(void)
 	memset(missed, 0, sizeof(missed));
 	memset(distrust, 0, sizeof(distrust));
 	used = cursor = touches = since = missed_since = promised_since = 0;
+	rate = 1;
 	best = LFU;
 }
 
@@ -169,6 +171,9 @@ static void choose(void)
 {
 	unsigned least = best;
 
+	/* Of one tour an LRU may have just what comes first in the next. */
+	if (touches < TOURS * used)
+		return;
 	if (best == LRU && since >= ENOUGH && missed_since > promised_since + since / 8) {
 		distrust[best] = HORIZON / 2;
 		promised_since = missed_since;

@@ -81,9 +81,10 @@ extern const struct replacement policy_loop, policy_lru, policy_lfu;
 
 /*
  * A block under watch that was untouched for longer than `age` fetches, or `other` (may be
- * NULL), is to be given up for one that is worth more. False: there is none.
+ * NULL), is to be given up for one that is worth more. gaps: until it was untouched for twice its
+ * gap that gap is what counts. False: there is none.
  */
-bool policy_exchange(uint64_t age, struct block *other);
+bool policy_exchange(uint64_t age, bool gaps, struct block *other);
 /* Mapped, and neither streaming nor to stay in any case. */
 bool policy_is_settled(const struct block *b);
 /* Of part/65536 of a region's blocks, evenly spread: is this one of them? */

@@ -29,10 +29,10 @@ points() {
 	fi
 }
 
-points dense 2.5 2 2 2 # with the loading; the tokens alone are within 2
-points moe 6 5 5 5
-points context 5 3 3 3
-points redis 12 11 7 4
+points dense 2 1.5 1.5 2 # with the loading
+points moe 5 4 2 1
+points context 3 2.5 2 1.5
+points redis 10.5 9.5 6 3
 
 # Two threads share each matrix, and some blocks come twice a token: what was fetched ahead and is not
 # touched in its turn must not keep the prefetcher from fetching more.
