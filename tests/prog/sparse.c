@@ -12,7 +12,8 @@
  *   fork     a child reads and writes, and so does the parent
  *   sweep    all is read from end to end
  *   runs     of each three pages more, not far behind it
- *   alone    nothing else, and by one thread; says how often a thread under SCHED_IDLE was given a core
+ *   alone    nothing else, and by one thread; says how often a thread under SCHED_IDLE was given a core,
+ *            and how many go before it
  *   shared   not at random but from end to end, by threads that take their pieces from one counter as
  *            those of a matrix product do, and then some at random
  *
@@ -25,6 +26,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 enum { CLUSTER = 16, THREADS = 2, ROUNDS = 16, TOURS = 4, PIECE = 40 };
@@ -197,11 +199,14 @@ static void tell_near(void)
 {
 	char path[300];
 	unsigned long long times = 0;
+	unsigned before = 0;
 	struct dirent *e;
 	DIR *d = opendir("/proc/self/task");
 
 	while (d && (e = readdir(d))) {
 		FILE *f;
+		before += atoi(e->d_name) && getpriority(PRIO_PROCESS, (id_t)atoi(e->d_name)) <
+						 getpriority(PRIO_PROCESS, 0);
 		if (sched_getscheduler(atoi(e->d_name)) != SCHED_IDLE || e->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "/proc/self/task/%s/schedstat", e->d_name);
@@ -212,7 +217,7 @@ static void tell_near(void)
 			fclose(f);
 	}
 	closedir(d);
-	printf("near %llu\n", times);
+	printf("near %llu\nbefore %u\n", times, before);
 }
 
 int main(int argc, char **argv)

@@ -71,6 +71,14 @@ elif one "alone" "store.uri=mem:;$page" alone; then
 	why=
 	[ "${near:-0}" -ge 10 ] || why="the thread for that was given a core ${near:-0} times"
 	result "served nearby" "$why"
+	before=$(sed -n 's/^before //p' "$T/out")
+	if [ "$(nice -n -10 nice 2>/dev/null)" != $(($(nice) - 10)) ] || [ -n "${FAULT:-}" ]; then
+		skipped "emf-fault and emf-mover go first" "no lower nice value is allowed here, or faults are resolved by signal"
+	else
+		why=
+		[ "${before:-0}" -eq 2 ] || why="${before:-0} threads do"
+		result "emf-fault and emf-mover go first" "$why"
+	fi
 fi
 for ((i = 0; i < 2 * $(nproc); i++)); do
 	while :; do :; done &
