@@ -49,7 +49,7 @@ was_read() { grep -Eq '\(ok\): [0-9.]+[KMG]* read' "$1" && ! grep -Eq '\(ok\): 0
 # words NAME RUN-OPTION...: starts tests/words over a store; it waits for go
 words() {
 	rm -f words.ready words.go
-	timeout 500 "$BUILD/emfatier" run --local 8M "$@" -- "$BUILD/tests/words" 24M words >words.out 2>words.err &
+	timeout 500 "$BUILD/emfatier" run --local 8M "$@" -- "$BUILD/tests/words" "${WORDS:-24M}" words >words.out 2>words.err &
 	client=$!
 	wait_for 240 test -e words.ready
 }
