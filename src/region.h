@@ -26,7 +26,7 @@ enum {
 /* Is it touched here and there? See sparse.h. */
 struct grain {
 	uint8_t sparse, asked, caution;
-	uint8_t swept; /* of the touches, in 255ths, those that a sweep led to */
+	uint8_t alone; /* of the touches that no sweep led to, in 255ths, those that began none */
 };
 
 /* Is it swept? Of the blocks that were sampled. */

@@ -14,7 +14,8 @@
 
 #define ASK 4	       /* jumps in a region that is not known to be sparse, for one question; */
 #define CAUTION 6      /* so often doubled where the answer was that it is dense */
-#define SWEPT 128      /* 255ths of the touches: where more are on the way, nobody asks */
+#define ALONE 160      /* 255ths of the leaps must be, or nobody asks */
+#define LEAPS 4	       /* that are remembered: what follows one comes soon */
 #define SPARSE 8       /* answers more of that kind than of the other */
 #define SURE 32	       /* more are not counted */
 #define DENSE_WEIGHT 4 /* a neighbour that followed is the better evidence */
@@ -40,26 +41,39 @@ static unsigned next;
 static uint32_t touched[RECENT];
 static unsigned next_touched;
 
+/* The last touches that no sweep led to. */
+static struct leap {
+	uint32_t block; /* number; 0: none */
+	bool followed;
+} leaps[LEAPS];
+static unsigned next_leap;
+
 static struct grain small;
 
 void sparse_reset(void)
 {
 	memset(questions, 0, sizeof(questions));
 	memset(touched, 0, sizeof(touched));
+	memset(leaps, 0, sizeof(leaps));
 	small = (struct grain){ 0 };
+}
+
+static bool is_close(uint32_t number, uint32_t at, size_t nblocks)
+{
+	uint32_t reach = (uint32_t)(nblocks / 64) + 1;
+
+	return number + reach >= at && number <= at + reach;
 }
 
 /* Does a sweep lead there? Of few blocks any is next to one of the last eight. */
 static bool is_on_the_way(const struct block *b)
 {
-	uint32_t number = view_number(b), reach = (uint32_t)(b->region->nblocks / 64) + 1;
 	size_t known = (region_bytes() >> BLOCK_SHIFT) / FEW + 1;
 
-	for (unsigned i = 1; i <= RECENT && i <= known; i++) {
-		uint32_t at = touched[(next_touched - i) % RECENT];
-		if (number + reach >= at && number <= at + reach)
+	for (unsigned i = 1; i <= RECENT && i <= known; i++)
+		if (is_close(view_number(b), touched[(next_touched - i) % RECENT],
+			     b->region->nblocks))
 			return true;
-	}
 	return false;
 }
 
@@ -69,12 +83,32 @@ static struct grain *grain(struct region *r)
 	return r->nblocks < SMALL ? &small : &r->grain;
 }
 
+static void follow_leaps(const struct block *b)
+{
+	uint32_t number = view_number(b);
+
+	for (struct leap *l = leaps; l < leaps + LEAPS; l++)
+		if (l->block < number && is_close(number, l->block, b->region->nblocks))
+			l->followed = true;
+}
+
+static void leap(const struct block *b)
+{
+	struct leap *l = leaps + next_leap++ % LEAPS;
+	const struct block *was = l->block ? view_find(l->block) : NULL;
+
+	if (was) {
+		struct grain *g = grain(was->region);
+		g->alone = (uint8_t)(g->alone + ((l->followed ? 0 : 255) - g->alone) / 8);
+	}
+	*l = (struct leap){ .block = view_number(b) };
+}
+
 void sparse_touched(const struct block *b)
 {
-	struct grain *g = grain(b->region);
-	int now = is_on_the_way(b) ? 255 : 0;
-
-	g->swept = (uint8_t)(g->swept + (now - g->swept) / 16);
+	follow_leaps(b);
+	if (!is_on_the_way(b))
+		leap(b);
 	touched[next_touched++ % RECENT] = view_number(b);
 }
 
@@ -104,7 +138,7 @@ static bool is_to_be_asked(struct grain *g)
 	/* Where a cluster is copied from where it lies the answer costs next to nothing. */
 	unsigned ask = engine.store.top->caps & EMF_CAP_BYTES ? 1 : ASK;
 
-	return g->swept <= SWEPT && ++g->asked % (ask << g->caution) == 0;
+	return g->alone >= ALONE && ++g->asked % (ask << g->caution) == 0;
 }
 
 static void is_dense(struct region *r)

@@ -4,11 +4,12 @@
  * the page alone? Whole blocks are for what is swept, and what the policies know of; pages for what
  * is hit here and there, where 2 MiB would be moved for every few bytes that are needed.
  *
- * A class may say it (granule). Else it is seen, per region: where most faults jump about, some
- * fetch a cluster, as a question. When neighbours follow, cluster by cluster, the block is fetched
+ * A class may say it (granule). Else it is seen, per region. Where faults jump about and begin no
+ * sweep (none follows just behind), beside one, too, some fetch a cluster, as a question. When
+ * neighbours follow, cluster by cluster, the block is fetched
  * as a whole, and the region counts as dense; when they don't until some more such questions have
  * been put, as sparse: a few things that lie together, as objects of one kind do, are no sweep.
- * (Where the store is byte-addressable each jump is a question, for the cluster is copied from
+ * (Where the store is byte-addressable each such jump is a question, for the cluster is copied from
  * where it lies: so what is too cold to be brought is read in place, in clusters.) Then pages come,
  * and clusters where a neighbour follows all the same. That another place of the block is touched
  * says nothing: another thread may go over it. A block of which most has come is completed, too,

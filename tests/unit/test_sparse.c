@@ -39,6 +39,7 @@ static int setup(void **state)
 		return -1;
 	slots = true;
 	r = region_insert(1ul << 44, (1ul << 44) + BLOCKS * BLOCK_SIZE);
+	r->grain.alone = 255;
 	for (size_t i = 0; i < BLOCKS; i++) {
 		r->blocks[i].state = FAR;
 		r->blocks[i].slot = slot_alloc();
@@ -109,17 +110,19 @@ static void on_the_way(void **state)
 	}
 }
 
-/* Where most is swept a jump is no reason to ask. */
-static void swept(void **state)
+/* What a sweep follows is no reason to ask; what none follows is one, beside a sweep, too. */
+static void leaps_followed(void **state)
 {
 	(void)state;
 	top.caps |= EMF_CAP_BYTES;
-	for (unsigned i = 0; i < 32; i++)
-		sparse_touched(r->blocks + i);
+	for (unsigned i = 0; i < BLOCKS / 8; i++)
+		for (unsigned k = 0; k < 4; k++)
+			sparse_touched(r->blocks + i * 37 % (BLOCKS / 8) * 8 + k);
 	assert_int_equal(wants(100, 40), 0);
-	/* Until so many jump that it is swept no more. */
-	for (unsigned i = 0; i < 16; i++)
-		sparse_touched(r->blocks + 250 - i * 13);
+	for (unsigned i = 0; i < BLOCKS / 4; i++) {
+		sparse_touched(r->blocks + i);
+		sparse_touched(r->blocks + BLOCKS / 2 + i * 51 % (BLOCKS / 2));
+	}
 	assert_int_equal(wants(100, 40), CLUSTER_PAGES);
 }
 
@@ -163,7 +166,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(link_far, setup, teardown),
 		cmocka_unit_test_setup_teardown(byte_addressable, setup, teardown),
 		cmocka_unit_test_setup_teardown(on_the_way, setup, teardown),
-		cmocka_unit_test_setup_teardown(swept, setup, teardown),
+		cmocka_unit_test_setup_teardown(leaps_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
