@@ -64,16 +64,16 @@ for work in write punch move protect fork sweep; do
 	one "$work chaos cluster" "store.uri=mem:;$cluster;engine.chaos=3000" $work
 done
 # Faults of one thread are served on its core (src/follow.h), which others may use as well.
-if [ "$(nproc)" -lt 2 ]; then
-	skipped "served nearby" "one core only"
+if [ "$(nproc)" -lt 2 ] || [ -n "${FAULT:-}" ]; then
+	skipped "served nearby" "one core only, or faults are resolved by signal"
 elif one "alone" "store.uri=mem:;$page" alone; then
 	near=$(sed -n 's/^near //p' "$T/out")
 	why=
 	[ "${near:-0}" -ge 10 ] || why="the thread for that was given a core ${near:-0} times"
 	result "served nearby" "$why"
 	before=$(sed -n 's/^before //p' "$T/out")
-	if [ "$(nice -n -10 nice 2>/dev/null)" != $(($(nice) - 10)) ] || [ -n "${FAULT:-}" ]; then
-		skipped "emf-fault and emf-mover go first" "no lower nice value is allowed here, or faults are resolved by signal"
+	if [ "$(nice -n -10 nice 2>/dev/null)" != $(($(nice) - 10)) ]; then
+		skipped "emf-fault and emf-mover go first" "no lower nice value is allowed here"
 	else
 		why=
 		[ "${before:-0}" -eq 2 ] || why="${before:-0} threads do"
