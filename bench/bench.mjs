@@ -27,6 +27,13 @@ const work = (name, what, unit, more = {}) => ({
 	run: (context, arm, o) => runWork(context, arm, {work: name, bytes: o.size * MIB, seconds: o.seconds, threads: more.threads})
 });
 
+const decode = (what, {mapped = false, only} = {}) => ({
+	what, unit: "tokens/s", needs: prepareModel, only,
+	run: (context, arm, o) => runModel(context, arm, {
+		model: context.model, tokens: o.tokens, threads: Math.min(cpus().length, 2), mapped
+	})
+});
+
 const BENCHMARKS = {
 	copy: work("copy", "memcpy of all memory, the limit", "GB/s", {only: (arm) => arm.kind === "alone"}),
 	fill: work("fill", "first writes, from end to end", "GB/s"),
@@ -35,17 +42,9 @@ const BENCHMARKS = {
 	read: work("read", "reads of 4 KiB at random", "1/s"),
 	write: work("write", "writes of 4 KiB at random, all alike", "1/s"),
 	skewed: work("skewed", "writes of 4 KiB at random, 90% on a scattered tenth", "1/s"),
-	decode: {
-		what: "llama.cpp decodes (node-llama-cpp)", unit: "tokens/s", needs: prepareModel,
-		run: (context, arm, o) => runModel(context, arm, {model: context.model, tokens: o.tokens, threads: Math.min(cpus().length, 2)})
-	},
-	"decode-mapped": {
-		what: "the same, the model's file mapped; beside the page cache of a control group of that size", unit: "tokens/s",
-		needs: prepareModel, only: (arm) => arm.mode !== "signal",
-		run: (context, arm, o) => runModel(context, arm, {
-			model: context.model, tokens: o.tokens, threads: Math.min(cpus().length, 2), mapped: true
-		})
-	},
+	decode: decode("llama.cpp decodes (node-llama-cpp)"),
+	"decode-mapped": decode("the same, the model's file mapped; beside the page cache of a control group of that size",
+		{mapped: true, only: (arm) => arm.mode !== "signal"}),
 	redis: {
 		what: "redis-benchmark GET of 1 KiB at random, engine.heap=all", unit: "1/s", needs: needRedis,
 		run: (context, arm, o) => runRedis(context, arm, o)

@@ -690,6 +690,7 @@ void *mover_main(void *unused)
 	(void)unused;
 	if (!(fork_inherited() ? fork_boot() : engine_boot()))
 		return NULL;
+	/* There the program's threads fetch by themselves, and it would keep them from it. */
 	if (!sigfault_on())
 		k_be_prompt();
 	follow_not();

@@ -171,7 +171,7 @@ static void ask(const struct block *b, unsigned page, unsigned pages, unsigned r
 	*q = (struct question){ view_number(b), page, pages, run };
 }
 
-/* As far as it was written there are sums for whole clusters only. */
+/* Of what was written in part there are no sums for all of a cluster. */
 static bool is_readable(const struct block *b, unsigned page)
 {
 	struct slot_extent e = slot_extent(b->slot);
