@@ -54,8 +54,8 @@ struct block *transfer_block(const struct transfer *t);
  */
 struct transfer *transfer_read(struct transfer_pool *p, struct block *b);
 /*
- * The same of n pages from `first` on, by way of a buffer, for which the unit of the store that they
- * are in is read, or the cluster; that was written as a whole. block_fetch_pages first.
+ * The same of n pages from `first` on, by way of a buffer, for which the unit of the store that
+ * they are in is read, or the cluster; that was written as a whole. block_fetch_pages first.
  */
 struct transfer *transfer_read_pages(struct transfer_pool *p, struct block *b, unsigned first,
 				     unsigned n);
