@@ -32,21 +32,28 @@ static double hits(const struct tour *t, size_t capacity, enum emf_evict evict)
 	return replay_hit_rate(&r);
 }
 
-/* Points below Belady's optimum at most. */
+/* Points below Belady's optimum at most, with the first `sizes` of percents local. */
+static void check_tour(const struct tour *t, const char *name, unsigned sizes, enum emf_evict e,
+		       double points)
+{
+	size_t blocks = tour_blocks(t);
+
+	for (unsigned i = 0; i < sizes; i++) {
+		size_t capacity = blocks * percents[i] / 100;
+		double best = rate(t, blocks, replay_optimum(t, capacity, NULL));
+		double is = hits(t, capacity, e);
+		if (is < best - points || is > best)
+			fail_msg("%s, %u%% local: %.1f%% hits, the optimum is %.1f%%", name,
+				 percents[i], is, best);
+	}
+}
+
 static void check_optimum(const char *name, double points)
 {
 	struct tour t;
 
 	assert_true(tour_generate(&t, name));
-	size_t blocks = tour_blocks(&t);
-	for (unsigned i = 0; i < 4; i++) {
-		size_t capacity = blocks * percents[i] / 100;
-		double best = rate(&t, blocks, replay_optimum(&t, capacity, NULL));
-		double is = hits(&t, capacity, EMF_EVICT_AUTO);
-		if (is < best - points || is > best)
-			fail_msg("%s, %u%% local: %.1f%% hits, the optimum is %.1f%%", name,
-				 percents[i], is, best);
-	}
+	check_tour(&t, name, 4, EMF_EVICT_AUTO, points);
 	tour_free(&t);
 }
 
@@ -191,15 +198,7 @@ static void what_is_gone_over_again_stays_meanwhile(void **state)
 			for (unsigned i = 0; i < WEIGHTS; i++)
 				tour_touch(&t, first + KEYS + i);
 		}
-	size_t blocks = tour_blocks(&t);
-	for (unsigned i = 0; i < 3; i++) {
-		size_t capacity = blocks * percents[i] / 100;
-		double best = rate(&t, blocks, replay_optimum(&t, capacity, NULL));
-		double is = hits(&t, capacity, EMF_EVICT_AUTO);
-		if (is < best - 4)
-			fail_msg("%u%% local: %.1f%% hits, the optimum is %.1f%%", percents[i], is,
-				 best);
-	}
+	check_tour(&t, "several heads", 3, EMF_EVICT_AUTO, 4);
 	tour_free(&t);
 }
 
@@ -266,15 +265,7 @@ static void what_was_frequent_is_forgotten(void **state)
 
 	(void)state;
 	assert_true(tour_generate(&t, "moe-turn"));
-	size_t blocks = tour_blocks(&t);
-	for (unsigned i = 0; i < 2; i++) {
-		size_t capacity = blocks * percents[i] / 100;
-		double best = rate(&t, blocks, replay_optimum(&t, capacity, NULL));
-		double is = hits(&t, capacity, EMF_EVICT_LFU);
-		if (is < best - 8.5)
-			fail_msg("%u%% local: %.1f%% hits, the optimum is %.1f%%", percents[i], is,
-				 best);
-	}
+	check_tour(&t, "moe-turn", 2, EMF_EVICT_LFU, 8.5);
 	tour_free(&t);
 }
 
