@@ -222,6 +222,13 @@ static void filling(void **state)
 	now.faults_zero = 5000;
 	now.faults_demand = 10;
 	judge(WHY_FIRST_TOUCH);
+	/* what it waits for a core while nobody waits for it does no harm */
+	now.stall_ns = S / 3;
+	in.fault = (struct why_thread){ 0.1, 0.8 };
+	judge(WHY_FIRST_TOUCH);
+	now.stall_ns = 3 * S;
+	judge(WHY_MOVERS);
+	assert_non_null(strstr(w.evidence[0], "emf-fault uses 10%"));
 }
 
 /* Another program under the PID: counters begin anew. */

@@ -262,18 +262,24 @@ static bool pinned(const struct why_input *in, struct why *w)
 	return true;
 }
 
-static bool has_no_time(const struct why_thread *t)
+/*
+ * Of the time that it is ready and others run, at most so much held anybody up as threads waited:
+ * after a fault it has nothing to do that is urgent, and the thread that goes on may go before it.
+ */
+static bool has_no_time(const struct why_thread *t, double stall)
 {
-	return t->ran >= 0 && t->ran + t->waited >= CPU_FULL;
+	double late = t->waited < stall ? t->waited : stall;
+
+	return t->ran >= 0 && t->ran + late >= CPU_FULL;
 }
 
 static bool movers(const struct why_input *in, const struct numbers *n, struct why *w)
 {
-	bool mover = has_no_time(&in->mover);
+	bool mover = has_no_time(&in->mover, w->stall);
 	const struct why_thread *t = mover ? &in->mover : &in->fault;
 	char fetch[TEXT_NUMBER], write[TEXT_NUMBER];
 
-	if (!has_no_time(t))
+	if (!has_no_time(t, w->stall))
 		return false;
 	set(w, WHY_MOVERS,
 	    mover ? "the mover thread has no time left" : "the fault thread has no time left");
