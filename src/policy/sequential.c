@@ -3,8 +3,9 @@
  * Sequential prefetch: a small table of streams. A stream is a place in a region
  * where touches move up, or down, or by the same stride; resident blocks cause no faults, so
  * progress is counted in far blocks, and a touch that skips a few still belongs (several compute
- * threads take their work from a shared counter). A stream that has proved itself wraps at the
- * end of its region: sweeps are mostly cyclic.
+ * threads take their work from a shared counter). A stream that has proved itself goes on, at the
+ * end of its region, where it began: sweeps are mostly cyclic, and need not begin where the region
+ * does (before a model's layers comes the table of its words).
  */
 #include <string.h>
 
@@ -19,6 +20,7 @@
 struct stream {
 	struct region *region; /* NULL: unused */
 	size_t pos, head;      /* last touched; next to look at */
+	size_t begin;	       /* where it began */
 	long step;
 	long delta; /* between the last two touches that did not follow */
 	unsigned outstanding, confidence;
@@ -78,12 +80,13 @@ static bool strides(struct stream *s, size_t i)
 		if (by == -1 && !s->delta)
 			s->step = -1;
 		s->delta = by;
-		s->pos = i;
+		s->pos = s->begin = i;
 		s->head = i + (size_t)s->step;
 		s->used = clock;
 		return true;
 	}
 	s->step = by;
+	s->begin = s->pos;
 	s->head = i + (size_t)by;
 	progress(s, i);
 	return true;
@@ -125,7 +128,7 @@ static bool touched(struct block *b, bool waited, int lane)
 	for (s = streams; s < streams + STREAMS; s++)
 		if (s->region == r && strides(s, i))
 			return false;
-	*oldest = (struct stream){ .region = r, .pos = i, .head = i + 1, .step = 1, .used = clock };
+	*oldest = (struct stream){ .region = r, .pos = i, .begin = i, .head = i + 1, .step = 1, .used = clock };
 	return false;
 }
 
@@ -133,12 +136,14 @@ static struct block *advance(struct stream *s)
 {
 	struct region *r = s->region;
 	size_t n = view_count(r);
+	bool round = false;
 
 	for (unsigned walk = 0; walk < WALK; walk++) {
 		if (s->head >= n) { /* also below 0 */
-			if (s->confidence < PROVEN || (s->step != 1 && s->step != -1))
+			if (s->confidence < PROVEN || (s->step != 1 && s->step != -1) || round)
 				return NULL;
-			s->head = s->step > 0 ? 0 : n - 1;
+			round = true;
+			s->head = s->begin;
 		}
 		if (s->head == s->pos)
 			return NULL; /* once round */

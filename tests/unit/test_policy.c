@@ -297,6 +297,32 @@ static void sweeps_are_fetched_ahead(void **state)
 		}
 }
 
+/* A row of a table of words, then all layers: beyond the end the layers come again, not the table. */
+static void a_sweep_begins_anew_where_it_began(void **state)
+{
+	static const enum emf_prefetch all[] = { EMF_PREFETCH_AUTO, EMF_PREFETCH_SEQUENTIAL };
+	struct tour t = { .name = "words" };
+	uint32_t x = 1;
+
+	(void)state;
+	tour_region(&t, 0x1000000, 160);
+	for (uint32_t i = 0; i < 32; i++)
+		tour_touch(&t, 0x1000000 + i);
+	for (unsigned token = 0; token < 60; token++) {
+		tour_touch(&t, 0x1000000 + ((x = x * 1664525 + 1013904223) >> 16) % 32);
+		for (uint32_t i = 32; i < 160; i++)
+			tour_touch(&t, 0x1000000 + i);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		struct replay r = { .prefetch = all[i], .capacity = 80 };
+		replay_run(&r, &t);
+		if (r.useful * 100 < r.issued * 97 || r.useful * 100 < r.fetched * 80)
+			fail_msg("prefetch %u: %lu of %lu issued were useful, of %lu fetched",
+				 all[i], r.useful, r.issued, r.fetched);
+	}
+	tour_free(&t);
+}
+
 static void nothing_is_fetched_ahead_when_off(void **state)
 {
 	(void)state;
@@ -500,6 +526,7 @@ int main(void)
 		cmocka_unit_test(frequency_beats_the_loop_on_experts),
 		cmocka_unit_test(what_was_frequent_is_forgotten),
 		cmocka_unit_test(sweeps_are_fetched_ahead),
+		cmocka_unit_test(a_sweep_begins_anew_where_it_began),
 		cmocka_unit_test(nothing_is_fetched_ahead_when_off),
 		cmocka_unit_test(random_touches_waste_little),
 		cmocka_unit_test(a_learned_tour_needs_no_order),
