@@ -128,7 +128,9 @@ static bool touched(struct block *b, bool waited, int lane)
 	for (s = streams; s < streams + STREAMS; s++)
 		if (s->region == r && strides(s, i))
 			return false;
-	*oldest = (struct stream){ .region = r, .pos = i, .begin = i, .head = i + 1, .step = 1, .used = clock };
+	*oldest = (struct stream){
+		.region = r, .pos = i, .begin = i, .head = i + 1, .step = 1, .used = clock
+	};
 	return false;
 }
 
