@@ -39,6 +39,7 @@ const BENCHMARKS = {
 	fill: work("fill", "first writes, from end to end", "GB/s"),
 	sweep: work("sweep", "reads from end to end, 1 thread", "GB/s"),
 	"sweep-2": work("sweep", "reads from end to end, 2 threads", "GB/s", {threads: 2}),
+	fits: work("fits", "reads of an eighth again and again: nothing has to move", "GB/s"),
 	read: work("read", "reads of 4 KiB at random", "1/s"),
 	write: work("write", "writes of 4 KiB at random, all alike", "1/s"),
 	skewed: work("skewed", "writes of 4 KiB at random, 90% on a scattered tenth", "1/s"),

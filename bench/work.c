@@ -6,6 +6,7 @@
  *   fill      writes memory that was never touched, from end to end
  *   copy      memcpy of one half to the other, again and again
  *   sweep     reads all, from end to end, again and again; THREADS share each pass in chunks
+ *   fits      the same with the first eighth only: the rest is never touched again
  *   read      reads pages of 4 KiB at random
  *   write     writes pages of 4 KiB at random, every page as often as every other
  *   skewed    the same with nine of ten writes on a tenth of the pages, which lie anywhere
@@ -191,8 +192,8 @@ static void sweep(void)
 		double from = now();
 		if (pass() != first_sum)
 			fail("a sum is wrong", 0);
-		sample((double)bytes / (now() - from) / 1e9);
-		needed += bytes;
+		sample((double)sweep_bytes / (now() - from) / 1e9);
+		needed += sweep_bytes;
 	} while (now() < end || nvalues < 2);
 }
 
@@ -332,7 +333,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	madvise(mem, bytes, MADV_HUGEPAGE);
-	sweep_bytes = bytes;
+	bool fits = !strcmp(work, "fits"), sweeps = fits || !strcmp(work, "sweep");
+	sweep_bytes = fits ? bytes / 8 / CHUNK * CHUNK : bytes;
 	bool is_fill = !strcmp(work, "fill");
 	if (!is_fill)
 		for (size_t page = 0; page < npages; page++)
@@ -342,7 +344,7 @@ int main(int argc, char **argv)
 	bool writes = !strcmp(work, "write") || !strcmp(work, "skewed");
 	bool is_random = writes || !strcmp(work, "read");
 
-	if (!strcmp(work, "sweep")) {
+	if (sweeps) {
 		first_sum = pass();
 	} else if (is_random) {
 		random_work(pick, writes, seconds / 2, false);
@@ -352,7 +354,7 @@ int main(int argc, char **argv)
 		fill();
 	else if (!strcmp(work, "copy"))
 		copy();
-	else if (!strcmp(work, "sweep"))
+	else if (sweeps)
 		sweep();
 	else if (is_random)
 		random_work(pick, writes, seconds, true);
