@@ -24,6 +24,8 @@
 #define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
 #define SMALL 16       /* blocks: such regions are looked at together */
 #define RUN 6	       /* near ones in a row make a sweep of a block */
+#define EDGE 2	       /* clusters: there a sweep comes to the next block */
+#define SOON 64	       /* touches, after the one before */
 #define SHARE 8	       /* 16ths of the budget, at most; */
 #define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
 #define NEAR 2	       /* times what was fetched, from there */
@@ -48,6 +50,13 @@ static struct leap {
 } leaps[LEAPS];
 static unsigned next_leap;
 
+/* The last of them that came as a whole. */
+static struct {
+	uint32_t block;
+	unsigned at; /* touches, then */
+} whole[RECENT];
+static unsigned next_whole;
+
 static struct grain small;
 
 void sparse_reset(void)
@@ -55,6 +64,7 @@ void sparse_reset(void)
 	memset(questions, 0, sizeof(questions));
 	memset(touched, 0, sizeof(touched));
 	memset(leaps, 0, sizeof(leaps));
+	memset(whole, 0, sizeof(whole));
 	small = (struct grain){ 0 };
 }
 
@@ -110,6 +120,24 @@ void sparse_touched(const struct block *b)
 	if (!is_on_the_way(b))
 		leap(b);
 	touched[next_touched++ % RECENT] = view_number(b);
+	if (b->flags & B_PART)
+		return;
+	whole[next_whole].block = view_number(b);
+	whole[next_whole].at = next_touched;
+	next_whole = (next_whole + 1) % RECENT;
+}
+
+/* Where a sweep that came by blocks comes to this one. */
+static bool goes_on(const struct block *b, unsigned page)
+{
+	uint32_t number = view_number(b);
+
+	for (unsigned i = 0; i < RECENT; i++)
+		if (next_touched - whole[i].at <= SOON &&
+		    ((whole[i].block + 1 == number && page < EDGE * CLUSTER_PAGES) ||
+		     (whole[i].block == number + 1 && page + EDGE * CLUSTER_PAGES >= BLOCK_PAGES)))
+			return true;
+	return false;
 }
 
 static bool is_near(const struct question *q, unsigned page)
@@ -194,6 +222,8 @@ unsigned sparse_wants(struct block *b, uintptr_t addr)
 		return 0;
 	}
 	bool dense = granule == EMF_GRANULE_AUTO && grain(r)->sparse < SPARSE;
+	if (granule == EMF_GRANULE_AUTO && !dense && goes_on(b, page))
+		return 0;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b, page);
 	unsigned run = 0;

@@ -11,7 +11,8 @@
  * been put, as sparse: a few things that lie together, as objects of one kind do, are no sweep.
  * (Where the store is byte-addressable each such jump is a question, for the cluster is copied from
  * where it lies: so what is too cold to be brought is read in place, in clusters.) Then pages come,
- * and clusters where a neighbour follows all the same. That another place of the block is touched
+ * and clusters where a neighbour follows all the same; and blocks where a sweep that came by blocks
+ * goes on. That another place of the block is touched
  * says nothing: another thread may go over it. A block of which most has come is completed, too,
  * and that is what tells that a sparse region has become dense.
  *

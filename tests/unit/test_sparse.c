@@ -143,6 +143,25 @@ static void two_threads(void **state)
 	assert_int_equal(wants(100, 256 + RUN * CLUSTER_PAGES), 0);
 }
 
+/* Beside reads at random one block after the other is swept. */
+static void sweep_goes_on(void **state)
+{
+	(void)state;
+	r->grain.sparse = SPARSE;
+	sparse_touched(r->blocks + 100);
+	assert_int_equal(wants(101, 0), 0);
+	assert_int_equal(wants(99, BLOCK_PAGES - 1), 0);
+	/* That is no place for one to come to, nor is one that it was long ago. */
+	assert_int_equal(wants(101, BLOCK_PAGES / 2), 1);
+	for (unsigned i = 0; i <= SOON; i++) {
+		r->blocks[i * 3 % 90].flags = B_PART;
+		sparse_touched(r->blocks + i * 3 % 90);
+	}
+	assert_int_equal(wants(101, 0), 1);
+	/* Nor does what comes by pages begin one. */
+	assert_int_equal(wants(SOON * 3 % 90 + 1, 0), 1);
+}
+
 /* What a class says holds wherever it lies. */
 static void as_said(void **state)
 {
@@ -168,6 +187,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(on_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaps_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(sweep_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
 
