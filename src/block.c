@@ -275,6 +275,8 @@ void block_lose(struct block *b, int status)
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
 	pages_forget(b);
 	if (b->frame != NO_FRAME)
 		block_put_frame(b, false);

@@ -3,7 +3,9 @@
  * Policies, through the core of bench/policysim: the bounds that replacement and prefetch keep
  * to on each kind of tour, and what policy.h promises. Deterministic.
  */
+#include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -408,6 +410,25 @@ static void a_child_has_a_clock_of_its_own(void **state)
 	assert_int_equal(b->note.gap, 30);
 }
 
+/* Nobody waits for it any more, so that others can be asked for. */
+static void what_is_lost_was_fetched_for_nothing(void **state)
+{
+	(void)state;
+	prefetch_init(1);
+	struct region *r = make_region(9);
+	for (size_t i = 0; i < 9; i++)
+		r->blocks[i].state = FAR;
+	engine.stats = stats_none();
+	signal(SIGBUS, SIG_IGN); /* there is no userfaultfd to poison by */
+	prefetch_wanted(r->blocks, r->blocks + 8);
+	for (size_t i = 0; i < 9; i++) {
+		struct block *b = prefetch_next();
+		assert_ptr_equal(b, r->blocks + i);
+		b->flags = B_PREFETCHED;
+		block_lose(b, -EIO);
+	}
+}
+
 static void a_new_budget_keeps_the_lists(void **state)
 {
 	(void)state;
@@ -523,6 +544,7 @@ int main(void)
 		cmocka_unit_test(a_learned_tour_needs_no_order),
 		cmocka_unit_test(streams_have_strides),
 		cmocka_unit_test(a_child_has_a_clock_of_its_own),
+		cmocka_unit_test(what_is_lost_was_fetched_for_nothing),
 		cmocka_unit_test(a_new_budget_keeps_the_lists),
 		cmocka_unit_test(what_is_pinned_goes_last),
 		cmocka_unit_test(an_unpinned_block_may_go),
