@@ -35,9 +35,11 @@
 
 /*
  * How many pages an access to addr in a FAR block should fetch, of an aligned such group; 0: the
- * block. Each call is a fault that was seen.
+ * block. begun: that is done, so that the fault was one to learn from; there may be no room for it,
+ * and then it comes again.
  */
 unsigned sparse_wants(struct block *b, uintptr_t addr);
+void sparse_begun(const struct block *b);
 /* A thread waits for the block, or found it fetched ahead. */
 void sparse_touched(const struct block *b);
 /* Makes room in the budget for some: at the cost of others, or of free frames. */

@@ -23,7 +23,10 @@ static uintptr_t at(unsigned block, unsigned page)
 
 static unsigned wants(unsigned block, unsigned page)
 {
-	return sparse_wants(r->blocks + block, at(block, page));
+	unsigned n = sparse_wants(r->blocks + block, at(block, page));
+
+	sparse_begun(r->blocks + block);
+	return n;
 }
 
 static int setup(void **state)
@@ -162,6 +165,40 @@ static void sweep_goes_on(void **state)
 	assert_int_equal(wants(SOON * 3 % 90 + 1, 0), 1);
 }
 
+/* Where there is no room the fault comes again, which is no other one. */
+static void no_room(void **state)
+{
+	(void)state;
+	r->grain.caution = 1;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(sparse_wants(r->blocks + 10, at(10, 0)), 0);
+	top.caps |= EMF_CAP_BYTES;
+	r->grain.caution = 0;
+	for (unsigned n = 0; n < RUN; n++)
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(sparse_wants(r->blocks + 100, at(100, RUN * CLUSTER_PAGES)), 0);
+	assert_int_equal(r->grain.caution, 0);
+	/* The same holds where it came and went again. */
+	r->grain.sparse = SPARSE;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(wants(200, 0), 1);
+}
+
+/* As many threads sweep as there are questions: each answers its own. */
+static void many_threads(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned n = 0; n < RUN; n++)
+		for (unsigned i = 0; i < QUESTIONS; i++) {
+			unsigned block = 8 * (n % 2 ? QUESTIONS - 1 - i : i);
+			assert_int_equal(wants(block, n * CLUSTER_PAGES), CLUSTER_PAGES);
+			r->blocks[block].pages = CLUSTER_PAGES;
+		}
+	assert_int_equal(r->grain.sparse, 0);
+}
+
 /* What a class says holds wherever it lies. */
 static void as_said(void **state)
 {
@@ -188,6 +225,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leaps_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(sweep_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_threads, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
 
