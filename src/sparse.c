@@ -24,19 +24,21 @@
 #define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
 #define SMALL 16       /* blocks: such regions are looked at together */
 #define RUN 6	       /* near ones in a row make a sweep of a block */
-#define EDGE 2	       /* clusters: there a sweep comes to the next block */
-#define SOON 64	       /* touches, after the one before */
-#define SHARE 8	       /* 16ths of the budget, at most; */
-#define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
-#define NEAR 2	       /* times what was fetched, from there */
-#define SPARED 8       /* blocks that are passed over */
-#define GATHERED 4     /* at a time, to be written out */
+#define LATE_NS 20000000ull /* a sweep is at the next cluster sooner */
+#define EDGE 2		    /* clusters: there a sweep comes to the next block */
+#define SOON 64		    /* touches, after the one before */
+#define SHARE 8		    /* 16ths of the budget, at most; */
+#define EASE 1		    /* fewer by that are aimed at, for nobody is to wait for a gather */
+#define NEAR 2		    /* times what was fetched, from there */
+#define SPARED 8	    /* blocks that are passed over */
+#define GATHERED 4	    /* at a time, to be written out */
 
 static struct question {
 	uint32_t block; /* number; 0: none */
 	unsigned page, pages;
 	unsigned run; /* so many before it were near, too */
 	unsigned at;  /* a count of them all */
+	uint64_t since;
 } questions[QUESTIONS];
 static unsigned asked;
 
@@ -221,7 +223,7 @@ static struct answer {
 	const struct block *block;
 	struct question *question; /* that it answers, NULL: none */
 	unsigned page, pages, run;
-	bool jump, dense;
+	bool jump, dense, late;
 } answer;
 
 /* A neighbour of what was asked about, or the same once more, which says nothing. */
@@ -234,7 +236,9 @@ static unsigned near_wants(struct question *q, unsigned page, unsigned n, bool m
 	answer.run = q->run;
 	if (q->page / q->pages == page / q->pages)
 		return q->pages;
-	answer.run += apart;
+	/* What grows is none either: it comes to its next cluster in its own time. */
+	answer.late = k_now_ns() - q->since > LATE_NS;
+	answer.run = answer.late ? 0 : q->run + apart;
 	answer.dense = answer.run >= RUN;
 	return answer.dense ? 0 : may_grow ? CLUSTER_PAGES : n;
 }
@@ -275,11 +279,13 @@ void sparse_begun(const struct block *b)
 	grain(b->region)->asked = (uint8_t)(grain(b->region)->asked + answer.jump);
 	if (answer.dense)
 		is_dense(b->region);
+	if (answer.late)
+		is_sparse(b->region);
 	if (answer.pages) {
 		if (!q)
 			q = new_question();
-		*q = (struct question){ view_number(b), answer.page, answer.pages, answer.run,
-					++asked };
+		*q = (struct question){ view_number(b), answer.page, answer.pages,
+					answer.run,	++asked,     k_now_ns() };
 	} else if (q) {
 		q->block = 0;
 	}

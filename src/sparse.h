@@ -6,15 +6,15 @@
  *
  * A class may say it (granule). Else it is seen, per region. Where faults jump about and begin no
  * sweep (none follows just behind), beside one, too, some fetch a cluster, as a question. When
- * neighbours follow, cluster by cluster, the block is fetched
- * as a whole, and the region counts as dense; when they don't until some more such questions have
- * been put, as sparse: a few things that lie together, as objects of one kind do, are no sweep.
- * (Where the store is byte-addressable each such jump is a question, for the cluster is copied from
- * where it lies: so what is too cold to be brought is read in place, in clusters.) Then pages come,
- * and clusters where a neighbour follows all the same; and blocks where a sweep that came by blocks
- * goes on. That another place of the block is touched
- * says nothing: another thread may go over it. A block of which most has come is completed, too,
- * and that is what tells that a sparse region has become dense.
+ * neighbours follow, cluster by cluster, the block is fetched as a whole, and the region counts as
+ * dense; when they don't until some more such questions have been put, as sparse: a few things that
+ * lie together, as objects of one kind do, are no sweep, nor is what grows, whose next cluster is
+ * wanted long after the last. (Where the store is byte-addressable each such jump is a question,
+ * for the cluster is copied from where it lies: so what is too cold to be brought is read in place,
+ * in clusters.) Then pages come, and clusters where a neighbour follows all the same; and blocks
+ * where a sweep that came by blocks goes on. That another place of the block is touched says
+ * nothing: another thread may go over it. A block of which most has come is completed, too, and
+ * that is what tells that a sparse region has become dense.
  *
  * A question is not free: where a page was there is a page table, which splits the huge page
  * that comes there next (block_look_for_split), until that was mended. So they become rare where

@@ -8,7 +8,15 @@
 
 #include <cmocka.h>
 
+#define k_now_ns now_ns
 #include "../../src/sparse.c"
+
+static uint64_t now;
+
+uint64_t now_ns(void)
+{
+	return now;
+}
 
 #define BLOCKS 256u
 
@@ -199,6 +207,22 @@ static void many_threads(void **state)
 	assert_int_equal(r->grain.sparse, 0);
 }
 
+/* What is appended to comes to its next cluster in its own time, and is not to come as a whole. */
+static void appended(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned n = 0; n < 2 * RUN; n++) {
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+		now += LATE_NS + 1;
+	}
+	assert_true(r->grain.sparse >= SPARSE);
+	/* In a row all of it does. */
+	for (unsigned n = 2 * RUN; n < 3 * RUN; n++)
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+	assert_int_equal(wants(100, 3 * RUN * CLUSTER_PAGES), 0);
+}
+
 /* What a class says holds wherever it lies. */
 static void as_said(void **state)
 {
@@ -227,6 +251,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(sweep_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(many_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(appended, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
 
