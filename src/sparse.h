@@ -20,10 +20,11 @@
  * that comes there next (block_look_for_split), until that was mended. So they become rare where
  * they prove needless.
  *
- * Single pages may take up to half of the budget. Blocks give theirs up in order of their
- * first: those that equal the slot are dropped; of a block that was written to the rest is read,
- * and it leaves as a whole (mover.c, gather). So a write costs a part of two transfers of
- * 2 MiB, a smaller one the more pages of a block have been written to. All under engine.lock.
+ * Single pages may take up to half of the budget. The block to which none has come for the
+ * longest gives up its own first: those that equal the slot are dropped; of one that was written
+ * to the rest is read, and it leaves as a whole (mover.c, gather). So a write costs a part of two
+ * transfers of 2 MiB, a smaller one the more pages of a block have been written to. All under
+ * engine.lock.
  */
 #ifndef EMF_SPARSE_H
 #define EMF_SPARSE_H
@@ -54,7 +55,7 @@ void sparse_gone(struct block *b);
 void sparse_balance(void);
 /* Gives up those of one block, at once or by and by. False: not now. */
 bool sparse_drop(struct block *b);
-/* The same for the block that had its first the longest ago; false: there is none. */
+/* The same for that to which none has come for the longest; false: there is none, or not now. */
 bool sparse_evict(void);
 /* In the child of a fork. */
 void sparse_reset(void);
