@@ -275,6 +275,8 @@ void block_lose(struct block *b, int status)
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
 	pages_forget(b);
 	if (b->frame != NO_FRAME)
 		block_put_frame(b, false);
@@ -316,12 +318,29 @@ static void give_or_leave(struct block *b, enum arrival how, bool writing)
 	engine_wake(b, !err);
 }
 
+/* Nobody waits for it: its content is where it was. */
+static void stays_far(struct block *b)
+{
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
+	list_remove(b);
+	b->flags = 0;
+	block_set_state(b, FAR);
+	sparse_rest(b);
+}
+
 void block_fetched(struct block *b, int status, bool map)
 {
 	if (status == -ESTALE) {
 		/* The file is shorter than it was: what is left of it may be had. */
 		mapped_shortened();
 		block_refetch(b);
+		return;
+	}
+	/* The store may come back. */
+	if (status && status != -EBADMSG && !(b->flags & B_WANTED)) {
+		block_put_frame(b, false);
+		stays_far(b);
 		return;
 	}
 	if (status) {
@@ -463,12 +482,7 @@ void block_expired(struct block *b)
 		return;
 	}
 	transfer_keep_slot(t);
-	if (b->flags & B_PREFETCHED)
-		prefetch_wasted(b);
-	list_remove(b);
-	b->flags = 0;
-	block_set_state(b, FAR);
-	sparse_rest(b);
+	stays_far(b);
 }
 
 void block_unslot(struct block *b)

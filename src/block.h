@@ -22,7 +22,7 @@
  *  step                     from -> to                          by
  *  block_fill/filled        NONE -> FILLING -> LOCAL|STANDBY    fault thread
  *  block_fill_short         NONE -> LOCAL                       fault thread
- *  block_fetch/fetched      FAR -> FETCHING -> LOCAL|STANDBY|LOST
+ *  block_fetch/fetched      FAR -> FETCHING -> LOCAL|STANDBY|FAR|LOST
  *                                                               fault thread (demand), mover (bulk)
  *  block_fetch_pages/pages_fetched
  *                           FAR -> FETCHING -> FAR|LOST         fault thread

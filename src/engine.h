@@ -90,7 +90,7 @@ struct engine {
 	struct block_list leaving;    /* STANDBY, on its way out: to check and write */
 	struct block_list stuck;      /* LOCAL, could not be moved (pinned, shared): retry later */
 	struct block_list in_place;   /* LOCAL and in place on a slow node: place.h */
-	struct block_list sparse;     /* FAR, with single pages in place; the longest first */
+	struct block_list sparse;     /* FAR, with single pages in place; as they came last */
 	struct block_list gathers;    /* the same, to be written out */
 	struct block_list prefetched; /* STANDBY or FETCHING, B_PREFETCHED, in order of issue */
 };

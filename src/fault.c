@@ -231,6 +231,7 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 		return;
 	}
 	bump(&engine.stats->faults_demand);
+	sparse_begun(b);
 	note_touch(b);
 	prefetch_touched(b, false);
 	engine_wanted(b, since);
@@ -252,6 +253,7 @@ static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write,
 		return;
 	}
 	bump(&engine.stats->faults_demand);
+	sparse_begun(b);
 	note_touch(b);
 	engine_wanted(b, since);
 	b->flags |= write ? B_WRITE : 0;

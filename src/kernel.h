@@ -82,7 +82,8 @@ bool k_schedstat(int fd, int64_t *ran, int64_t *waited);
 /*
  * The calling thread goes before others of this process where it may (CAP_SYS_NICE, RLIMIT_NICE),
  * or is given shorter slices (Linux 6.12, sched_setattr(2)), for which it has its turn the sooner.
- * Its children don't. Nothing where the program has another policy than SCHED_OTHER.
+ * A child of its own begins with nice 0 at the lowest, and usual slices. Nothing where the program
+ * has another policy than SCHED_OTHER.
  */
 void k_be_prompt(void);
 

@@ -280,7 +280,9 @@ void block_inherit(struct block *b)
 	b->prev = b->next = NULL;
 	b->list = NULL;
 	b->frame = NO_FRAME;
-	b->since = b->evicted_at = 0;
+	/* The count of fetches, which these are of, begins anew. */
+	b->evicted_at = b->note.when = 0;
+	b->since = 0;
 	b->placed &= state == LOCAL && !b->strayed;
 	b->sampled = b->strayed = false;
 	/* Protection is not inherited: whether it was written shows at its eviction. */

@@ -24,18 +24,23 @@
 #define FEW 16	       /* blocks for each of the last touches that tells of a sweep */
 #define SMALL 16       /* blocks: such regions are looked at together */
 #define RUN 6	       /* near ones in a row make a sweep of a block */
-#define SHARE 8	       /* 16ths of the budget, at most; */
-#define EASE 1	       /* fewer by that are aimed at, for nobody is to wait for a gather */
-#define NEAR 2	       /* times what was fetched, from there */
-#define SPARED 8       /* blocks that are passed over */
-#define GATHERED 4     /* at a time, to be written out */
+#define LATE_NS 20000000ull /* a sweep is at the next cluster sooner */
+#define EDGE 2		    /* clusters: there a sweep comes to the next block */
+#define SOON 64		    /* touches, after the one before */
+#define SHARE 8		    /* 16ths of the budget, at most; */
+#define EASE 1		    /* fewer by that are aimed at, for nobody is to wait for a gather */
+#define NEAR 2		    /* times what was fetched, from there */
+#define SPARED 8	    /* blocks that are passed over */
+#define GATHERED 4	    /* at a time, to be written out */
 
 static struct question {
 	uint32_t block; /* number; 0: none */
 	unsigned page, pages;
 	unsigned run; /* so many before it were near, too */
+	unsigned at;  /* a count of them all */
+	uint64_t since;
 } questions[QUESTIONS];
-static unsigned next;
+static unsigned asked;
 
 /* Numbers of the last blocks that were waited for, or found fetched ahead. */
 static uint32_t touched[RECENT];
@@ -48,6 +53,13 @@ static struct leap {
 } leaps[LEAPS];
 static unsigned next_leap;
 
+/* The last of them that came as a whole. */
+static struct {
+	uint32_t block;
+	unsigned at; /* touches, then */
+} whole[RECENT];
+static unsigned next_whole;
+
 static struct grain small;
 
 void sparse_reset(void)
@@ -55,6 +67,7 @@ void sparse_reset(void)
 	memset(questions, 0, sizeof(questions));
 	memset(touched, 0, sizeof(touched));
 	memset(leaps, 0, sizeof(leaps));
+	memset(whole, 0, sizeof(whole));
 	small = (struct grain){ 0 };
 }
 
@@ -110,6 +123,24 @@ void sparse_touched(const struct block *b)
 	if (!is_on_the_way(b))
 		leap(b);
 	touched[next_touched++ % RECENT] = view_number(b);
+	if (b->flags & B_PART)
+		return;
+	whole[next_whole].block = view_number(b);
+	whole[next_whole].at = next_touched;
+	next_whole = (next_whole + 1) % RECENT;
+}
+
+/* Where a sweep that came by blocks comes to this one. */
+static bool goes_on(const struct block *b, unsigned page)
+{
+	uint32_t number = view_number(b);
+
+	for (unsigned i = 0; i < RECENT; i++)
+		if (next_touched - whole[i].at <= SOON &&
+		    ((whole[i].block + 1 == number && page < EDGE * CLUSTER_PAGES) ||
+		     (whole[i].block == number + 1 && page + EDGE * CLUSTER_PAGES >= BLOCK_PAGES)))
+			return true;
+	return false;
 }
 
 static bool is_near(const struct question *q, unsigned page)
@@ -124,13 +155,13 @@ static bool is_near(const struct question *q, unsigned page)
 static struct question *question(const struct block *b, unsigned page)
 {
 	uint32_t number = view_number(b);
+	struct question *last = NULL;
 
-	for (unsigned i = 1; i <= QUESTIONS; i++) {
-		struct question *q = questions + (next - i) % QUESTIONS;
-		if (q->block == number && is_near(q, page))
-			return q;
-	}
-	return NULL;
+	for (struct question *q = questions; q < questions + QUESTIONS; q++)
+		if (q->block == number && is_near(q, page) &&
+		    (!last || asked - q->at < asked - last->at))
+			last = q;
+	return last;
 }
 
 static bool is_to_be_asked(struct grain *g)
@@ -138,7 +169,7 @@ static bool is_to_be_asked(struct grain *g)
 	/* Where a cluster is copied from where it lies the answer costs next to nothing. */
 	unsigned ask = engine.store.top->caps & EMF_CAP_BYTES ? 1 : ASK;
 
-	return g->alone >= ALONE && ++g->asked % (ask << g->caution) == 0;
+	return g->alone >= ALONE && (g->asked + 1) % (ask << g->caution) == 0;
 }
 
 static void is_dense(struct region *r)
@@ -160,15 +191,22 @@ static void is_sparse(struct region *r)
 		g->caution--;
 }
 
-static void ask(const struct block *b, unsigned page, unsigned pages, unsigned run)
+/* In place of one that was answered, or the oldest. */
+static struct question *new_question(void)
 {
-	struct question *q = questions + next++ % QUESTIONS;
-	const struct block *was = q->block ? view_find(q->block) : NULL;
+	struct question *oldest = questions;
 
-	/* The oldest goes; nobody came for a neighbour. */
+	for (struct question *q = questions; q < questions + QUESTIONS; q++) {
+		if (!q->block)
+			return q;
+		if (asked - q->at > asked - oldest->at)
+			oldest = q;
+	}
+	/* Nobody came for a neighbour. */
+	const struct block *was = view_find(oldest->block);
 	if (was && was->state == FAR && was->pages)
 		is_sparse(was->region);
-	*q = (struct question){ view_number(b), page, pages, run };
+	return oldest;
 }
 
 /* Of what was written in part there are no sums for all of a cluster. */
@@ -180,39 +218,78 @@ static bool is_readable(const struct block *b, unsigned page)
 	return e.first <= first && first + CLUSTER_PAGES <= (unsigned)e.first + e.pages;
 }
 
+/* What was said last. */
+static struct answer {
+	const struct block *block;
+	struct question *question; /* that it answers, NULL: none */
+	unsigned page, pages, run;
+	bool jump, dense, late;
+} answer;
+
+/* A neighbour of what was asked about, or the same once more, which says nothing. */
+static unsigned near_wants(struct question *q, unsigned page, unsigned n, bool may_grow)
+{
+	/* What lies together, as small objects do, is no sweep. */
+	bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
+
+	answer.question = q;
+	answer.run = q->run;
+	if (q->page / q->pages == page / q->pages)
+		return q->pages;
+	/* What grows is none either: it comes to its next cluster in its own time. */
+	answer.late = k_now_ns() - q->since > LATE_NS;
+	answer.run = answer.late ? 0 : q->run + apart;
+	answer.dense = answer.run >= RUN;
+	return answer.dense ? 0 : may_grow ? CLUSTER_PAGES : n;
+}
+
 unsigned sparse_wants(struct block *b, uintptr_t addr)
 {
 	struct region *r = b->region;
 	enum emf_granule granule = r->class ? r->class->granule : EMF_GRANULE_AUTO;
 	unsigned page = block_page(b, addr);
 
+	answer = (struct answer){ .block = b, .page = page };
 	if (granule == EMF_GRANULE_BLOCK || !engine.uffd.move || engine.hold || r->source ||
 	    b->stray || !block_is_full(b) || !is_readable(b, page))
 		return 0;
-	if (b->pages >= BLOCK_PAGES / 4 * 3) { /* a sweep, that came by clusters */
-		is_dense(r);
+	answer.dense = b->pages >= BLOCK_PAGES / 4 * 3; /* a sweep, that came by clusters */
+	bool seen = granule == EMF_GRANULE_AUTO, dense = seen && grain(r)->sparse < SPARSE;
+	if (answer.dense || (seen && !dense && goes_on(b, page)))
 		return 0;
-	}
-	bool dense = granule == EMF_GRANULE_AUTO && grain(r)->sparse < SPARSE;
 	unsigned n = dense || granule == EMF_GRANULE_CLUSTER ? CLUSTER_PAGES : 1;
 	struct question *q = question(b, page);
-	unsigned run = 0;
 	if (q) {
-		/* What lies together, as small objects do, is no sweep. */
-		bool apart = n > 1 || q->page / CLUSTER_PAGES != page / CLUSTER_PAGES;
-		q->block = 0;
-		run = q->run + apart;
-		if (run >= RUN) {
-			is_dense(r);
+		n = near_wants(q, page, n, seen);
+	} else if (dense && !b->pages) {
+		answer.jump = !is_on_the_way(b);
+		if (!answer.jump || !is_to_be_asked(grain(r)))
 			return 0;
-		}
-		if (granule == EMF_GRANULE_AUTO)
-			n = CLUSTER_PAGES;
-	} else if (dense && !b->pages && (is_on_the_way(b) || !is_to_be_asked(grain(r)))) {
-		return 0;
 	}
-	ask(b, page, n, run);
+	answer.pages = n;
 	return n;
+}
+
+void sparse_begun(const struct block *b)
+{
+	struct question *q = answer.question;
+
+	if (answer.block != b)
+		return;
+	grain(b->region)->asked = (uint8_t)(grain(b->region)->asked + answer.jump);
+	if (answer.dense)
+		is_dense(b->region);
+	if (answer.late)
+		is_sparse(b->region);
+	if (answer.pages) {
+		if (!q)
+			q = new_question();
+		*q = (struct question){ view_number(b), answer.page, answer.pages,
+					answer.run,	++asked,     k_now_ns() };
+	} else if (q) {
+		q->block = 0;
+	}
+	answer.block = NULL;
 }
 
 static bool is_over(unsigned share)

@@ -6,23 +6,25 @@
  *
  * A class may say it (granule). Else it is seen, per region. Where faults jump about and begin no
  * sweep (none follows just behind), beside one, too, some fetch a cluster, as a question. When
- * neighbours follow, cluster by cluster, the block is fetched
- * as a whole, and the region counts as dense; when they don't until some more such questions have
- * been put, as sparse: a few things that lie together, as objects of one kind do, are no sweep.
- * (Where the store is byte-addressable each such jump is a question, for the cluster is copied from
- * where it lies: so what is too cold to be brought is read in place, in clusters.) Then pages come,
- * and clusters where a neighbour follows all the same. That another place of the block is touched
- * says nothing: another thread may go over it. A block of which most has come is completed, too,
- * and that is what tells that a sparse region has become dense.
+ * neighbours follow, cluster by cluster, the block is fetched as a whole, and the region counts as
+ * dense; when they don't until some more such questions have been put, as sparse: a few things that
+ * lie together, as objects of one kind do, are no sweep, nor is what grows, whose next cluster is
+ * wanted long after the last. (Where the store is byte-addressable each such jump is a question,
+ * for the cluster is copied from where it lies: so what is too cold to be brought is read in place,
+ * in clusters.) Then pages come, and clusters where a neighbour follows all the same; and blocks
+ * where a sweep that came by blocks goes on. That another place of the block is touched says
+ * nothing: another thread may go over it. A block of which most has come is completed, too, and
+ * that is what tells that a sparse region has become dense.
  *
  * A question is not free: where a page was there is a page table, which splits the huge page
  * that comes there next (block_look_for_split), until that was mended. So they become rare where
  * they prove needless.
  *
- * Single pages may take up to half of the budget. Blocks give theirs up in order of their
- * first: those that equal the slot are dropped; of a block that was written to the rest is read,
- * and it leaves as a whole (mover.c, gather). So a write costs a part of two transfers of
- * 2 MiB, a smaller one the more pages of a block have been written to. All under engine.lock.
+ * Single pages may take up to half of the budget. The block to which none has come for the
+ * longest gives up its own first: those that equal the slot are dropped; of one that was written
+ * to the rest is read, and it leaves as a whole (mover.c, gather). So a write costs a part of two
+ * transfers of 2 MiB, a smaller one the more pages of a block have been written to. All under
+ * engine.lock.
  */
 #ifndef EMF_SPARSE_H
 #define EMF_SPARSE_H
@@ -34,9 +36,11 @@
 
 /*
  * How many pages an access to addr in a FAR block should fetch, of an aligned such group; 0: the
- * block. Each call is a fault that was seen.
+ * block. begun: that is done, so that the fault was one to learn from; there may be no room for it,
+ * and then it comes again.
  */
 unsigned sparse_wants(struct block *b, uintptr_t addr);
+void sparse_begun(const struct block *b);
 /* A thread waits for the block, or found it fetched ahead. */
 void sparse_touched(const struct block *b);
 /* Makes room in the budget for some: at the cost of others, or of free frames. */
@@ -51,7 +55,7 @@ void sparse_gone(struct block *b);
 void sparse_balance(void);
 /* Gives up those of one block, at once or by and by. False: not now. */
 bool sparse_drop(struct block *b);
-/* The same for the block that had its first the longest ago; false: there is none. */
+/* The same for that to which none has come for the longest; false: there is none, or not now. */
 bool sparse_evict(void);
 /* In the child of a fork. */
 void sparse_reset(void);

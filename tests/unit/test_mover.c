@@ -6,6 +6,8 @@
 #include "../../src/mover.c"
 #include "stats.h"
 
+#include <signal.h>
+
 static struct block *meanwhile; /* whose slot is not to be trusted any more, once it was compared */
 
 bool compared(struct store *st, uint64_t offset, size_t length, const void *buf)
@@ -35,12 +37,11 @@ static void make_standby(struct block *b)
 	list_append(&engine.leaving, b);
 }
 
-/* Contact to the store is lost while a block is compared with its slot: it is written. */
-static void doubt(void **state)
-{
-	static struct toy toy;
-	struct region *r;
+static struct toy toy;
+static struct region *r;
 
+static int setup(void **state)
+{
 	(void)state;
 	toy_init(&toy, 8 * BLOCK_SIZE);
 	toy.be.max_length = BLOCK_SIZE;
@@ -48,10 +49,15 @@ static void doubt(void **state)
 	engine.limit = 64 * BLOCK_SIZE;
 	engine.uffd.fd = -1; /* frames are not registered with any */
 	frame_init(&engine.uffd, 4, 1);
-	assert_int_equal(slot_init(8 * BLOCK_SIZE, 8 * BLOCK_SIZE), 0);
 	engine.store.top = &toy.be;
-	assert_int_equal(mover_open(), 0);
-	r = region_insert(1ul << 44, (1ul << 44) + 2 * BLOCK_SIZE);
+	r = region_insert(1ul << 44, (1ul << 44) + 3 * BLOCK_SIZE);
+	return slot_init(8 * BLOCK_SIZE, 8 * BLOCK_SIZE) || mover_open() || !r;
+}
+
+/* Contact to the store is lost while a block is compared with its slot: it is written. */
+static void doubt(void **state)
+{
+	(void)state;
 	lock_take(&engine.lock);
 	for (unsigned i = 0; i < 2; i++) {
 		struct block *b = r->blocks + i;
@@ -64,9 +70,38 @@ static void doubt(void **state)
 	lock_give(&engine.lock);
 }
 
+static void fetch_ahead(struct block *b)
+{
+	assert_true(block_fetch(b, false));
+	b->flags |= B_PREFETCHED;
+	list_append(&engine.prefetched, b);
+	start_read(b);
+}
+
+/* The store is away while something is fetched that nobody waits for: it may come back. */
+static void outage(void **state)
+{
+	struct block *b = r->blocks + 2;
+
+	(void)state;
+	signal(SIGBUS, SIG_IGN); /* there is no userfaultfd to poison by */
+	b->slot = slot_alloc();
+	slot_set_extent(b->slot, (struct slot_extent){ 0, BLOCK_PAGES });
+	b->state = FAR;
+	lock_take(&engine.lock);
+	toy.fail = -EIO;
+	fetch_ahead(b);
+	assert_int_equal(b->state, FAR);
+	assert_null(b->list);
+	toy.fail = 0;
+	fetch_ahead(b);
+	assert_int_equal(b->state, STANDBY);
+	lock_give(&engine.lock);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt), cmocka_unit_test(outage) };
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -3,7 +3,9 @@
  * Policies, through the core of bench/policysim: the bounds that replacement and prefetch keep
  * to on each kind of tour, and what policy.h promises. Deterministic.
  */
+#include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,8 +16,10 @@
 
 #include "../../bench/policysim/replay.h"
 #include "block.h"
+#include "engine.h"
 #include "policy/policy.h"
 #include "region.h"
+#include "stats.h"
 
 static const unsigned percents[] = { 25, 50, 75, 90 };
 
@@ -416,6 +420,41 @@ static void arrive(struct block *b)
 	policy_arrived(b, ARRIVE_NEW, 0, true, 0);
 }
 
+/* The child of a fork counts its fetches from 0. */
+static void a_child_has_a_clock_of_its_own(void **state)
+{
+	(void)state;
+	policy_init(50);
+	struct block *b = make_region(50)->blocks;
+	*b =
+	    (struct block){ .region = b->region, .state = FAR, .slot = NO_SLOT, .evicted_at = 990 };
+	b->note = (struct policy_note){ .streamed = true, .when = 980 };
+	engine.stats = stats_none();
+	block_inherit(b);
+	b->state = LOCAL;
+	policy_arrived(b, ARRIVE_FETCHED, 30 - b->evicted_at, true, 30);
+	assert_int_equal(b->note.gap, 30);
+}
+
+/* Nobody waits for it any more, so that others can be asked for. */
+static void what_is_lost_was_fetched_for_nothing(void **state)
+{
+	(void)state;
+	prefetch_init(1);
+	struct region *r = make_region(9);
+	for (size_t i = 0; i < 9; i++)
+		r->blocks[i].state = FAR;
+	engine.stats = stats_none();
+	signal(SIGBUS, SIG_IGN); /* there is no userfaultfd to poison by */
+	prefetch_wanted(r->blocks, r->blocks + 8);
+	for (size_t i = 0; i < 9; i++) {
+		struct block *b = prefetch_next();
+		assert_ptr_equal(b, r->blocks + i);
+		b->flags = B_PREFETCHED;
+		block_lose(b, -EIO);
+	}
+}
+
 static void a_new_budget_keeps_the_lists(void **state)
 {
 	(void)state;
@@ -531,6 +570,8 @@ int main(void)
 		cmocka_unit_test(random_touches_waste_little),
 		cmocka_unit_test(a_learned_tour_needs_no_order),
 		cmocka_unit_test(streams_have_strides),
+		cmocka_unit_test(a_child_has_a_clock_of_its_own),
+		cmocka_unit_test(what_is_lost_was_fetched_for_nothing),
 		cmocka_unit_test(a_new_budget_keeps_the_lists),
 		cmocka_unit_test(what_is_pinned_goes_last),
 		cmocka_unit_test(an_unpinned_block_may_go),

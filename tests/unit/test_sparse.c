@@ -8,7 +8,15 @@
 
 #include <cmocka.h>
 
+#define k_now_ns now_ns
 #include "../../src/sparse.c"
+
+static uint64_t now;
+
+uint64_t now_ns(void)
+{
+	return now;
+}
 
 #define BLOCKS 256u
 
@@ -23,7 +31,10 @@ static uintptr_t at(unsigned block, unsigned page)
 
 static unsigned wants(unsigned block, unsigned page)
 {
-	return sparse_wants(r->blocks + block, at(block, page));
+	unsigned n = sparse_wants(r->blocks + block, at(block, page));
+
+	sparse_begun(r->blocks + block);
+	return n;
 }
 
 static int setup(void **state)
@@ -143,6 +154,75 @@ static void two_threads(void **state)
 	assert_int_equal(wants(100, 256 + RUN * CLUSTER_PAGES), 0);
 }
 
+/* Beside reads at random one block after the other is swept. */
+static void sweep_goes_on(void **state)
+{
+	(void)state;
+	r->grain.sparse = SPARSE;
+	sparse_touched(r->blocks + 100);
+	assert_int_equal(wants(101, 0), 0);
+	assert_int_equal(wants(99, BLOCK_PAGES - 1), 0);
+	/* That is no place for one to come to, nor is one that it was long ago. */
+	assert_int_equal(wants(101, BLOCK_PAGES / 2), 1);
+	for (unsigned i = 0; i <= SOON; i++) {
+		r->blocks[i * 3 % 90].flags = B_PART;
+		sparse_touched(r->blocks + i * 3 % 90);
+	}
+	assert_int_equal(wants(101, 0), 1);
+	/* Nor does what comes by pages begin one. */
+	assert_int_equal(wants(SOON * 3 % 90 + 1, 0), 1);
+}
+
+/* Where there is no room the fault comes again, which is no other one. */
+static void no_room(void **state)
+{
+	(void)state;
+	r->grain.caution = 1;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(sparse_wants(r->blocks + 10, at(10, 0)), 0);
+	top.caps |= EMF_CAP_BYTES;
+	r->grain.caution = 0;
+	for (unsigned n = 0; n < RUN; n++)
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(sparse_wants(r->blocks + 100, at(100, RUN * CLUSTER_PAGES)), 0);
+	assert_int_equal(r->grain.caution, 0);
+	/* The same holds where it came and went again. */
+	r->grain.sparse = SPARSE;
+	for (unsigned i = 0; i < BLOCKS; i++)
+		assert_int_equal(wants(200, 0), 1);
+}
+
+/* As many threads sweep as there are questions: each answers its own. */
+static void many_threads(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned n = 0; n < RUN; n++)
+		for (unsigned i = 0; i < QUESTIONS; i++) {
+			unsigned block = 8 * (n % 2 ? QUESTIONS - 1 - i : i);
+			assert_int_equal(wants(block, n * CLUSTER_PAGES), CLUSTER_PAGES);
+			r->blocks[block].pages = CLUSTER_PAGES;
+		}
+	assert_int_equal(r->grain.sparse, 0);
+}
+
+/* What is appended to comes to its next cluster in its own time, and is not to come as a whole. */
+static void appended(void **state)
+{
+	(void)state;
+	top.caps |= EMF_CAP_BYTES;
+	for (unsigned n = 0; n < 2 * RUN; n++) {
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+		now += LATE_NS + 1;
+	}
+	assert_true(r->grain.sparse >= SPARSE);
+	/* In a row all of it does. */
+	for (unsigned n = 2 * RUN; n < 3 * RUN; n++)
+		assert_int_equal(wants(100, n * CLUSTER_PAGES), CLUSTER_PAGES);
+	assert_int_equal(wants(100, 3 * RUN * CLUSTER_PAGES), 0);
+}
+
 /* What a class says holds wherever it lies. */
 static void as_said(void **state)
 {
@@ -168,6 +248,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(on_the_way, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaps_followed, setup, teardown),
 		cmocka_unit_test_setup_teardown(two_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(sweep_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(many_threads, setup, teardown),
+		cmocka_unit_test_setup_teardown(appended, setup, teardown),
 		cmocka_unit_test_setup_teardown(as_said, setup, teardown),
 	};
 

@@ -64,8 +64,9 @@ for work in write punch move protect fork sweep; do
 	one "$work chaos cluster" "store.uri=mem:;$cluster;engine.chaos=3000" $work
 done
 # Faults of one thread are served on its core (src/follow.h), which others may use as well.
-if [ "$(nproc)" -lt 2 ] || [ -n "${FAULT:-}" ]; then
-	skipped "served nearby" "one core only, or faults are resolved by signal"
+policy=$(sed 's/.*) //' /proc/$$/stat | cut -d ' ' -f 39) # proc(5)
+if [ "$(nproc)" -lt 2 ] || [ -n "${FAULT:-}" ] || [ "$policy" != 0 ]; then
+	skipped "served nearby" "one core only, faults are resolved by signal, or this is not SCHED_OTHER"
 elif one "alone" "store.uri=mem:;$page" alone; then
 	near=$(sed -n 's/^near //p' "$T/out")
 	why=
