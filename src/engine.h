@@ -87,6 +87,7 @@ struct engine {
 
 	struct block_list starving;   /* FAR or NONE, a thread waits, no frame */
 	struct block_list pulls;      /* FAR, a structural operation wants it local */
+	struct block_list asks;	      /* FAR, a thread waits, the mover is to fetch it */
 	struct block_list leaving;    /* STANDBY, on its way out: to check and write */
 	struct block_list stuck;      /* LOCAL, could not be moved (pinned, shared): retry later */
 	struct block_list in_place;   /* LOCAL and in place on a slow node: place.h */

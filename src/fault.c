@@ -23,6 +23,7 @@
 #include "thrash.h"
 #include "transfer.h"
 
+#define PAGED_NS 10000000
 #define DEPTH 32 /* demand reads in flight; more faults than that wait their turn */
 #define FDS 32
 
@@ -223,9 +224,41 @@ static void fault_standby(struct block *b, bool write, uint64_t since)
 		engine_kick_mover();
 }
 
+/* Whose fault is being resolved; the last that asked for single pages. */
+static pid_t faulting;
+static struct {
+	pid_t tid;
+	uint64_t when;
+} paged;
+
+/*
+ * A page that one thread waits for is not to come behind the blocks that another sweeps over: not
+ * on this thread's queue, nor in what this thread has to look through when it is there.
+ */
+static bool is_in_the_way(uint64_t since)
+{
+	return paged.tid != faulting && since - paged.when < PAGED_NS && !sigfault_on();
+}
+
+static void ask_mover(struct block *b, bool write, uint64_t since)
+{
+	bump(&engine.stats->faults_demand);
+	note_touch(b);
+	prefetch_touched(b, false);
+	engine_wanted(b, since);
+	b->flags |= write ? B_WRITE : 0;
+	list_remove(b);
+	list_append(&engine.asks, b);
+	engine_kick_mover();
+}
+
 /* Gives up engine.lock while it submits. */
 static void fault_far(struct block *b, bool write, uint64_t since)
 {
+	if (is_in_the_way(since) && (frame_free_count() || engine_room(BLOCK_SIZE))) {
+		ask_mover(b, write, since);
+		return;
+	}
 	if (!pool.free || !block_fetch(b, false)) {
 		starve(b, since);
 		return;
@@ -252,6 +285,8 @@ static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write,
 		starve(b, since);
 		return;
 	}
+	paged.tid = faulting;
+	paged.when = since;
 	bump(&engine.stats->faults_demand);
 	sparse_begun(b);
 	note_touch(b);
@@ -266,7 +301,7 @@ static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write,
 /* A page of a FAR block. */
 static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t since)
 {
-	if (b->list == &engine.pulls) {
+	if (b->list == &engine.pulls || b->list == &engine.asks) {
 		engine_wanted(b, since);
 		return;
 	}
@@ -396,6 +431,7 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 	uintptr_t addr = f->addr & ~(uintptr_t)(K_PAGE - 1);
 	struct region *r = region_find(addr);
 
+	faulting = f->tid;
 	if (!r) {
 		fault_unknown(addr);
 		return;

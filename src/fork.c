@@ -406,8 +406,8 @@ static void reset(void)
 	engine.mover_event = -1;
 	/* The parent's numbers mean other things here. */
 	engine.uffd.fd = engine.uffd.pagemap = -1;
-	engine.starving = engine.pulls = engine.leaving = engine.prefetched = engine.stuck =
-	    engine.sparse = engine.gathers = (struct block_list){ 0 };
+	engine.starving = engine.pulls = engine.asks = engine.leaving = engine.prefetched =
+	    engine.stuck = engine.sparse = engine.gathers = (struct block_list){ 0 };
 	engine.page_bytes = 0;
 	engine.stats = stats_none();
 	engine.mailbox = NULL;

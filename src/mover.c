@@ -411,6 +411,22 @@ static bool pull(void)
 	return true;
 }
 
+/* What the fault thread leaves to this one. */
+static void answer(void)
+{
+	struct block *b;
+
+	while ((b = engine.asks.head) && pool.free) {
+		if (block_fetch(b, false)) {
+			start_read(b);
+			continue;
+		}
+		/* The last frame has gone to somebody else meanwhile. */
+		list_remove(b);
+		list_append(&engine.starving, b);
+	}
+}
+
 /* Its single pages are to leave, with the rest of it. */
 static bool gather(void)
 {
@@ -518,8 +534,10 @@ static void lose_hopeless(void)
 
 	if (fault_stuck())
 		lose_old(&engine.starving, timeout);
-	if (transfer_stuck(&pool))
+	if (transfer_stuck(&pool)) {
 		lose_old(&engine.pulls, timeout);
+		lose_old(&engine.asks, timeout);
+	}
 }
 
 /* Freed slots are kept for reuse, but only so many, and not for long. */
@@ -665,6 +683,7 @@ static bool work(void)
 	retry_stuck();
 	mend();
 	chaos();
+	answer();
 	sparse_balance();
 	bool more = make_room();
 	feed_starving();

@@ -84,7 +84,7 @@ void block_punch(struct block *b, uintptr_t from, uintptr_t to)
 
 void block_loosen(struct block *b)
 {
-	if (b->list == &engine.starving || b->list == &engine.pulls) {
+	if (b->list == &engine.starving || b->list == &engine.pulls || b->list == &engine.asks) {
 		list_remove(b);
 		engine_wake(b, false);
 	}
