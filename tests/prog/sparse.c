@@ -16,6 +16,8 @@
  *            and how many go before it
  *   shared   not at random but from end to end, by threads that take their pieces from one counter as
  *            those of a matrix product do, and then some at random
+ *   beside   by one thread in the second half, beside one that reads the first half from end to end, again
+ *            and again
  *
  * Every page is checked at each read, and all of them at the end.
  */
@@ -133,6 +135,29 @@ static void read_shared(uint64_t seed)
 		check_page(next(&r), "after the pieces");
 }
 
+static atomic_bool enough;
+
+static void *read_first_half(void *unused)
+{
+	(void)unused;
+	while (!enough)
+		for (size_t i = 0; i < pages / 2 && !enough; i++)
+			check_page(i, "in the sweep");
+	return NULL;
+}
+
+static void read_beside(uint64_t seed)
+{
+	struct reader r = { mix(seed), 0, pages / 2, pages / 2 };
+	pthread_t t;
+
+	CHECK(!pthread_create(&t, NULL, read_first_half, NULL), "no thread");
+	for (size_t k = 0; k < reads; k++)
+		check_page(next(&r), "beside the sweep");
+	enough = true;
+	pthread_join(t, NULL);
+}
+
 static void punch(uint64_t seed)
 {
 	struct reader r = { mix(seed), 0, 0, pages };
@@ -237,9 +262,12 @@ int main(int argc, char **argv)
 	version = calloc(pages, sizeof(*version));
 	for (size_t i = 0; i < pages; i++)
 		write_page(i);
-	for (uint64_t k = 0; !strcmp(work, "shared") && k < TOURS * ROUNDS; k++)
+	bool beside = !strcmp(work, "beside"), shared = !strcmp(work, "shared");
+	for (uint64_t k = 0; shared && k < TOURS * ROUNDS; k++)
 		read_shared(seed * ROUNDS * TOURS + k);
-	for (uint64_t k = 0; strcmp(work, "shared") && k < ROUNDS; k++) {
+	if (beside)
+		read_beside(seed);
+	for (uint64_t k = 0; !shared && !beside && k < ROUNDS; k++) {
 		read_random(seed * ROUNDS + k, !strcmp(work, "write") ? 8 : 0);
 		if (!strcmp(work, "punch"))
 			punch(seed * ROUNDS + k);

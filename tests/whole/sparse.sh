@@ -58,7 +58,7 @@ if one "pieces" "store.uri=mem:" shared 64M; then
 	[ "$faults" -le 3072 ] || why="$faults faults"
 	result "pieces come by the block" "$why"
 fi
-for work in write punch move protect fork sweep; do
+for work in write punch move protect fork sweep beside; do
 	one "$work" "store.uri=mem:;$page" $work
 	one "$work chaos" "store.uri=mem:;$page;engine.chaos=3000" $work
 	one "$work chaos cluster" "store.uri=mem:;$cluster;engine.chaos=3000" $work
