@@ -13,6 +13,7 @@
 #include "frame.h"
 #include "log.h"
 #include "mapped.h"
+#include "mover.h"
 #include "place.h"
 #include "policy/policy.h"
 #include "region.h"
@@ -23,8 +24,9 @@
 #include "thrash.h"
 #include "transfer.h"
 
-#define PAGED_NS 10000000
-#define DEPTH 32 /* demand reads in flight; more faults than that wait their turn */
+#define PAGED_NS 10000000 /* so long ago is lately */
+#define BUSY 6		  /* transfers */
+#define DEPTH 32	  /* demand reads in flight; more faults than that wait their turn */
 #define FDS 32
 
 #define DEFERRED 256
@@ -233,33 +235,21 @@ static struct {
 
 /*
  * A page that one thread waits for is not to come behind the blocks that another sweeps over: not
- * on this thread's queue, nor in what this thread has to look through when it is there.
+ * on this thread's queue, nor in what this thread has to look through when they are there. But
+ * nor is a block to come behind all that the mover has under way.
  */
 static bool is_in_the_way(uint64_t since)
 {
-	return paged.tid != faulting && since - paged.when < PAGED_NS && !sigfault_on();
-}
-
-static void ask_mover(struct block *b, bool write, uint64_t since)
-{
-	bump(&engine.stats->faults_demand);
-	note_touch(b);
-	prefetch_touched(b, false);
-	engine_wanted(b, since);
-	b->flags |= write ? B_WRITE : 0;
-	list_remove(b);
-	list_append(&engine.asks, b);
-	engine_kick_mover();
+	return paged.tid != faulting && since - paged.when < PAGED_NS && !sigfault_on() &&
+	       mover_inflight() < BUSY && (frame_free_count() || engine_room(BLOCK_SIZE));
 }
 
 /* Gives up engine.lock while it submits. */
 static void fault_far(struct block *b, bool write, uint64_t since)
 {
-	if (is_in_the_way(since) && (frame_free_count() || engine_room(BLOCK_SIZE))) {
-		ask_mover(b, write, since);
-		return;
-	}
-	if (!pool.free || !block_fetch(b, false)) {
+	bool ask = is_in_the_way(since);
+
+	if (!ask && (!pool.free || !block_fetch(b, false))) {
 		starve(b, since);
 		return;
 	}
@@ -269,6 +259,12 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 	prefetch_touched(b, false);
 	engine_wanted(b, since);
 	b->flags |= write ? B_WRITE : 0;
+	if (ask) {
+		list_remove(b);
+		list_append(&engine.asks, b);
+		engine_kick_mover();
+		return;
+	}
 	struct transfer *t = transfer_read(&pool, b);
 	engine_kick_mover();
 	lock_give(&engine.lock);

@@ -63,6 +63,11 @@ void mover_after_fork(void)
 	asleep = false;
 }
 
+size_t mover_inflight(void)
+{
+	return pool.inflight;
+}
+
 void mover_kick(void)
 {
 	if (atomic_exchange(&asleep, false))
