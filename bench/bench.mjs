@@ -148,7 +148,7 @@ async function inRounds(name, context, options, arms) {
 }
 
 function describeMechanism(m) {
-	const {bare, demand, saturated} = m;
+	const {bare} = m;
 	const times = (a, b) => a && b ? `${(a / b).toFixed(2)}x` : "-";
 	const us = (x) => x === undefined ? "none" : `${x.toFixed(1)} us`;
 	return [
@@ -156,8 +156,10 @@ function describeMechanism(m) {
 		bare.why ? `  2 MiB moved in by a bare handler: ${bare.why}`
 			: `  2 MiB moved in by a bare handler: p50 ${us(bare.handler_p50_us)} in the handler, ${us(bare.thread_p50_us)} for the thread`,
 		`  the runtime's own, of a block found in a frame: p50 ${us(m.standby_p50_us)}, ${times(m.standby_p50_us, bare.handler_p50_us)} (in a sweep, ${m.standby_hits} of them)`,
-		`  a far touch (${demand.store}), nothing else going on: p50 ${us(demand.p50_us)} of ${demand.waits}`,
-		`  beside a saturating sweep: p99 ${us(saturated.p99_us)} of ${saturated.waits}, ${times(saturated.p99_us, demand.p50_us)} of that p50`
+		...m.demand.flatMap(({store, alone, beside}) => [
+			`  a far touch (${store}), nothing else going on: p50 ${us(alone.p50_us)}, p99 ${us(alone.p99_us)} of ${alone.waits}`,
+			`  beside a saturating sweep: p99 ${us(beside.p99_us)} of ${beside.waits}, ${times(beside.p99_us, alone.p50_us)} of that p50`
+		])
 	].join("\n");
 }
 
