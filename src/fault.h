@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fault thread: reads the userfaultfd, resolves what can be resolved at once, starts
- * demand reads on a queue of its own, and never waits for bulk traffic.
+ * demand reads on a queue of its own, and never waits for bulk traffic. While single pages are
+ * wanted it leaves the blocks that other threads want to the mover.
  */
 #ifndef EMF_FAULT_H
 #define EMF_FAULT_H
