@@ -408,14 +408,17 @@ static void fill_slot(struct pool *p, uint64_t slot)
 		note(r, -ENOTCONN);
 }
 
+/* Is there anything to be moved? Of one that is not, nobody minds that it is being written. */
 static bool concerns(const struct pool *p, uint64_t slot)
 {
 	const struct resettle *r = p->resettle;
 
+	if (r->state == MEMBER_FILLING)
+		return to_fill_with(p, slot) < p->columns;
 	for (unsigned c = 0; c < p->columns; c++) {
 		uint32_t place = pool_look(p, slot, c);
 
-		if (place && (PLACE_MEMBER(place) == r->member) == (r->state == MEMBER_DRAINING))
+		if (place && PLACE_MEMBER(place) == r->member)
 			return true;
 	}
 	return false;

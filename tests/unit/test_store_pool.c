@@ -4,7 +4,7 @@
 #include "test_store_toy.h"
 
 #include "../../src/store/lock.h"
-#include "../../src/store/pool.h"
+#include "../../src/store/pool_int.h"
 #include "../../src/store/reconnect.h"
 #include "../../src/store/timer.h"
 
@@ -553,6 +553,27 @@ static void test_write_between(void **state)
 	}
 }
 
+/* Who writes all the time where nothing is to be moved from keeps no member from being filled. */
+static void test_write_beside(void **state)
+{
+	struct pool *p;
+
+	(void)state;
+	direct_open(40);
+	for (unsigned i = 0; i < 4; i++)
+		direct_put(i, 1);
+	direct_add();
+	p = (struct pool *)d.pool;
+	atomic_fetch_add(&p->users[0], WRITER);
+	direct_settle();
+	assert_true(pool_is_state(p, 1, MEMBER_USED));
+	assert_int_equal(pool_used(d.pool, 1), 2 * SLOT);
+	atomic_fetch_sub(&p->users[0], WRITER);
+	for (unsigned i = 0; i < 4; i++)
+		direct_expect(i, 1);
+	direct_close();
+}
+
 static void hang_at_trim(struct toy *t, const struct emf_io *io)
 {
 	if (io->op == EMF_TRIM && d.doubtful == UINT64_MAX) {
@@ -619,15 +640,15 @@ static void test_hanging_read(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),	       cmocka_unit_test(test_add_and_drain),
-		cmocka_unit_test(test_encrypted),      cmocka_unit_test(test_refused),
-		cmocka_unit_test(test_grows),	       cmocka_unit_test(test_stops),
-		cmocka_unit_test(test_damage),	       cmocka_unit_test(test_children),
-		cmocka_unit_test(test_servers),	       cmocka_unit_test(test_other_is_away),
-		cmocka_unit_test(test_number_again),   cmocka_unit_test(test_write_between),
-		cmocka_unit_test(test_sizes),	       cmocka_unit_test(test_speeds),
-		cmocka_unit_test(test_drain_scatters), cmocka_unit_test(test_hanging_trim),
-		cmocka_unit_test(test_hanging_read),
+		cmocka_unit_test(test_model),	     cmocka_unit_test(test_add_and_drain),
+		cmocka_unit_test(test_encrypted),    cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_grows),	     cmocka_unit_test(test_stops),
+		cmocka_unit_test(test_damage),	     cmocka_unit_test(test_children),
+		cmocka_unit_test(test_servers),	     cmocka_unit_test(test_other_is_away),
+		cmocka_unit_test(test_number_again), cmocka_unit_test(test_write_between),
+		cmocka_unit_test(test_write_beside), cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_speeds),	     cmocka_unit_test(test_drain_scatters),
+		cmocka_unit_test(test_hanging_trim), cmocka_unit_test(test_hanging_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,7 +30,7 @@ begin() {
 # changed NAME add|drain URI
 changed() {
 	ctl store "$2" "$3"
-	[ $status -eq 0 ] && ok "$1" || not_ok "$1" "status $status: $(gist "$T/ctl.err") $(gist "$T/$running.err")"
+	[ $status -eq 0 ] && ok "$1" || not_ok "$1" "status $status: $(gist "$T/ctl.err" 99) $(gist "$T/$running.err")"
 }
 
 # state_of N: of the N-th store
