@@ -133,10 +133,32 @@ static void asked_while_forking(void **state)
 	lock_give(&engine.lock);
 }
 
+/* Who starves because a block is in place, and not to be written to, is to get on once it is not.
+ */
+static void unplaced(void **state)
+{
+	struct block *b = r->blocks;
+
+	(void)state;
+	policy_init(64);
+	lock_take(&engine.lock);
+	list_remove(b);
+	b->state = LOCAL;
+	b->placed = true;
+	engine.placed = BLOCK_SIZE;
+	list_append(&engine.starving, b);
+	engine_wanted(b, k_now_ns());
+	block_unplace(b);
+	assert_null(engine.starving.head);
+	assert_false(b->flags & B_WANTED); /* woken */
+	lock_give(&engine.lock);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt), cmocka_unit_test(outage),
-					    cmocka_unit_test(asked_while_forking) };
+					    cmocka_unit_test(asked_while_forking),
+					    cmocka_unit_test(unplaced) };
 
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
