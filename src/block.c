@@ -442,8 +442,11 @@ void block_unplace(struct block *b)
 	b->strayed = false;
 	block_uncount(b);
 	block_count(b);
+	bool starves = b->list == &engine.starving;
 	list_remove(b);
 	policy_arrived(b, ARRIVE_NEW, 0, true, engine.fetches);
+	if (starves) /* to write to it, which it may now */
+		engine_wake(b, false);
 }
 
 void block_exchange(struct block *b, uint32_t f)

@@ -212,6 +212,16 @@ static void none_inheritable(void)
 	engine.flagging = false;
 }
 
+/*
+ * Nothing is fetched for them until the fork is done, and they may have what it waits for: a lock
+ * of the allocator's, or libc's. When they fault again they are served all the same.
+ */
+static void wake_all(const struct block_list *l)
+{
+	for (const struct block *b = l->head; b; b = b->next)
+		uffd_wake(&engine.uffd, block_start(b), block_len(b));
+}
+
 /* Returns whether something is shared with the child. */
 static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 {
@@ -234,6 +244,8 @@ static long op_prepare(uintptr_t program_sock, uintptr_t end, unsigned why)
 		}
 	}
 	engine.forking = true;
+	wake_all(&engine.starving);
+	wake_all(&engine.asks);
 	/* Who has begun to change the address space has not seen that. */
 	while (engine.changes || !fault_rescued())
 		engine_wait_settled();

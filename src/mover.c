@@ -416,12 +416,13 @@ static bool pull(void)
 	return true;
 }
 
-/* What the fault thread leaves to this one. */
+/* What the fault thread leaves to this one. A fork may have begun wherever the lock was given up.
+ */
 static void answer(void)
 {
 	struct block *b;
 
-	while ((b = engine.asks.head) && pool.free) {
+	while (!engine.forking && (b = engine.asks.head) && pool.free) {
 		if (block_fetch(b, false)) {
 			start_read(b);
 			continue;

@@ -92,6 +92,12 @@ static bool strides(struct stream *s, size_t i)
 	return true;
 }
 
+/* Of what it goes over, from where it began to the end of its region. */
+static long length(const struct stream *s)
+{
+	return (long)(s->step > 0 ? view_count(s->region) - s->begin : s->begin + 1);
+}
+
 static void returned(struct stream *s, struct block *b, size_t i)
 {
 	if (s->region != view_region(b))
@@ -99,7 +105,7 @@ static void returned(struct stream *s, struct block *b, size_t i)
 	if (s->outstanding)
 		s->outstanding--;
 	long by = ((long)i - (long)s->pos) * s->step;
-	if (by > 0 || -by > (long)(view_count(s->region) / 2))
+	if (by > 0 || -by > length(s) / 2)
 		s->pos = i;
 	s->confidence++;
 	s->used = clock;

@@ -1078,7 +1078,8 @@ int uffd_read(const struct uffd *u, struct uffd_message *out, int max)
 			out[n++] = (struct uffd_message){ .what = UFFD_FAULT,
 							  .addr = c->fault.addr,
 							  .write = c->fault.write,
-							  .write_protect = c->fault.protect };
+							  .write_protect = c->fault.protect,
+							  .tid = (pid_t)(c - co_all) + 1 };
 		} else if (nqueue) {
 			queue[0]->read = true;
 			out[n] = queue[0]->m;

@@ -412,10 +412,39 @@ static void op_budget(void)
 	lock_give(&engine.lock);
 }
 
+static bool have_got_on(struct co *self, void *arg)
+{
+	const uintptr_t *parked = arg;
+
+	(void)self;
+	for (struct co *c = co_all; c < co_all + CO_MAX; c++)
+		if (c->used && c->fault.parked && c->fault.addr == parked[c - co_all])
+			return false;
+	return true;
+}
+
+/* Who waits for a page may have what is needed to go on with the fork: a lock of libc's, for one.
+ */
+static void await_others(void)
+{
+	uintptr_t parked[CO_MAX] = { 0 };
+
+	for (struct co *c = co_all; c < co_all + CO_MAX; c++)
+		if (c->used && c->fault.parked)
+			parked[c - co_all] = c->fault.addr;
+	co_self->since = sim_now;
+	co_self->doing = "others that wait while it forks";
+	co_block(have_got_on, parked, 0);
+	co_self->since = 0;
+	co_self->doing = NULL;
+}
+
 static void op_fork(void)
 {
 	fork_prepare(true);
 	bool active = is_active();
+	if (active && chance(2))
+		await_others();
 	for (size_t n = rnd_below(20); active && n; n--) {
 		struct mapping *m = pick(true);
 		uint64_t value = ++last_value;

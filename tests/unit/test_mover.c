@@ -50,7 +50,7 @@ static int setup(void **state)
 	engine.uffd.fd = -1; /* frames are not registered with any */
 	frame_init(&engine.uffd, 4, 1);
 	engine.store.top = &toy.be;
-	r = region_insert(1ul << 44, (1ul << 44) + 3 * BLOCK_SIZE);
+	r = region_insert(1ul << 44, (1ul << 44) + 5 * BLOCK_SIZE);
 	return slot_init(8 * BLOCK_SIZE, 8 * BLOCK_SIZE) || mover_open() || !r;
 }
 
@@ -99,9 +99,66 @@ static void outage(void **state)
 	lock_give(&engine.lock);
 }
 
+static void begin_fork(struct toy *t, const struct emf_io *io)
+{
+	(void)t;
+	(void)io;
+	engine.forking = true;
+}
+
+/* A fork begins while the first of two that threads wait for is fetched: a child would have zeros
+ * for what is on its way then. */
+static void asked_while_forking(void **state)
+{
+	struct block *first = r->blocks + 3, *second = r->blocks + 4;
+
+	(void)state;
+	lock_take(&engine.lock);
+	for (struct block *b = first; b <= second; b++) {
+		b->slot = slot_alloc();
+		slot_set_extent(b->slot, (struct slot_extent){ 0, BLOCK_PAGES });
+		b->state = FAR;
+		list_append(&engine.asks, b);
+	}
+	toy.before = begin_fork;
+	answer();
+	assert_int_equal(first->state, STANDBY);
+	assert_int_equal(second->state, FAR);
+	assert_ptr_equal(second->list, &engine.asks);
+	toy.before = NULL;
+	engine.forking = false;
+	answer();
+	assert_int_equal(second->state, STANDBY);
+	assert_null(engine.asks.head);
+	lock_give(&engine.lock);
+}
+
+/* Who starves because a block is in place, and not to be written to, is to get on once it is not.
+ */
+static void unplaced(void **state)
+{
+	struct block *b = r->blocks;
+
+	(void)state;
+	policy_init(64);
+	lock_take(&engine.lock);
+	list_remove(b);
+	b->state = LOCAL;
+	b->placed = true;
+	engine.placed = BLOCK_SIZE;
+	list_append(&engine.starving, b);
+	engine_wanted(b, k_now_ns());
+	block_unplace(b);
+	assert_null(engine.starving.head);
+	assert_false(b->flags & B_WANTED); /* woken */
+	lock_give(&engine.lock);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt), cmocka_unit_test(outage) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt), cmocka_unit_test(outage),
+					    cmocka_unit_test(asked_while_forking),
+					    cmocka_unit_test(unplaced) };
 
 	return cmocka_run_group_tests(tests, setup, NULL);
 }
