@@ -236,12 +236,14 @@ static struct {
 /*
  * A page that one thread waits for is not to come behind the blocks that another sweeps over: not
  * on this thread's queue, nor in what this thread has to look through when they are there. But
- * nor is a block to come behind all that the mover has under way.
+ * nor is a block to come behind all that the mover has under way, or waits for where memory was
+ * shared by a fork.
  */
 static bool is_in_the_way(uint64_t since)
 {
 	return paged.tid != faulting && since - paged.when < PAGED_NS && !sigfault_on() &&
-	       mover_inflight() < BUSY && (frame_free_count() || engine_room(BLOCK_SIZE));
+	       !engine.forked && mover_inflight() < BUSY &&
+	       (frame_free_count() || engine_room(BLOCK_SIZE));
 }
 
 /* Gives up engine.lock while it submits. */

@@ -416,8 +416,7 @@ static bool pull(void)
 	return true;
 }
 
-/* What the fault thread leaves to this one. A fork may have begun wherever the lock was given up.
- */
+/* What the fault thread leaves to this one. A fork may begin wherever the lock is given up. */
 static void answer(void)
 {
 	struct block *b;
