@@ -46,22 +46,6 @@ static void sweeps_elsewhere(void)
 		sweep(PART, SIZE);
 }
 
-/*
- * How many pages of the part that is to stay are there when the rest was swept. It may go while nothing
- * else can, for a moment, where our threads get no core: but not again and again.
- */
-static size_t stay(void)
-{
-	size_t n = 0;
-
-	for (int i = 0; i < 4 && n < PART / PAGE; i++) {
-		sweep(0, PART);
-		sweeps_elsewhere();
-		n = there(0, PART);
-	}
-	return n;
-}
-
 static void plain(void)
 {
 	fill();
@@ -76,8 +60,10 @@ static void pins(void)
 {
 	fill();
 	CHECK(!emf_pin(mem, PART), "pin");
-	size_t n = stay();
-	CHECK(n == PART / PAGE, "%zu of %zu pinned pages are local", n, PART / PAGE);
+	sweep(0, PART);
+	sweeps_elsewhere();
+	CHECK(there(0, PART) == PART / PAGE, "%zu of %zu pinned pages are local", there(0, PART),
+	      PART / PAGE);
 	CHECK(!emf_unpin(mem, PART) && !emf_wont_need(mem, PART), "unpin");
 	sweeps_elsewhere();
 	CHECK(there(0, PART) < PART / PAGE / 2, "%zu of %zu pages are local that are not needed",
@@ -91,7 +77,13 @@ static void names(void)
 	fill();
 	CHECK(!emf_name(mem - PAGE, PART + 2 * PAGE, "weights of the first layer, cut at 31"), "name");
 	CHECK(!emf_name(mem + PART, PART, "rest"), "name");
-	size_t n = stay();
+	/* A block of it was away once, on a busy machine, for a reason not known: not again and again. */
+	size_t n = 0;
+	for (int i = 0; i < 4 && n < PART / PAGE; i++) {
+		sweep(0, PART);
+		sweeps_elsewhere();
+		n = there(0, PART);
+	}
 	CHECK(n == PART / PAGE, "%zu of %zu pages of the class are local", n, PART / PAGE);
 	/* Whole again for who unmaps it. */
 	sweep(0, SIZE);
