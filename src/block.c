@@ -142,6 +142,13 @@ void block_put_slot(struct block *b)
 	b->slot = NO_SLOT;
 }
 
+void block_forgo(struct block *b)
+{
+	if (b->flags & B_PREFETCHED)
+		prefetch_wasted(b);
+	b->flags &= (uint8_t)~B_PREFETCHED;
+}
+
 void block_look_for_split(const struct block *b, uint32_t f, const struct presence *found)
 {
 	static bool huge_seen; /* else there are none here, and nothing to save */
@@ -275,8 +282,7 @@ void block_lose(struct block *b, int status)
 	char *p = block_start(b);
 	size_t len = block_len(b);
 
-	if (b->flags & B_PREFETCHED)
-		prefetch_wasted(b);
+	block_forgo(b);
 	pages_forget(b);
 	if (b->frame != NO_FRAME)
 		block_put_frame(b, false);
@@ -321,8 +327,7 @@ static void give_or_leave(struct block *b, enum arrival how, bool writing)
 /* Nobody waits for it: its content is where it was. */
 static void stays_far(struct block *b)
 {
-	if (b->flags & B_PREFETCHED)
-		prefetch_wasted(b);
+	block_forgo(b);
 	list_remove(b);
 	b->flags = 0;
 	block_set_state(b, FAR);
@@ -533,8 +538,7 @@ void block_refetch(struct block *b)
 {
 	bool wanted = b->flags & B_WANTED;
 
-	if (b->flags & B_PREFETCHED)
-		prefetch_wasted(b);
+	block_forgo(b);
 	list_remove(b);
 	if (b->state == LOCAL && b->frame == NO_FRAME)
 		block_uncount(b);

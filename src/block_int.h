@@ -35,6 +35,8 @@ void block_put_frame(struct block *b, bool zeroed);
 void block_look_for_split(const struct block *b, uint32_t f, const struct presence *found);
 
 void block_put_slot(struct block *b);
+/* If it was fetched ahead, that was for nothing. */
+void block_forgo(struct block *b);
 
 void block_close_holes(struct block *b);
 /* The frame has the content: zeroes what was discarded meanwhile. apply: that is in order now. */

@@ -29,8 +29,7 @@ void block_forget(struct block *b)
 {
 	bool waited_for = b->flags & B_WANTED || b->list == &engine.starving;
 
-	if (b->flags & B_PREFETCHED)
-		prefetch_wasted(b);
+	block_forgo(b);
 	pages_forget(b);
 	b->stray = false;
 	list_remove(b);
@@ -106,8 +105,7 @@ void block_loosen(struct block *b)
 		break;
 	case FETCHING: {
 		struct transfer *t = frame_meta(b->frame)->transfer;
-		if (b->flags & B_PREFETCHED)
-			prefetch_wasted(b);
+		block_forgo(b);
 		transfer_detach(t);
 		transfer_keep_slot(t);
 		b->frame = NO_FRAME;
@@ -169,7 +167,7 @@ static bool take_part(struct block *b, uint32_t whole)
 		engine_account(-(int64_t)gone);
 	}
 	block_hold_frame(b, f);
-	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~(B_UNSURE | B_PREFETCHED));
+	b->flags = (uint8_t)((b->flags | B_DIRTY) & ~B_UNSURE);
 	return true;
 }
 
@@ -217,8 +215,8 @@ void block_part(struct block *low, struct block *high)
 		part_far(high);
 		break;
 	case STANDBY: {
-		if (low->flags & B_PREFETCHED)
-			prefetch_wasted(low);
+		block_forgo(low);
+		high->flags &= (uint8_t)~B_PREFETCHED;
 		block_put_slot(low);
 		block_put_slot(high);
 		part_standby(low, whole);
