@@ -40,8 +40,13 @@ static void set_marks(uint64_t limit)
 
 	engine.reserve_low = blocks * (100 - engine.config.high) / 100;
 	engine.reserve_high = blocks * (100 - engine.config.low) / 100;
-	if (engine.reserve_low < 2)
-		engine.reserve_low = blocks < 16 ? 1 : 2;
+	/*
+	 * Prefetch leaves two to who waits already (mover.c), and would stop for good where nobody
+	 * makes more than these. In a small budget one more is worth less than what it holds.
+	 */
+	size_t least = blocks < 16 ? 1 : blocks < 96 ? 2 : 3;
+	if (engine.reserve_low < least)
+		engine.reserve_low = least;
 	if (engine.reserve_high < engine.reserve_low + 1)
 		engine.reserve_high = engine.reserve_low + 1;
 }

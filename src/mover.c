@@ -31,6 +31,7 @@
 
 #define DEPTH 16
 #define FDS 32
+#define LEAVES 2		    /* frames, by prefetch, to who waits already */
 #define EVICT_BATCH 8		    /* evictions before it looks at anything else */
 #define PATIENCE_NS 50000000ull	    /* that a fault starves while nothing can leave */
 #define STUCK_NS 200000000ull	    /* pins and forks last from milliseconds to minutes */
@@ -447,8 +448,7 @@ static bool gather(void)
 
 static bool prefetch(void)
 {
-	/* Two frames are for who waits already. */
-	if (engine.hold || !pool.free || frame_free_count() < 3 || engine.starving.head)
+	if (engine.hold || !pool.free || frame_free_count() <= LEAVES || engine.starving.head)
 		return false;
 	struct block *b = prefetch_next();
 	if (!b)

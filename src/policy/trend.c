@@ -91,8 +91,12 @@ static bool touched(struct block *b, bool waited, int lane)
 		t->confidence = 0;
 		t->head = i;
 	}
-	/* What it asked for may lie further on; what lies behind is no use. */
-	if (!by || ((long)t->head - (long)i) * by < 0)
+	/*
+	 * What it asked for may lie further on; what lies behind is no use, nor is what lies ahead
+	 * when the program has gone back to sweep once more.
+	 */
+	long back = by > 0 ? (long)t->pos - (long)i : (long)i - (long)t->pos;
+	if (!by || ((long)t->head - (long)i) * by < 0 || back > (long)view_count(t->region) / 2)
 		t->head = i;
 	t->by = by;
 	t->pos = i;

@@ -154,11 +154,23 @@ static void unplaced(void **state)
 	lock_give(&engine.lock);
 }
 
+/* Where frames run out for prefetch, more are made. */
+static void marks(void **state)
+{
+	(void)state;
+	for (uint64_t blocks = 96; blocks < 2000; blocks += 32) {
+		lock_take(&engine.lock);
+		budget_set(blocks * BLOCK_SIZE);
+		lock_give(&engine.lock);
+		assert_true(engine.reserve_low > LEAVES);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(doubt), cmocka_unit_test(outage),
 					    cmocka_unit_test(asked_while_forking),
-					    cmocka_unit_test(unplaced) };
+					    cmocka_unit_test(unplaced), cmocka_unit_test(marks) };
 
 	return cmocka_run_group_tests(tests, setup, NULL);
 }

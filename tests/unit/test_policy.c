@@ -535,6 +535,31 @@ static void a_share_of_the_class_stays(void **state)
 	}
 }
 
+/* The steps go on the same way when the program begins anew, from further down. */
+static void a_trend_begins_anew(void **state)
+{
+	struct emf_class c = { .prefetch = EMF_PREFETCH_TREND };
+	bool asked[64] = { false };
+	unsigned issued = 0;
+	struct block *b;
+
+	(void)state;
+	prefetch_init(64);
+	struct region *r = make_region(64);
+	r->class = &c;
+	for (size_t i = 0; i < 64; i++)
+		r->blocks[i].state = FAR;
+	for (size_t i = 0; i < 2 * 64; i += 2) {
+		prefetch_touched(r->blocks + i % 64, asked[i % 64]);
+		asked[i % 64] = false;
+		while ((b = prefetch_next())) {
+			asked[b - r->blocks] = true;
+			issued += i >= 64;
+		}
+	}
+	assert_in_range(issued, 2, 62);
+}
+
 /* What leaves and comes back while nothing else happens is put under watch, and found. */
 static void the_watch_is_bounded(void **state)
 {
@@ -586,6 +611,7 @@ int main(void)
 		cmocka_unit_test(what_is_pinned_goes_last),
 		cmocka_unit_test(an_unpinned_block_may_go),
 		cmocka_unit_test(a_share_of_the_class_stays),
+		cmocka_unit_test(a_trend_begins_anew),
 		cmocka_unit_test(the_watch_is_bounded),
 	};
 
