@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
 #include "lead.h"
 
-#include <sched.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "engine.h"
@@ -41,17 +38,12 @@ int lead_open(void)
 static unsigned wanted(void)
 {
 	const char *forced = env_get("EMFATIER_FAULT_THREADS"); /* in a test of the whole */
-	cpu_set_t set;
-	long n = 1;
+	unsigned n = forced ? (unsigned)*forced - '0' : k_cores() / CORES;
 
 	/* There the program's threads resolve most, by the first one's queue. */
-	if (sigfault_on())
+	if (sigfault_on() || !n)
 		return 1;
-	if (forced)
-		n = strtol(forced, NULL, 10);
-	else if (!sched_getaffinity(0, sizeof(set), &set))
-		n = CPU_COUNT(&set) / CORES;
-	return n < 1 ? 1 : n > MOST ? MOST : (unsigned)n;
+	return n < MOST ? n : MOST;
 }
 
 void lead_open_more(void)
