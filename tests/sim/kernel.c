@@ -40,7 +40,7 @@ static int changing; /* mmap_changing */
 static bool opened;
 static uint64_t eventfd_count[EVENT_FDS], park_order;
 static int pagemap = -1;
-unsigned kernel_readers;
+unsigned kernel_given;
 static uintptr_t last_gone; /* the last place that was unmapped */
 static uintptr_t frames, frames_end;
 static bool *slow;			   /* of each page of the frames: on the slow node */
@@ -775,6 +775,11 @@ int k_thread_cpu(pid_t tid)
 	return -1;
 }
 
+unsigned k_cores(void)
+{
+	return plan.servers * 2;
+}
+
 int k_open_schedstat(pid_t tid)
 {
 	(void)tid;
@@ -1091,9 +1096,6 @@ int uffd_read(const struct uffd *u, struct uffd_message *out, int max)
 			break;
 		}
 	}
-	static const struct co *reader;
-	kernel_readers += n && reader && reader != co_self;
-	reader = n ? co_self : reader;
 	if (n)
 		trace("reads %d messages", n);
 	return n;
@@ -1229,6 +1231,7 @@ int k_eventfd(void)
 void k_eventfd_signal(int fd)
 {
 	eventfd_count[fd - EVENT_FD]++;
+	kernel_given += fd != EVENT_FD; /* the mover's */
 }
 
 void k_eventfd_drain(int fd)

@@ -686,7 +686,7 @@ static const char *const granules[] = { "auto", "64K", "4K" };
 static void run(uint64_t seed)
 {
 	static char stack[64 << 10];
-	char conf[352], place[16] = "auto", servers[16];
+	char conf[352], place[16] = "auto";
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
 
 	sigaltstack(&(stack_t){ .ss_sp = stack, .ss_size = sizeof(stack) }, NULL);
@@ -705,8 +705,6 @@ static void run(uint64_t seed)
 		 "1;store.in_place=%lu",
 		 plan.chaos, granules[plan.granule], place, plan.in_place * BLOCK_SIZE);
 	setenv("EMFATIER_CONF", conf, 1);
-	snprintf(servers, sizeof(servers), "%u", plan.servers);
-	setenv("EMFATIER_FAULT_THREADS", servers, 1);
 	engine_init();
 	engine.limit = engine.budget = plan.budget_blocks * BLOCK_SIZE;
 	engine.stats = &stats;
@@ -723,7 +721,7 @@ static void run(uint64_t seed)
 	totals->prefetched += stats.prefetch_useful;
 	totals->lost += stats.lost_bytes;
 	totals->written += stats.written_bytes;
-	totals->led += plan.servers > 1 ? kernel_readers : 0;
+	totals->led += kernel_given;
 	_exit(0);
 }
 

@@ -153,7 +153,7 @@ enum touch touch_populate(uintptr_t addr);
 
 void kernel_init(void);
 bool kernel_fd_ready(int fd);
-extern unsigned kernel_readers; /* so often it was another thread that read the userfaultfd */
+extern unsigned kernel_given; /* so often it was another fault thread's turn to lead */
 /* The part of the frames that a transfer reads or writes. */
 bool store_pins(uintptr_t addr);
 
