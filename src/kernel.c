@@ -344,7 +344,8 @@ unsigned k_cores(void)
 	unsigned n = 0;
 
 	for (long i = 0; i < bytes / 8; i++)
-		n += (unsigned)__builtin_popcountll(set[i]);
+		for (; set[i]; set[i] &= set[i] - 1)
+			n++;
 	return n;
 }
 
