@@ -718,6 +718,7 @@ static void handle_messages(struct server *s, bool near)
 		else
 			resolve(s, &f.m, f.since);
 	}
+	lead_home(s);
 	lock_give(&engine.lock);
 }
 

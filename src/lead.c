@@ -130,7 +130,7 @@ static void lead(struct server *to)
 
 void lead_on(struct server *s)
 {
-	if (count > 1 && leader == s && !s->keeps && (alone < ALONE || s != servers))
+	if (count > 1 && leader == s && !s->keeps && alone < ALONE)
 		lead(next());
 }
 
@@ -138,6 +138,12 @@ void lead_back(struct server *s)
 {
 	if (!leader)
 		leader = s;
+}
+
+void lead_home(struct server *s)
+{
+	if (leader == s && s != servers && alone >= ALONE && servers[0].waits)
+		lead(servers);
 }
 
 void lead_elsewhere(struct server *s)

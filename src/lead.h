@@ -46,6 +46,8 @@ void lead_note(pid_t tid);
 /* By the leader, before something long: somebody else is to lead; and after it. */
 void lead_on(struct server *s);
 void lead_back(struct server *s);
+/* One thread alone has faulted lately: the first is to lead. */
+void lead_home(struct server *s);
 /* All its transfers are in use: to one that has some. */
 void lead_elsewhere(struct server *s);
 /* Does the store owe the leader all of its transfers? */
