@@ -10,7 +10,8 @@
  *   pin      reads, a sixteenth being pinned by the kernel, which nobody is told
  *   fresh    fills new memory and gives it back, again and again
  *   apart    a word here and there in each quarter, by a thread of its own; then says which threads
- *            "emf-fault" there are, and how many bytes each has read from descriptors
+ *            "emf-fault" there are, and how many bytes each has read from descriptors. Then one
+ *            of its threads alone for as long, and the same as "alone"
  *
  * Prints its PID once it has filled them, for who watches it.
  */
@@ -116,21 +117,21 @@ static void *jump(void *arg)
 	return NULL;
 }
 
-static void jump_apart(volatile uint64_t *p, size_t n)
+static void jump_apart(volatile uint64_t *p, size_t n, unsigned threads)
 {
 	struct part part[4];
 	pthread_t t[4];
 
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < threads; i++) {
 		part[i] = (struct part){ p + n / 4 * i, n / 4, i };
 		if (pthread_create(t + i, NULL, jump, part + i))
 			exit(1);
 	}
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < threads; i++)
 		pthread_join(t[i], NULL);
 }
 
-static void say_who_served(void)
+static void say_who_served(const char *when)
 {
 	DIR *d = opendir("/proc/self/task");
 	struct dirent *e;
@@ -151,7 +152,7 @@ static void say_who_served(void)
 		snprintf(path, sizeof(path), "/proc/self/task/%s/io", e->d_name);
 		f = fopen(path, "r");
 		if (f && fscanf(f, "rchar: %llu", &bytes) == 1)
-			printf("%s %llu\n", name, bytes);
+			printf("%s%s %llu\n", when, name, bytes);
 		if (f)
 			fclose(f);
 	}
@@ -184,8 +185,11 @@ int main(int argc, char **argv)
 			munmap((void *)(uintptr_t)p, size);
 			p = filled(size);
 		} else if (!strcmp(how, "apart")) {
-			jump_apart(p, n);
-			say_who_served();
+			jump_apart(p, n, 4);
+			say_who_served("");
+			end = now() + atof(argv[3]);
+			jump_apart(p, n, 1);
+			say_who_served("alone ");
 		} else {
 			read_all(p, n, !strcmp(how, "think") || !strcmp(how, "sealed"));
 		}

@@ -81,6 +81,13 @@ elif [ -n "${FAULT:-}" ]; then
 else
 	[ "$(sed -n 's/^emf-fault2 //p' "$T/out")" -gt 0 ] || why=${why:-"$(gist "$T/out" 9)"}
 	result "they take turns" "$why"
+	# And what each has read since: of the first, which is two threads (src/follow.h), and others.
+	read -r first others < <(awk '$1 == "alone" { n = 1; name = $2 } $1 != "alone" { n = -1; name = $1 }
+		NF > 1 { if (name == "emf-fault") first += n * $NF; else others += n * $NF }
+		END { print first, others }' "$T/out")
+	why=
+	[ "$first" -gt "$others" ] || why="it read $first bytes, the others $others"
+	result "one thread alone is served by the first" "$why"
 fi
 unset EMFATIER_FAULT_THREADS
 # Every transfer takes its time: what overlaps in time, overlaps here.
