@@ -22,6 +22,7 @@
 #include "frame.h"
 #include "identity.h"
 #include "keeper.h"
+#include "lead.h"
 #include "log.h"
 #include "mapped.h"
 #include "mover.h"
@@ -1092,7 +1093,11 @@ int engine_open_queues(void)
 	if (engine.mover_event < 0)
 		return engine.mover_event;
 	int err = fault_open();
-	return err ? err : mover_open();
+	if (!err)
+		err = mover_open();
+	if (!err)
+		lead_open_more();
+	return err;
 }
 
 bool engine_boot(void)

@@ -10,7 +10,8 @@
  *
  * Threads, all with signals blocked and (but for the keeper) a descriptor table of their own (the
  * program can neither close nor inherit what they hold):
- *   fault    (fault.c)   resolves faults; the only reader of the userfaultfd
+ *   fault    (fault.c)   resolves faults; of several the one that leads (lead.c) reads the
+ *                        userfaultfd
  *   mover    (mover.c)   evicts, writes out, prefetches; owns the bulk queue
  *   control  (control.c) runs the operations below for program threads, which
  *                        have no descriptor to do it with

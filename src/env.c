@@ -10,9 +10,10 @@
 
 /* All that the runtime asks for. */
 static const char *const names[] = {
-	"EMFATIER_CONF",   "EMFATIER_DISABLE",	  "EMFATIER_LOG",     "EMFATIER_MEMORY_ROOT",
-	"EMFATIER_POLICY", "EMFATIER_POLICY_DIR", "EMFATIER_RUN_DIR", "HOME",
-	"XDG_CACHE_HOME",  "XDG_RUNTIME_DIR",
+	"EMFATIER_CONF",       "EMFATIER_DISABLE",     "EMFATIER_FAULT_THREADS",
+	"EMFATIER_LOG",	       "EMFATIER_MEMORY_ROOT", "EMFATIER_POLICY",
+	"EMFATIER_POLICY_DIR", "EMFATIER_RUN_DIR",     "HOME",
+	"XDG_CACHE_HOME",      "XDG_RUNTIME_DIR",
 };
 
 #define NAMES (sizeof(names) / sizeof(names[0]))

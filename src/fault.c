@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "follow.h"
 #include "frame.h"
+#include "lead.h"
 #include "log.h"
 #include "mapped.h"
 #include "mover.h"
@@ -26,14 +27,13 @@
 
 #define PAGED_NS 10000000 /* so long ago is lately */
 #define BUSY 6		  /* transfers */
-#define DEPTH 32	  /* demand reads in flight; more faults than that wait their turn */
 #define FDS 32
 
 #define DEFERRED 256
+#define BATCH 16
 /* Of refusals of one page. Who sends the event may not run for long on a busy machine. */
 #define UNKNOWN_PATIENCE_NS 1000000000ull
 
-static struct transfer_pool pool;
 static _Atomic uint32_t near_serves; /* of the two threads */
 static bool pass;		     /* the other is to serve */
 /* Held by whoever is the fault thread; always by itself but for engine.fault=signal. */
@@ -58,6 +58,13 @@ static size_t nlet_go;
 static struct uffd_message deferred[DEFERRED];
 static size_t ndeferred;
 
+/* Read, and not resolved yet: who leads goes on with them. */
+static struct unresolved {
+	struct uffd_message m;
+	uint64_t since;
+} faults[BATCH];
+static unsigned first_fault, nfaults;
+
 /* Stores that need no descriptor, of which a program's thread has none. */
 static _Atomic bool here;
 
@@ -78,17 +85,18 @@ static bool is_memory(void)
 int fault_open(void)
 {
 	rescue.buf = arena_alloc(STORE_CLUSTER);
-	int err = rescue.buf ? transfer_pool_init(&pool, EMF_QUEUE_DEMAND, DEPTH) : -ENOMEM;
+	int err = rescue.buf ? lead_open() : -ENOMEM;
 	here = !err && is_memory();
 	return err;
 }
 
 void fault_after_fork(void)
 {
-	memset(&pool, 0, sizeof(pool));
+	lead_after_fork();
 	memset(&rescue, 0, sizeof(rescue));
 	memset(let_go, 0, sizeof(let_go));
 	ndeferred = 0;
+	nfaults = 0;
 	near_serves = false;
 	pass = false;
 	follow_after_fork();
@@ -98,7 +106,7 @@ void fault_after_fork(void)
 
 bool fault_stuck(void)
 {
-	return transfer_stuck(&pool);
+	return lead_stuck();
 }
 
 static void bump(emf_stat *counter)
@@ -147,7 +155,7 @@ static void starve(struct block *b, uint64_t since)
 }
 
 /* First touch. Gives up engine.lock while it zeroes. */
-static void fault_none(struct block *b, uint64_t since)
+static void fault_none(struct server *s, struct block *b, uint64_t since)
 {
 	if (!block_is_full(b)) {
 		if (!engine_room_short(block_len(b))) {
@@ -166,9 +174,11 @@ static void fault_none(struct block *b, uint64_t since)
 	bump(&engine.stats->faults_zero);
 	uint32_t f = b->frame;
 	char *p = block_start(b);
+	lead_on(s);
 	lock_give(&engine.lock);
 	frame_zero(f);
 	lock_take(&engine.lock);
+	lead_back(s);
 	b = frame_meta(f)->owner;
 	if (!b) { /* unmapped, or cut, meanwhile */
 		frame_meta(f)->holes = false;
@@ -247,11 +257,11 @@ static bool is_in_the_way(uint64_t since)
 }
 
 /* Gives up engine.lock while it submits. */
-static void fault_far(struct block *b, bool write, uint64_t since)
+static void fault_far(struct server *s, struct block *b, bool write, uint64_t since)
 {
 	bool ask = is_in_the_way(since);
 
-	if (!ask && (!pool.free || !block_fetch(b, false))) {
+	if (!ask && (!s->pool.free || !block_fetch(b, false))) {
 		starve(b, since);
 		return;
 	}
@@ -267,19 +277,22 @@ static void fault_far(struct block *b, bool write, uint64_t since)
 		engine_kick_mover();
 		return;
 	}
-	struct transfer *t = transfer_read(&pool, b);
+	struct transfer *t = transfer_read(&s->pool, b);
 	engine_kick_mover();
+	lead_on(s);
 	lock_give(&engine.lock);
 	transfer_start(t);
 	lock_take(&engine.lock);
+	lead_back(s);
 }
 
 /* The same for n pages, that at addr among them. */
-static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write, uint64_t since)
+static void fault_pages(struct server *s, struct block *b, uintptr_t addr, unsigned n, bool write,
+			uint64_t since)
 {
 	unsigned first = block_page(b, addr) / n * n;
 
-	if (!pool.free || !sparse_room(n * K_PAGE) || !block_fetch_pages(b, n)) {
+	if (!s->pool.free || !sparse_room(n * K_PAGE) || !block_fetch_pages(b, n)) {
 		starve(b, since);
 		return;
 	}
@@ -290,14 +303,15 @@ static void fault_pages(struct block *b, uintptr_t addr, unsigned n, bool write,
 	note_touch(b);
 	engine_wanted(b, since);
 	b->flags |= write ? B_WRITE : 0;
-	struct transfer *t = transfer_read_pages(&pool, b, first, n);
+	struct transfer *t = transfer_read_pages(&s->pool, b, first, n);
 	lock_give(&engine.lock);
 	transfer_start(t);
 	lock_take(&engine.lock);
 }
 
 /* A page of a FAR block. */
-static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t since)
+static void fault_absent(struct server *s, struct block *b, uintptr_t addr, bool write,
+			 uint64_t since)
 {
 	if (b->list == &engine.pulls || b->list == &engine.asks) {
 		engine_wanted(b, since);
@@ -310,13 +324,13 @@ static void fault_absent(struct block *b, uintptr_t addr, bool write, uint64_t s
 	}
 	unsigned n = sparse_wants(b, addr);
 	if (n)
-		fault_pages(b, addr, n, write, since);
+		fault_pages(s, b, addr, n, write, since);
 	else
-		fault_far(b, write, since);
+		fault_far(s, b, write, since);
 }
 
 /* The same in what comes from a file. Two threads may have faulted, and one was served. */
-static void fault_discarded(struct block *b, uintptr_t addr, uint64_t now)
+static void fault_discarded(struct server *s, struct block *b, uintptr_t addr, uint64_t now)
 {
 	struct presence found;
 
@@ -325,18 +339,19 @@ static void fault_discarded(struct block *b, uintptr_t addr, uint64_t now)
 		return;
 	}
 	block_refetch(b);
-	fault_far(b, false, now);
+	fault_far(s, b, false, now);
 }
 
-static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t now)
+static void fault_missing(struct server *s, struct block *b, uintptr_t addr, bool write,
+			  uint64_t now)
 {
 	switch (b->state) {
 	case NONE:
-		fault_none(b, now);
+		fault_none(s, b, now);
 		break;
 	case LOCAL:
 		if (b->region->source)
-			fault_discarded(b, addr, now);
+			fault_discarded(s, b, addr, now);
 		else
 			fault_hole(b, addr);
 		break;
@@ -345,7 +360,7 @@ static void fault_missing(struct block *b, uintptr_t addr, bool write, uint64_t 
 		fault_standby(b, write, now);
 		break;
 	case FAR:
-		fault_absent(b, addr, write, now);
+		fault_absent(s, b, addr, write, now);
 		break;
 	case FETCHING:
 		if (!(b->flags & B_WANTED)) {
@@ -424,12 +439,13 @@ static void fault_kept(struct block *b, const struct uffd_message *f, uintptr_t 
 	uffd_wake(&engine.uffd, (void *)addr, K_PAGE);
 }
 
-static void resolve(const struct uffd_message *f, uint64_t now)
+static void resolve(struct server *s, const struct uffd_message *f, uint64_t now)
 {
 	uintptr_t addr = f->addr & ~(uintptr_t)(K_PAGE - 1);
 	struct region *r = region_find(addr);
 
 	faulting = f->tid;
+	lead_note(f->tid);
 	if (!r) {
 		fault_unknown(addr);
 		return;
@@ -451,7 +467,7 @@ static void resolve(const struct uffd_message *f, uint64_t now)
 	}
 	if (!f->write_protect) {
 		thrash_fault(b, addr, f->tid, now);
-		fault_missing(b, addr, f->write, now);
+		fault_missing(s, b, addr, f->write, now);
 		return;
 	}
 	if (b->state == TAKING) {
@@ -516,6 +532,7 @@ static void rescued(struct emf_io *io)
 			uffd_copy(&engine.uffd, (void *)now, from, K_PAGE, false);
 	}
 	rescue.busy = false;
+	((struct server *)io->user)->rescues = false;
 	/* Who waits may be the thread that forks: it must not wait for the end of that. */
 	if (io->status)
 		uffd_poison(&engine.uffd, (void *)rescue.now, K_PAGE);
@@ -533,11 +550,12 @@ static void rescued(struct emf_io *io)
 }
 
 /* Reads the cluster of a FAR block, as far as it was written, and copies it into place. */
-static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
+static void rescue_far(struct server *s, struct block *b, uintptr_t addr, uintptr_t now)
 {
 	uintptr_t grid = region_block_start(b->region, (size_t)(b - b->region->blocks));
 	size_t cluster = (addr - grid) / STORE_CLUSTER, pages = STORE_CLUSTER / K_PAGE;
 	bool of_file = b->slot == SLOT_FILE;
+	struct emf_queue *q = s->pool.queue;
 	struct slot_extent e = of_file ? transfer_extent(b) : slot_extent(b->slot);
 	size_t first = cluster * pages, last = first + pages;
 
@@ -550,7 +568,7 @@ static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
 	if (last > (size_t)e.first + e.pages)
 		last = (size_t)e.first + e.pages;
 	memset(rescue.buf, 0, STORE_CLUSTER);
-	rescue.busy = true;
+	rescue.busy = s->rescues = true;
 	rescue.block = b;
 	rescue.by = now - addr;
 	rescue.now = now;
@@ -561,18 +579,19 @@ static void rescue_far(struct block *b, uintptr_t addr, uintptr_t now)
 		.length = last > first ? (last - first) * K_PAGE : 0,
 		.buf = rescue.buf + (first - cluster * pages) * K_PAGE,
 		.done = rescued,
+		.user = s,
 	};
 	bump(&engine.stats->faults_demand);
 	lock_give(&engine.lock);
 	if (!rescue.io.length)
 		rescued(&rescue.io);
 	else
-		while (pool.queue->ops->submit(pool.queue, &rescue.io) == -EAGAIN)
-			pool.queue->ops->poll(pool.queue);
+		while (q->ops->submit(q, &rescue.io) == -EAGAIN)
+			q->ops->poll(q);
 	lock_take(&engine.lock);
 }
 
-static void resolve_forking(const struct uffd_message *f)
+static void resolve_forking(struct server *s, const struct uffd_message *f)
 {
 	uintptr_t addr = f->addr & ~(uintptr_t)(K_PAGE - 1);
 	bool gone;
@@ -590,7 +609,7 @@ static void resolve_forking(const struct uffd_message *f)
 		}
 		uffd_protect(&engine.uffd, (void *)addr, K_PAGE, false);
 	} else if (b && (b->state == FAR || (b->region->source && b->state == LOCAL))) {
-		rescue_far(b, was, addr);
+		rescue_far(s, b, was, addr);
 		return;
 	} else if (b && b->state == LOST) {
 		uffd_poison(&engine.uffd, (void *)addr, K_PAGE);
@@ -662,35 +681,48 @@ void fault_deferred(void)
  * Under the lock from before the read: until an event was read nothing can happen to the pages
  * in question, and after it only what knows of it.
  */
-static void handle_messages(bool near)
+static void read_messages(void)
 {
-	struct uffd_message m[16];
-	uint64_t begin = k_now_ns();
+	struct uffd_message m[BATCH];
+	size_t room = DEFERRED - ndeferred;
 
-	lock_take(&engine.lock);
-	int n = uffd_read(&engine.uffd, m,
-			  DEFERRED - ndeferred < 16 ? (int)(DEFERRED - ndeferred) : 16);
-	for (int i = 0; i < n; i++) {
+	first_fault = 0;
+	uint64_t begin = k_now_ns();
+	int n = uffd_read(&engine.uffd, m, room < BATCH ? (int)room : BATCH);
+	for (int i = 0; i < n; i++)
 		if (m[i].what == UFFD_FAULT)
-			continue;
-		if (engine.forking)
+			faults[nfaults++] = (struct unresolved){ m[i], begin };
+		else if (engine.forking)
 			deferred[ndeferred++] = m[i];
 		else
 			apply(m + i);
-	}
-	for (int i = 0; i < n; i++) {
-		if (m[i].what != UFFD_FAULT)
-			continue;
-		pass |= follow_fault(near, m[i].tid, begin);
+}
+
+static void handle_messages(struct server *s, bool near)
+{
+	lock_take(&engine.lock);
+	if (!nfaults)
+		read_messages();
+	while (lead_is(s) && nfaults) {
+		struct unresolved f = faults[first_fault];
+		if (!s->pool.free)
+			lead_elsewhere(s);
+		if (!lead_is(s))
+			break;
+		first_fault++;
+		nfaults--;
+		bool passes = follow_fault(near, f.m.tid, f.since);
+		pass |= passes && s == lead_first();
 		if (engine.forking)
-			resolve_forking(m + i);
+			resolve_forking(s, &f.m);
 		else
-			resolve(m + i, begin);
+			resolve(s, &f.m, f.since);
 	}
+	lead_home(s);
 	lock_give(&engine.lock);
 }
 
-static void handle_given(void)
+static void handle_given(struct server *s)
 {
 	struct uffd_message m;
 
@@ -698,9 +730,9 @@ static void handle_given(void)
 	while (sigfault_next(&m)) {
 		lock_take(&engine.lock);
 		if (engine.forking)
-			resolve_forking(&m);
+			resolve_forking(s, &m);
 		else
-			resolve(&m, k_now_ns());
+			resolve(s, &m, k_now_ns());
 		lock_give(&engine.lock);
 	}
 }
@@ -735,6 +767,7 @@ enum fault_here fault_is_ours(const struct uffd_message *m)
 enum fault_here fault_here(const struct uffd_message *m)
 {
 	enum fault_here how = fault_is_ours(m);
+	struct server *s = lead_first();
 	bool was = engine_thread;
 
 	if (how == FAULT_FOREIGN || !here)
@@ -744,12 +777,11 @@ enum fault_here fault_here(const struct uffd_message *m)
 	lock_take(&engine.lock);
 	struct region *r = region_find(m->addr);
 	if (!engine.forking && r && !r->source) {
-		resolve(m, k_now_ns());
+		resolve(s, m, k_now_ns());
 		how = FAULT_TRIED;
 	}
 	lock_give(&engine.lock);
-	if (pool.inflight)
-		pool.queue->ops->poll(pool.queue);
+	transfer_poll(&s->pool);
 	engine_thread = was;
 	lock_give(&turn);
 	return how;
@@ -789,46 +821,73 @@ static void take_turn(bool on)
 		lock_give(&turn);
 }
 
-static void serve(bool near)
+/* Ends what has ended. ready: there is something, or nothing to wait for. */
+static void poll_own(struct server *s, bool ready)
+{
+	/* What came is copied and summed up. */
+	if (ready && lead_count() > 1 && lead_is(s) && transfer_is_long(&s->pool)) {
+		lock_take(&engine.lock);
+		lead_on(s);
+		lock_give(&engine.lock);
+	}
+	s->pool.queue->ops->poll(s->pool.queue);
+	if (!s->pool.inflight)
+		return;
+	lock_take(&engine.lock);
+	transfer_expire(&s->pool);
+	lock_give(&engine.lock);
+}
+
+static bool any_ready(const struct pollfd *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (fds[i].revents)
+			return true;
+	return false;
+}
+
+static void serve(struct server *s, bool near)
 {
 	struct pollfd fds[FDS];
 
 	for (;;) {
-		while (atomic_load(&near_serves) != near)
+		while (s == lead_first() && atomic_load(&near_serves) != near)
 			word_wait(&near_serves, !near, -1);
-		fds[0] = (struct pollfd){ .fd = engine.uffd.fd, .events = POLLIN };
+		s->keeps = near;
+		bool led = lead_wait(s), left = led && nfaults;
+		fds[0] = (struct pollfd){ .fd = led ? engine.uffd.fd : s->event, .events = POLLIN };
 		fds[1] = (struct pollfd){ .fd = sigfault_event(), .events = POLLIN };
 		const int own = sigfault_on() ? 2 : 1;
 		int n = own;
 		take_turn(true);
-		bool busy = pool.inflight || rescue.busy;
+		bool busy = s->pool.inflight || s->rescues;
 		if (busy)
-			n += pool.queue->ops->pollfds(pool.queue, fds + n, FDS - n);
+			n += s->pool.queue->ops->pollfds(s->pool.queue, fds + n, FDS - n);
 		take_turn(false);
 		bool sync = busy && n == own; /* nothing to wait for: just poll it */
-		poll(fds, (nfds_t)n, sync ? 0 : busy ? 100 : -1);
+		poll(fds, (nfds_t)n, sync || left ? 0 : busy ? 100 : -1);
+		bool leads = lead_waited(s);
+		if (!led && fds[0].revents)
+			k_eventfd_drain(s->event);
 		take_turn(true);
-		if (fds[0].revents)
-			handle_messages(near);
+		if (leads && (fds[0].revents || left || !led))
+			handle_messages(s, near);
 		if (own > 1 && fds[1].revents)
-			handle_given();
+			handle_given(s);
 		take_turn(false);
-		if (ndeferred == DEFERRED)
+		if (leads && ndeferred == DEFERRED)
 			poll(NULL, 0, 1); /* no room for more until the fork is done */
 		take_turn(true);
-		if (pool.inflight || rescue.busy)
-			pool.queue->ops->poll(pool.queue);
-		if (pool.inflight) {
-			lock_take(&engine.lock);
-			transfer_expire(&pool);
-			lock_give(&engine.lock);
-		}
+		if (s->pool.inflight || s->rescues)
+			poll_own(s, sync || any_ready(fds + own, n - own));
 		take_turn(false);
 		/* From here on it has nothing that anybody waits for. */
 		if (near)
 			uffd_wake_held(&engine.uffd);
-		if (pass) {
-			pass = false;
+		if (s != lead_first() || !pass)
+			continue;
+		pass = false;
+		if (near || lead_is(s)) {
 			atomic_store(&near_serves, !near);
 			k_futex_wake(&near_serves, 1);
 		}
@@ -840,7 +899,7 @@ static void *fault_main(void *unused)
 	(void)unused;
 	engine_thread_begin("emf-fault");
 	k_be_prompt();
-	serve(false);
+	serve(lead_first(), false);
 	return NULL;
 }
 
@@ -849,8 +908,22 @@ static void *near_main(void *unused)
 	(void)unused;
 	engine_thread_begin("emf-fault");
 	if (follow_start())
-		serve(true);
+		serve(lead_first(), true);
 	engine_thread_end();
+	return NULL;
+}
+
+static void *more_main(void *unused)
+{
+	struct server *s = lead_join();
+	/* Who looks at how busy they are looks at each: tierstat why. */
+	char name[] = "emf-fault2";
+
+	(void)unused;
+	name[sizeof(name) - 2] = (char)('1' + (s - lead_first()));
+	engine_thread_begin(name);
+	k_be_prompt();
+	serve(s, false);
 	return NULL;
 }
 
@@ -860,5 +933,7 @@ bool fault_spawn(void)
 		return false;
 	if (!sigfault_on())
 		engine_try_spawn(near_main);
+	for (unsigned i = 1; i < lead_count(); i++)
+		engine_try_spawn(more_main);
 	return true;
 }

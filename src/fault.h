@@ -2,7 +2,8 @@
 /*
  * The fault thread: reads the userfaultfd, resolves what can be resolved at once, starts
  * demand reads on a queue of its own, and never waits for bulk traffic. While single pages are
- * wanted it leaves the blocks that other threads want to the mover.
+ * wanted it leaves the blocks that other threads want to the mover. With cores for it there are
+ * several, of which one reads at a time: see lead.h.
  */
 #ifndef EMF_FAULT_H
 #define EMF_FAULT_H
@@ -13,7 +14,8 @@ struct uffd_message;
 
 /* Before the threads are started: their queue. */
 int fault_open(void);
-/* It is two threads, of which one serves at a time: see follow.h. False: it can't be started. */
+/* The first is two threads, of which one serves at a time: see follow.h. False: none can be
+ * started. */
 bool fault_spawn(void);
 void fault_after_fork(void);
 /*

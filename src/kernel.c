@@ -337,6 +337,18 @@ int k_thread_cpu(pid_t tid)
 	return cpu;
 }
 
+unsigned k_cores(void)
+{
+	uint64_t set[8192 / 64]; /* as many as a kernel has at most */
+	long bytes = k_syscall(SYS_sched_getaffinity, 0, sizeof(set), (long)set, 0, 0, 0);
+	unsigned n = 0;
+
+	for (long i = 0; i < bytes / 8; i++)
+		for (; set[i]; set[i] &= set[i] - 1)
+			n++;
+	return n;
+}
+
 int k_open_schedstat(pid_t tid)
 {
 	char path[64];

@@ -71,6 +71,9 @@ extern uint64_t k_signals_open;
 /* The CPU that a thread of this process runs on, or ran on last; -1: not known. By /proc: slow. */
 int k_thread_cpu(pid_t tid);
 
+/* That the calling thread may run on; 0: not known. */
+unsigned k_cores(void);
+
 /* For k_schedstat of a thread of this process; -errno. */
 int k_open_schedstat(pid_t tid);
 /*

@@ -327,6 +327,14 @@ bool transfer_idle(const struct transfer_pool *p)
 	return true;
 }
 
+bool transfer_is_long(const struct transfer_pool *p)
+{
+	for (const struct transfer *t = p->all; t < p->all + p->depth; t++)
+		if (t->begin && t->io.length > STORE_CLUSTER)
+			return true;
+	return false;
+}
+
 bool transfer_stuck(const struct transfer_pool *p)
 {
 	return !p->free && transfer_idle(p);

@@ -74,6 +74,9 @@ void transfer_keep_slot(struct transfer *t);
 bool transfer_stuck(const struct transfer_pool *p);
 bool transfer_idle(const struct transfer_pool *p);
 
+/* By the pool's thread: is more than a cluster under way in one of them? */
+bool transfer_is_long(const struct transfer_pool *p);
+
 /* Lets go of blocks whose transfer takes longer than store.timeout. Under engine.lock. */
 void transfer_expire(struct transfer_pool *p);
 

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 status=0
 
 policies=$(cd "$here/../../src" && echo policy/*.c)
-reserved="arena away block change control env fault fmt frame identity install kernel lock log mapped mover observe pages pinned region reshape sigfault slot source source_queue sparse take thrash transfer trap trap_calls trap_signals view ${policies//.c/}"
+reserved="arena away block change control env fault fmt frame identity install kernel lead lock log mapped mover observe pages pinned region reshape sigfault slot source source_queue sparse take thrash transfer trap trap_calls trap_signals view ${policies//.c/}"
 allowed=" _GLOBAL_OFFSET_TABLE_ __environ __start_emf_allowed __stop_emf_allowed __errno_location clock_gettime close eventfd fcntl fstat ftruncate getpid
 	ioctl madvise memchr memcmp memcpy memfd_create memmove memset munlock open poll pread
 	process_vm_readv read recvmsg sched_yield sendmsg socketpair strcat strchr strcmp strcpy strlen strncat strncmp strnlen strrchr syscall write "

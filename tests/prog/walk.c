@@ -9,11 +9,16 @@
  *   sealed   the same with what may not be written any more
  *   pin      reads, a sixteenth being pinned by the kernel, which nobody is told
  *   fresh    fills new memory and gives it back, again and again
+ *   apart    a word here and there in each quarter, by a thread of its own; then says which threads
+ *            "emf-fault" there are, and how many bytes each has read from descriptors. Then one
+ *            of its threads alone for as long, and the same as "alone"
  *
  * Prints its PID once it has filled them, for who watches it.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <linux/io_uring.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -93,6 +98,67 @@ static bool pin(volatile uint64_t *p, size_t len)
 	return ring >= 0 && !syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &iov, 1);
 }
 
+struct part {
+	volatile uint64_t *p;
+	size_t n;
+	uint64_t random;
+};
+
+static void *jump(void *arg)
+{
+	struct part *part = arg;
+	uint64_t own = 0;
+
+	for (unsigned i = 0; i % 64 || now() < end; i++) {
+		part->random = part->random * 6364136223846793005ull + 1442695040888963407ull;
+		own += part->p[(part->random >> 20) % part->n];
+	}
+	__atomic_fetch_add(&sum, own, __ATOMIC_RELAXED);
+	return NULL;
+}
+
+static void jump_apart(volatile uint64_t *p, size_t n, unsigned threads)
+{
+	struct part part[4];
+	pthread_t t[4];
+
+	for (unsigned i = 0; i < threads; i++) {
+		part[i] = (struct part){ p + n / 4 * i, n / 4, i };
+		if (pthread_create(t + i, NULL, jump, part + i))
+			exit(1);
+	}
+	for (unsigned i = 0; i < threads; i++)
+		pthread_join(t[i], NULL);
+}
+
+static void say_who_served(const char *when)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		char path[300], name[32] = "";
+		unsigned long long bytes;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+		f = fopen(path, "r");
+		if (f && fscanf(f, "%31s", name) != 1)
+			name[0] = 0;
+		if (f)
+			fclose(f);
+		if (strncmp(name, "emf-fault", 9))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/task/%s/io", e->d_name);
+		f = fopen(path, "r");
+		if (f && fscanf(f, "rchar: %llu", &bytes) == 1)
+			printf("%s%s %llu\n", when, name, bytes);
+		if (f)
+			fclose(f);
+	}
+	closedir(d);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
@@ -118,6 +184,12 @@ int main(int argc, char **argv)
 		} else if (!strcmp(how, "fresh")) {
 			munmap((void *)(uintptr_t)p, size);
 			p = filled(size);
+		} else if (!strcmp(how, "apart")) {
+			jump_apart(p, n, 4);
+			say_who_served("");
+			end = now() + atof(argv[3]);
+			jump_apart(p, n, 1);
+			say_who_served("alone ");
 		} else {
 			read_all(p, n, !strcmp(how, "think") || !strcmp(how, "sealed"));
 		}

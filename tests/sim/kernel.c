@@ -22,6 +22,7 @@
 
 #define UFFD_FD 5000
 #define EVENT_FD 5001
+#define EVENT_FDS 8
 #define NO_FD 6000 /* of what is only passed on */
 #define FIRST_LIFE 7000
 #define EVENTS 32
@@ -37,8 +38,9 @@ static struct event *queue[EVENTS];
 static size_t nqueue;
 static int changing; /* mmap_changing */
 static bool opened;
-static uint64_t eventfd_count, park_order;
+static uint64_t eventfd_count[EVENT_FDS], park_order;
 static int pagemap = -1;
+unsigned kernel_given;
 static uintptr_t last_gone; /* the last place that was unmapped */
 static uintptr_t frames, frames_end;
 static bool *slow;			   /* of each page of the frames: on the slow node */
@@ -773,6 +775,11 @@ int k_thread_cpu(pid_t tid)
 	return -1;
 }
 
+unsigned k_cores(void)
+{
+	return plan.servers * 2;
+}
+
 int k_open_schedstat(pid_t tid)
 {
 	(void)tid;
@@ -1096,7 +1103,9 @@ int uffd_read(const struct uffd *u, struct uffd_message *out, int max)
 
 bool kernel_fd_ready(int fd)
 {
-	return fd == EVENT_FD ? eventfd_count : fd == UFFD_FD && (oldest_fault() || nqueue);
+	if (fd >= EVENT_FD && fd < EVENT_FD + EVENT_FDS)
+		return eventfd_count[fd - EVENT_FD];
+	return fd == UFFD_FD && (oldest_fault() || nqueue);
 }
 
 int k_mapping(uintptr_t addr, uintptr_t *start, uintptr_t *end)
@@ -1214,19 +1223,20 @@ void k_unlock_byte(int fd, uint64_t at)
 
 int k_eventfd(void)
 {
-	return EVENT_FD;
+	static int next = EVENT_FD;
+
+	return next < EVENT_FD + EVENT_FDS ? next++ : -EMFILE;
 }
 
 void k_eventfd_signal(int fd)
 {
-	(void)fd;
-	eventfd_count++;
+	eventfd_count[fd - EVENT_FD]++;
+	kernel_given += fd != EVENT_FD; /* the mover's */
 }
 
 void k_eventfd_drain(int fd)
 {
-	(void)fd;
-	eventfd_count = 0;
+	eventfd_count[fd - EVENT_FD] = 0;
 }
 
 void k_object_name(uintptr_t addr, char *out, size_t len)

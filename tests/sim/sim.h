@@ -30,6 +30,7 @@ bool chance(unsigned n);
 /* --- what the seed has chosen --- */
 
 struct plan {
+	unsigned servers;  /* fault threads */
 	unsigned in_place; /* blocks that a slow node has room for */
 	unsigned place;	   /* percent that belong there */
 	uint64_t seed;
@@ -115,10 +116,10 @@ enum {
 	P_PINNED = 1 << 6,
 	P_LOCKED = 1 << 7,
 	P_READONLY = 1 << 8,
-	P_SECRET = 1 << 9,  /* MADV_DONTDUMP has returned */
-	P_NONE = 1 << 10,   /* PROT_NONE */
-	P_SLOW = 1 << 11,   /* on the slow node */
-	P_FORKED = 1 << 12, /* shared with a child that the engine knows of */
+	P_SECRET = 1 << 9,   /* MADV_DONTDUMP has returned */
+	P_NONE = 1 << 10,    /* PROT_NONE */
+	P_SLOW = 1 << 11,    /* on the slow node */
+	P_FORKED = 1 << 12,  /* shared with a child that the engine knows of */
 	P_REFUSED = 1 << 13, /* it would not leave that */
 };
 
@@ -152,6 +153,7 @@ enum touch touch_populate(uintptr_t addr);
 
 void kernel_init(void);
 bool kernel_fd_ready(int fd);
+extern unsigned kernel_given; /* so often it was another fault thread's turn to lead */
 /* The part of the frames that a transfer reads or writes. */
 bool store_pins(uintptr_t addr);
 

@@ -16,7 +16,7 @@
 #include "sim.h"
 #include "store/count.h"
 
-#define QUEUES 8
+#define QUEUES 16
 #define NEVER_WRITTEN 0xdeadbeefull
 #define PAGE 4096u
 

@@ -66,6 +66,30 @@ why=$(went_wrong $? "$T/err")
 [ "$(json "$T/stats" fetched_bytes)" -ge $((256 << 20)) ] || why=${why:-"only $(json "$T/stats" fetched_bytes) bytes came back"}
 [ "$(json "$T/stats" written_bytes)" -le $((128 << 20)) ] || why=${why:-"$(json "$T/stats" written_bytes) bytes were written for 64 MiB"}
 result "read-only" "$why"
+# What is done otherwise where there are cores for several fault threads (src/lead.h).
+export EMFATIER_FAULT_THREADS=3
+each_way "mem, three fault threads" "store.uri=mem:" mmap
+one "file, three fault threads" "engine.chaos=500" malloc
+have nbdkit && one "nbd, three fault threads" "store.uri=$two" memalign
+managed "local.limit=16M;store.uri=mem:;class.all.match=size>=4K;class.all.granule=2M" \
+	"$PROG/walk" apart $((64 << 20)) 2 >"$T/out" 2>"$T/err"
+why=$(went_wrong $? "$T/err")
+if ! grep -q '^emf-fault [0-9]' "$T/out"; then
+	skipped "they take turns" "the kernel does not count what threads read"
+elif [ -n "${FAULT:-}" ]; then
+	skipped "they take turns" "faults are resolved by signal"
+else
+	[ "$(sed -n 's/^emf-fault2 //p' "$T/out")" -gt 0 ] || why=${why:-"$(gist "$T/out" 9)"}
+	result "they take turns" "$why"
+	# And what each has read since: of the first, which is two threads (src/follow.h), and others.
+	read -r first others < <(awk '$1 == "alone" { n = 1; name = $2 } $1 != "alone" { n = -1; name = $1 }
+		NF > 1 { if (name == "emf-fault") first += n * $NF; else others += n * $NF }
+		END { print first, others }' "$T/out")
+	why=
+	[ "$first" -gt "$others" ] || why="it read $first bytes, the others $others"
+	result "one thread alone is served by the first" "$why"
+fi
+unset EMFATIER_FAULT_THREADS
 # Every transfer takes its time: what overlaps in time, overlaps here.
 one "mem slow" "store.uri=mem:?latency=300us&bandwidth=1G;engine.chaos=500" mmap 64M 16M
 finish

@@ -51,6 +51,7 @@ one() {
 other=$!
 one tiered-threads "engine.chaos=0" 3
 one chaos "store.uri=mem:;engine.min_region=4K;engine.chaos=2000" 1
+EMFATIER_FAULT_THREADS=3 one fault-threads "engine.min_region=4K;engine.chaos=2000" 3
 one chaos-pages "store.uri=mem:;engine.min_region=4K;engine.chaos=2000;class.all.match=size>=4K;class.all.granule=4K" 2
 one chaos-file "engine.min_region=4K;engine.chaos=500" 2
 one chaos-move-off "engine.min_region=64K;engine.chaos=500;engine.move=off" 1 --copy

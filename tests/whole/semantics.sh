@@ -72,5 +72,22 @@ if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" fork-near "* ]]; then
 	one "$T/tiny" "window fork-near without MOVE" "local.limit=16M;engine.min_region=4K;store.uri=mem:;engine.move=off" \
 		cold window fork-near
 fi
+# With several fault threads, as where there are cores for them (src/lead.h).
+if [ -z "${ROWS:-}" ] || [[ " $ROWS " == *" several "* ]]; then
+	mkdir "$T/several"
+	while read -r prog row; do
+		EMFATIER_FAULT_THREADS=3 one "$T/several" "$prog $row with three fault threads" \
+			"local.limit=32M;engine.min_region=4K;engine.chaos=2000" cold "$prog" "$row"
+	done <<-END
+		processes fork
+		processes fork-threads
+		processes fork-again
+		window fork-move
+		window fork-discard
+		window fork-reuse
+		threads same-page
+		threads lost-writes
+	END
+fi
 wait $other || failed=1
 finish

@@ -131,7 +131,11 @@ int cmd_why(const struct options *opt)
 	static struct emf_stats s, before;
 	static struct emf_map map;
 	struct why_input in = { .now = &s, .before = &before };
-	struct why_thread mover, fault, mover_now, fault_now;
+	/* The first is two that take turns: their sum. The others are beside them. */
+	static const char *const faults[] = { "emf-fault", "emf-fault2", "emf-fault3",
+					      "emf-fault4" };
+	enum { FAULTS = sizeof(faults) / sizeof(faults[0]) };
+	struct why_thread mover, fault[FAULTS], mover_now, fault_now;
 	double begin, seconds = opt->delay > 0 ? opt->delay : SECONDS;
 	struct why w;
 	int rc;
@@ -149,7 +153,8 @@ int cmd_why(const struct options *opt)
 			fprintf(stderr, "watching PID %d for %g s ...\r", (int)opt->pid, seconds);
 		begin = tool_now();
 		mover = cpu_of(opt->pid, "emf-mover");
-		fault = cpu_of(opt->pid, "emf-fault");
+		for (int i = 0; i < FAULTS; i++)
+			fault[i] = cpu_of(opt->pid, faults[i]);
 		tool_sleep_until(begin + seconds);
 		rc = tool_read(opt, &s);
 		if (rc)
@@ -157,9 +162,13 @@ int cmd_why(const struct options *opt)
 		in.now_ns = tool_now_ns();
 		in.seconds = tool_now() - begin;
 		mover_now = cpu_of(opt->pid, "emf-mover");
-		fault_now = cpu_of(opt->pid, "emf-fault");
 		in.mover = since(&mover, &mover_now, in.seconds);
-		in.fault = since(&fault, &fault_now, in.seconds);
+		for (int i = 0; i < FAULTS; i++) {
+			fault_now = cpu_of(opt->pid, faults[i]);
+			fault_now = since(fault + i, &fault_now, in.seconds);
+			if (fault_now.ran > in.fault.ran)
+				in.fault = fault_now;
+		}
 		if (!segment_map(opt->dir, opt->pid, 1, &map))
 			in.kept_bytes = map.kept_bytes;
 	}
