@@ -619,10 +619,15 @@ static bool populates(const struct trap_call *c, long *result)
 {
 	if (c->nr != SYS_madvise ||
 	    (c->arg[2] != MADV_POPULATE_READ && c->arg[2] != MADV_POPULATE_WRITE) ||
-	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]) || !sigfault_running())
+	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]))
 		return false;
-	trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1], c->arg[2] == MADV_POPULATE_WRITE);
-	*result = 0;
+	*result = k_syscall(SYS_madvise, c->arg[0], c->arg[1], c->arg[2], 0, 0, 0);
+	/* Also when the start has come in between. */
+	if (*result == -EFAULT && sigfault_running()) {
+		trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1],
+			      c->arg[2] == MADV_POPULATE_WRITE);
+		*result = 0;
+	}
 	return true;
 }
 
