@@ -753,8 +753,12 @@ enum fault_here fault_here(const struct uffd_message *m)
 	lock_give(&engine.lock);
 	if (pool.inflight)
 		pool.queue->ops->poll(pool.queue);
+	/* Read wrong, and to be read again in a while. */
+	bool left = pool.inflight;
 	engine_thread = was;
 	lock_give(&turn);
+	if (left)
+		sigfault_kick();
 	return how;
 }
 
