@@ -221,6 +221,20 @@ static void discarded_late(void)
 	}
 }
 
+/* What is not there when it was polled once the fault thread goes on with. */
+static void read_again(void)
+{
+	uintptr_t p = filled();
+
+	plan.rereads = 1;
+	for (size_t i = 0; i < BLOCKS; i++) {
+		uint64_t begin = sim_now;
+		touch(p + i * BLOCK_SIZE + i * K_PAGE, NULL);
+		if (sim_now - begin > SIM_S)
+			sim_fail("it took %lu ms", (unsigned long)((sim_now - begin) / SIM_MS));
+	}
+}
+
 static uintptr_t early;
 
 static bool is_starting(struct co *self, void *arg)
@@ -261,6 +275,7 @@ const struct scenario scenarios[] = {
 	{ "a call after mremap past libc, left", left_past_libc, 2000, 2 },
 	{ "a call on what mremap has moved", moved_by_a_page, 2000, 2 },
 	{ "what is discarded late", discarded_late, 0, 2 },
+	{ "read again", read_again, 0, 2 },
 	{ "populated at the start", populated_at_the_start, 0, 0 },
 	{ NULL, NULL, 0, 0 },
 };

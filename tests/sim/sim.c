@@ -216,6 +216,7 @@ static void make_plan(uint64_t seed)
 	plan.read_errors = rarely(6, 20);
 	plan.corruptions = rarely(8, 20);
 	plan.stuck_ios = rarely(8, 20);
+	plan.rereads = rarely(4, 10);
 	plan.delay_us = 1 + (unsigned)rnd_below(chance(3) ? 50000 : 300);
 	plan.lost_poison = rarely(2, 2);
 	plan.chaos = chance(2) ? 10 + (unsigned)rnd_below(5000) : 0;
@@ -396,7 +397,7 @@ int main(void)
 	/* Or it proves nothing. */
 	bool worked = totals->evicted && totals->demand && totals->standby && totals->protect;
 	if (totals->runs[0])
-		worked &= totals->placed;
+		worked &= totals->placed > 0;
 	if (totals->runs[1])
 		worked &= totals->signals > totals->given && totals->given && totals->calls;
 	printf("%sok 1 - simulation\n", worked ? "" : "not ");

@@ -47,7 +47,8 @@ struct plan {
 	unsigned leaves_off; /* what was touched is not touched again: siglongjmp */
 	unsigned tight;	     /* a stack for signals with no room */
 	unsigned write_errors, read_errors, corruptions, stuck_ios; /* once in so many */
-	unsigned delay_us;					    /* of transfers, at most */
+	unsigned rereads;  /* of leaves that need no waiting */
+	unsigned delay_us; /* of transfers, at most */
 	unsigned lost_poison;
 	unsigned no_memory; /* mappings for the runtime that are refused */
 	unsigned chaos;

@@ -147,6 +147,9 @@ static int leaf_submit(struct emf_queue *eq, struct emf_io *io)
 	if (eq->inflight >= q->depth)
 		return -EAGAIN;
 	uint64_t ns = plan.sync ? 0 : rnd_below(plan.delay_us * 1000ull);
+	/* What is read wrong is read again after a while (retry.c). */
+	if (plan.sync && io->op == EMF_READ && chance(plan.rereads))
+		ns = rnd_below(2 * SIM_MS);
 	if (chance(plan.stuck_ios)) {
 		ns = rnd_below(20 * SIM_S);
 		store_failures++;
