@@ -728,8 +728,10 @@ enum fault_here fault_is_ours(const struct uffd_message *m)
 	 * there is not lost: pages that came before it was.
 	 */
 	if (r && r->registered && !m->write_protect && region_block(r, m->addr)->state == LOST) {
-		uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)), K_PAGE);
-		how = FAULT_FOREIGN;
+		/* Refused while an event is unread, by which it may be other memory. */
+		if (uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)),
+				K_PAGE) != -EAGAIN)
+			how = FAULT_FOREIGN;
 	}
 	lock_give(&engine.lock);
 	return how;
