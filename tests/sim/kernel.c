@@ -358,6 +358,8 @@ static void send_events(struct event *e, size_t n)
 		 * safe from that. */
 		if (!plan.raw && chance(4))
 			co_sleep(rnd_below(SIM_MS));
+		if (plan.event_ms)
+			co_sleep(plan.event_ms * SIM_MS);
 		trace("event %u of %#lx-%#lx", e->m.what, e->m.addr, e->m.end);
 		queue[nqueue++] = e;
 		co_block(was_read, e, 0);

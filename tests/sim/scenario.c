@@ -132,6 +132,33 @@ static void lost_and_kept(void)
 		sim_fail("it is not as it was before it was locked");
 }
 
+static uintptr_t moves_from, moves_to;
+
+static void *move_there(void *unused)
+{
+	(void)unused;
+	signal_thread();
+	if (sim_mremap((void *)moves_from, K_PAGE, K_PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+		       moves_to) == MAP_FAILED)
+		sim_fail("mremap");
+	return NULL;
+}
+
+/* What is moved to where something was lost is not, also before the engine knows of that. */
+static void lost_and_replaced(void)
+{
+	moves_from = map(1, PROT_READ | PROT_WRITE);
+	moves_to = lost_around(filled()) + 2 * K_PAGE;
+	if (!(page_at(moves_from)->flags & P_REGISTERED))
+		sim_fail("a page is not managed");
+	plan.event_ms = 100;
+	co_start("moves", move_there, NULL);
+	while (!page_at(moves_to)->shift)
+		co_sleep(SIM_MS / 10);
+	if (touch(moves_to, NULL) != TOUCHED)
+		sim_fail("it is lost");
+}
+
 /* The part that mremap, past libc's symbol, has added is brought in for a call, too. */
 static void grown_past_libc(void)
 {
@@ -271,6 +298,7 @@ static void populated_at_the_start(void)
 const struct scenario scenarios[] = {
 	{ "not lost is what was there", not_lost, 2000, 2 },
 	{ "lost is what is kept", lost_and_kept, 2000, 2 },
+	{ "lost and replaced", lost_and_replaced, 2000, 2 },
 	{ "a call after mremap past libc, grown", grown_past_libc, 2000, 2 },
 	{ "a call after mremap past libc, left", left_past_libc, 2000, 2 },
 	{ "a call on what mremap has moved", moved_by_a_page, 2000, 2 },

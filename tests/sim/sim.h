@@ -52,6 +52,7 @@ struct plan {
 	unsigned lost_poison;
 	unsigned no_memory; /* mappings for the runtime that are refused */
 	unsigned chaos;
+	unsigned event_ms;   /* from a change to its event */
 	unsigned discard_ms; /* from the event of a discard to the discard itself, at most */
 	bool io_pins;	     /* transfers keep frames from moving, as with O_DIRECT */
 	bool sync;	     /* leaves that need no waiting */
