@@ -168,7 +168,7 @@ $(BUILD)/bench/copies $(BUILD)/bench/store $(BUILD)/bench/tiers: $(BUILD)/bench/
 $(BUILD)/tests/unit/test_policy: UNIT_EXTRA = $(POLICYSIM_CORE)
 $(BUILD)/tests/unit/test_policy: $(POLICYSIM_CORE)
 
-# The simulation: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
+# The simulation, of both ways of faults: kernel, locks, log and the leaves of the store are its own, blocks have 64 pages.
 SIM_CFLAGS = $(ALL_CFLAGS) -DEMF_DEBUG -DBLOCK_SHIFT=18 -DSLOT=262144u -DENGINE_SMALL_FRAMES=256 \
 	-DPLACE_SAMPLE_NS=20000ull -DPLACE_SOON_NS=5000000ull -DPLACE_COLD_NS=1000000ull -DPLACE_EVIDENCE=1 -Ipreload
 SIM_SRC := $(filter-out src/kernel.c src/away.c src/lock.c src/log.c src/store/store.c,$(RT_SRC)) $(wildcard tests/sim/*.c)

@@ -18,6 +18,7 @@
 #include "mapped.h"
 #include "preload.h"
 #include "region.h"
+#include "sigfault.h"
 #include "trap.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -287,16 +288,16 @@ int advise(void *addr, size_t len, int advice)
 	case MADV_DOFORK:
 		engine_no_fork(addr, len, advice == MADV_DONTFORK);
 		break;
-	case MADV_POPULATE_READ:
-	case MADV_POPULATE_WRITE:
-		if (!trap_on || !engine_active())
-			break;
-		trap_populate((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
-		return 0;
 	default:
 		break;
 	}
 	int r = k_madvise(addr, len, advice);
+	/* The start may have come in between. */
+	if ((advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE) && r == -EFAULT &&
+	    sigfault_running()) {
+		trap_populate((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
+		r = 0;
+	}
 	if (advice == MADV_DODUMP)
 		engine_unkeep(addr, len, KEPT_DUMP);
 	if (advice == MADV_KEEPONFORK)

@@ -362,9 +362,14 @@ void engine_inheritable(const struct region *r, bool on)
 
 void engine_fill_kept(const struct region *r)
 {
-	for (uintptr_t at = r->start; sigfault_on() && at < r->end;) {
-		ssize_t n = uffd_zero(&engine.uffd, (void *)at, r->end - at);
-		at += n > 0 ? (size_t)n : K_PAGE;
+	for (size_t i = 0; sigfault_on() && i < r->nblocks; i++) {
+		const struct block *b = r->blocks + i;
+		char *at = block_start(b), *end = at + block_len(b);
+		/* Zeros would be taken for what is lost. */
+		while (b->state != LOST && at < end) {
+			ssize_t n = uffd_zero(&engine.uffd, at, (size_t)(end - at));
+			at += n > 0 ? (size_t)n : K_PAGE;
+		}
 	}
 }
 

@@ -755,10 +755,15 @@ enum fault_here fault_is_ours(const struct uffd_message *m)
 	struct region *r = region_find(m->addr);
 	if (!engine.forking && (!r || !r->registered) && !is_registered(m->addr))
 		how = FAULT_FOREIGN;
-	/* Without CONFIG_MEMORY_FAILURE the signal of a poisoned page looks like any other. */
-	if (r && r->registered && region_block(r, m->addr)->state == LOST) {
-		uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)), K_PAGE);
-		how = FAULT_FOREIGN;
+	/*
+	 * Without CONFIG_MEMORY_FAILURE the signal of a poisoned page looks like any other. What is
+	 * there is not lost: pages that came before it was.
+	 */
+	if (r && r->registered && !m->write_protect && region_block(r, m->addr)->state == LOST) {
+		/* Refused while an event is unread, by which it may be other memory. */
+		if (uffd_poison(&engine.uffd, (void *)(m->addr & ~(uintptr_t)(K_PAGE - 1)),
+				K_PAGE) != -EAGAIN)
+			how = FAULT_FOREIGN;
 	}
 	lock_give(&engine.lock);
 	return how;
@@ -782,8 +787,12 @@ enum fault_here fault_here(const struct uffd_message *m)
 	}
 	lock_give(&engine.lock);
 	transfer_poll(&s->pool);
+	/* Read wrong, and to be read again in a while. */
+	bool left = s->pool.inflight;
 	engine_thread = was;
 	lock_give(&turn);
+	if (left)
+		sigfault_kick();
 	return how;
 }
 

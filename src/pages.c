@@ -56,7 +56,9 @@ int block_drop_pages(struct block *b)
 
 	if (!b->pages)
 		return 0;
-	if (uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found))
+	/* While they are being discarded the last of them shows that it goes on. */
+	if (change_held((uintptr_t)block_start(b), BLOCK_SIZE) ||
+	    uffd_presence(&engine.uffd, block_start(b), BLOCK_SIZE, &found))
 		return -EAGAIN;
 	if (found.bytes != found.protected)
 		return -EBUSY;

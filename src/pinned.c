@@ -15,7 +15,7 @@
 #define ENTRIES 4096
 
 static _Atomic uint32_t pins[ENTRIES], all, forks;
-static _Atomic uint32_t taking;	 /* the number of a block; 0: none */
+static _Atomic uint32_t taking;	 /* the number where a block begins; 0: none */
 static _Atomic uint32_t waiters; /* for that to change */
 static _Atomic bool async, direct;
 
@@ -41,6 +41,13 @@ INTEGER static void count(const struct pinned *p, uint32_t n)
 		atomic_fetch_add(&pins[b % ENTRIES], n);
 }
 
+/* What moved by mremap is in blocks that begin anywhere, and so may end in the next number. */
+static bool is_pinned(uintptr_t start)
+{
+	return atomic_load(&all) || atomic_load(&pins[number(start) % ENTRIES]) ||
+	       atomic_load(&pins[number(start + BLOCK_SIZE - 1) % ENTRIES]);
+}
+
 /*
  * Who takes one of these blocks may not have seen the count. A process that is a copy of ours,
  * without our knowing, has nobody who takes.
@@ -49,7 +56,7 @@ static void await(uint32_t first, uint32_t last)
 {
 	uint32_t b;
 
-	while ((b = atomic_load(&taking)) && b >= first && b <= last &&
+	while ((b = atomic_load(&taking)) && b + 1 >= first && b <= last &&
 	       engine.pid == k_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0)) {
 		atomic_fetch_add(&waiters, 1);
 		word_wait(&taking, b, 1);
@@ -122,7 +129,7 @@ bool pinned_take(uintptr_t start, bool copy)
 	if (!atomic_compare_exchange_strong(&taking, &nobody, number(start)))
 		return false;
 	bool ever = copy && pinned_for_ever();
-	if (!ever && !atomic_load(&all) && !atomic_load(&pins[number(start) % ENTRIES]))
+	if (!ever && !is_pinned(start))
 		return true;
 	pinned_taken();
 	if (ever && !told)

@@ -173,14 +173,19 @@ void sigfault_take(struct uffd *u)
 
 /* --- faults --- */
 
-static void give(struct given *g)
+void sigfault_kick(void)
 {
 	uint64_t one = 1;
 
+	k_syscall(SYS_write, fds[2], (long)&one, sizeof(one), 0, 0, 0);
+}
+
+static void give(struct given *g)
+{
 	g->next = atomic_load(&given);
 	while (!atomic_compare_exchange_weak(&given, &g->next, g))
 		;
-	k_syscall(SYS_write, fds[2], (long)&one, sizeof(one), 0, 0, 0);
+	sigfault_kick();
 	while (!atomic_load(&g->taken))
 		k_futex_wait(&g->taken, 0, 100);
 }

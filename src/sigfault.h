@@ -41,6 +41,8 @@ bool sigfault_resolve(uintptr_t addr, bool write, bool write_protect, bool room)
 bool sigfault_bring(uintptr_t start, uintptr_t end, bool write, bool room);
 /* No step of a block is under way that began before. */
 void sigfault_barrier(void);
+/* The fault thread is to look what it has to wait for. */
+void sigfault_kick(void);
 
 /* --- by the fault thread --- */
 

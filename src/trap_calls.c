@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "kernel.h"
 #include "log.h"
+#include "mapped.h"
 #include "region.h"
 #include "sigfault.h"
 #include "trap.h"
@@ -619,10 +620,39 @@ static bool populates(const struct trap_call *c, long *result)
 {
 	if (c->nr != SYS_madvise ||
 	    (c->arg[2] != MADV_POPULATE_READ && c->arg[2] != MADV_POPULATE_WRITE) ||
-	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]) || !sigfault_running())
+	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]))
 		return false;
-	trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1], c->arg[2] == MADV_POPULATE_WRITE);
-	*result = 0;
+	*result = k_syscall(SYS_madvise, c->arg[0], c->arg[1], c->arg[2], 0, 0, 0);
+	/* Also when the start has come in between. */
+	if (*result == -EFAULT && sigfault_running()) {
+		trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1],
+			      c->arg[2] == MADV_POPULATE_WRITE);
+		*result = 0;
+	}
+	return true;
+}
+
+/* Past libc's symbol: what was added, or left, is to be known before a call's buffer lies there. */
+static bool remaps(const struct trap_call *c, long *result)
+{
+	const size_t page = K_PAGE - 1;
+	size_t was = ((size_t)c->arg[1] + page) & ~page, is = ((size_t)c->arg[2] + page) & ~page;
+
+	if (c->nr != SYS_mremap || !is_near((uintptr_t)c->arg[0], was) || !sigfault_running())
+		return false;
+	/* What a file's grows by has the file's content. */
+	if (mapped_in((void *)c->arg[0], was)) {
+		mapped_give_back((void *)c->arg[0], was);
+		return false;
+	}
+	long r = k_syscall(SYS_mremap, c->arg[0], c->arg[1], c->arg[2], c->arg[3], c->arg[4], 0);
+	*result = r;
+	if (r < 0)
+		return true;
+	if (c->arg[3] & MREMAP_DONTUNMAP)
+		engine_left((void *)c->arg[0], was, (void *)r);
+	else if (was && is > was)
+		engine_grown((void *)((uintptr_t)r + was), is - was);
 	return true;
 }
 
@@ -653,7 +683,7 @@ enum trap_way trap_look(struct trap_call *c, long *result)
 	    c->nr >= 0 && c->nr < (long)(sizeof(table) / sizeof(table[0])) ? table[c->nr] : NULL;
 
 	if (is_refused(c, result) || is_dispatcher(c, result) || spares_ours(c, result) ||
-	    populates(c, result) || in_pieces(c, result))
+	    populates(c, result) || remaps(c, result) || in_pieces(c, result))
 		return TRAP_DONE;
 	switch (c->nr) {
 	case SYS_io_submit:

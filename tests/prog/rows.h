@@ -33,6 +33,21 @@ static inline char *map_anon(size_t size)
 	return SYS(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
 
+#ifdef __x86_64__
+/* A system call that nobody interposes. */
+static inline long instruction(long n, long a, long b, long c, long d, long e)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+
+	__asm__ volatile("syscall"
+			 : "+a"(n)
+			 : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return n;
+}
+#endif
+
 /* Pages first.. of the area hold (page, version). */
 static inline void fill_pages(char *p, size_t first, size_t end, unsigned version)
 {

@@ -417,6 +417,32 @@ static void remaps(size_t size)
 	finish();
 }
 
+/* What nobody knows the content of raises SIGBUS, at worst. */
+static void remaps_past_libc(size_t size)
+{
+#ifdef __x86_64__
+	int fd = weights(size);
+	size_t n = size / PAGE;
+	char *p = map(fd, size / 2, MAP_PRIVATE, 0);
+
+	check_pages(p, 0, n / 2, 1, "before");
+	long to = instruction(SYS_mremap, (long)p, (long)size / 2, (long)size, MREMAP_MAYMOVE, 0);
+	CHECK(to > 0, "mremap: %ld", to);
+	p = (char *)to;
+	for (size_t i = n / 2; i < n; i++) {
+		int sig = touch(p + i * PAGE, false);
+		CHECK(!sig || sig == SIGBUS, "page %zu raises %d", i, sig);
+		if (!sig)
+			check_pages(p, i, i + 1, 1, "grown");
+	}
+	check_pages(p, 0, n / 2, 1, "moved");
+	finish();
+#else
+	(void)size;
+	skip("an instruction of another processor");
+#endif
+}
+
 static void locked(size_t size)
 {
 	int fd = weights(size);
@@ -865,6 +891,7 @@ static const struct row rows[] = {
 	{ "weights-fork-many", fork_many, true },
 	{ "weights-unmap", unmap_parts, true },
 	{ "weights-remap", remaps, false },
+	{ "weights-remap-past-libc", remaps_past_libc, false },
 	{ "weights-locked", locked, true },
 	{ "weights-twice", twice, true },
 	{ "weights-fixed", fixed, true },

@@ -206,20 +206,6 @@ static void row_clone3_probe(size_t size)
 	CHECK(errno == EINVAL || errno == ENOSYS || errno == EPERM, "errno %d", errno);
 }
 
-#ifdef __x86_64__
-static long instruction(long n, long a, long b, long c, long d, long e)
-{
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-
-	__asm__ volatile("syscall"
-			 : "+a"(n)
-			 : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-			 : "rcx", "r11", "memory");
-	return n;
-}
-#endif
-
 /* Secrets stay, also what they grow by, also past libc. */
 static void row_kept_grows(size_t size)
 {
@@ -313,6 +299,47 @@ static void row_instructions_fork(size_t size)
 #endif
 }
 
+#ifdef __x86_64__
+static void read_page(char *p, size_t i)
+{
+	char page[PAGE];
+	int fds[2];
+
+	SYS(pipe(fds));
+	page_fill(page, i, 2, SEED);
+	CHECK(SYS(write(fds[1], page, PAGE)) == PAGE, "write");
+	CHECK(SYS(read(fds[0], p + i * PAGE, PAGE)) == PAGE, "read");
+	close(fds[0]);
+	close(fds[1]);
+	check_pages(p, i, i + 1, 2, "read");
+}
+#endif
+
+/* The same, into which a call reads before anybody has touched it. */
+static void row_instructions_read(size_t size)
+{
+#ifdef __x86_64__
+	size_t half = size / 2, n = half / PAGE;
+	char *p = filled(half), *place, *to;
+
+	place = SYS(mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	chill(size);
+	to = (char *)instruction(SYS_mremap, (long)p, (long)half, (long)half,
+				 MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, (long)place);
+	CHECK(to == place, "mremap: %ld", (long)to);
+	read_page(p, n - 1);
+	SYS(munmap(place + half, half));
+	CHECK(instruction(SYS_mremap, (long)place, (long)half, (long)size, 0, 0) == (long)place, "mremap");
+	read_page(place, 2 * n - 1);
+	check_zeros(p, 0, n - 1, "left behind");
+	check_zeros(place, n, 2 * n - 1, "grown by");
+	check_pages(place, 0, n, 1, "moved");
+#else
+	(void)size;
+	skip("an instruction of another processor");
+#endif
+}
+
 /* The kernel populates inside the call what locked memory grows by. */
 static void row_locked_grows(size_t size)
 {
@@ -385,6 +412,7 @@ static const struct row rows[] = {
 	{"locked-grows", row_locked_grows, true},
 	{"parts-shared", row_parts_shared, true},
 	{"instructions-fork", row_instructions_fork, true},
+	{"instructions-read", row_instructions_read, true},
 };
 
 ROWS_MAIN(rows)

@@ -20,8 +20,6 @@
 #include "engine.h"
 #include "sim.h"
 
-#define UFFD_FD 5000
-#define EVENT_FD 5001
 #define EVENT_FDS 8
 #define NO_FD 6000 /* of what is only passed on */
 #define FIRST_LIFE 7000
@@ -39,6 +37,7 @@ static size_t nqueue;
 static int changing; /* mmap_changing */
 static bool opened;
 static uint64_t eventfd_count[EVENT_FDS], park_order;
+static uint64_t changed_at[SIM_PAGES]; /* by the program's own doing */
 static int pagemap = -1;
 unsigned kernel_given;
 static uintptr_t last_gone; /* the last place that was unmapped */
@@ -77,7 +76,10 @@ static void real_madvise(uintptr_t addr, size_t len, int advice)
 
 long k_syscall(long n, long a, long b, long c, long d, long e, long f)
 {
-	return raw(n, a, b, c, d, e, f);
+	const long arg[6] = { a, b, c, d, e, f };
+	long r;
+
+	return signal_syscall(n, arg, &r) ? r : raw(n, a, b, c, d, e, f);
 }
 
 void *k_map(size_t len)
@@ -153,6 +155,13 @@ static bool is_zapped(uint32_t flags)
 	return !(flags & (P_PRESENT | P_POISON));
 }
 
+/* By the program. */
+static void changes(uintptr_t start, uintptr_t end)
+{
+	for (; start < end; start += K_PAGE)
+		changed_at[(start - SIM_BASE) / K_PAGE] = sim_now;
+}
+
 /* The page itself goes; the mapping stays. */
 static void zap(struct page *p)
 {
@@ -200,7 +209,7 @@ static bool check(const struct page *p, uintptr_t addr)
 
 	if (m->lost && !m->discards)
 		sim_fail("%#lx was lost, and now holds %#lx", addr, (unsigned long)p->value);
-	if (p->value != m->value && !((m->or_zero || m->discards) && !p->value))
+	if (p->value != m->value && !m->twice && !((m->or_zero || m->discards) && !p->value))
 		sim_fail("%#lx holds %#lx, not %#lx", addr, (unsigned long)p->value,
 			 (unsigned long)m->value);
 	return true;
@@ -210,38 +219,75 @@ static void seen(struct page *p)
 {
 	if (!p->model.discards) {
 		p->model.value = p->value;
-		p->model.or_zero = false;
+		p->model.or_zero = p->model.twice = false;
 	}
 }
 
-static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value)
+/* Not there, or protected. False: it is none of the runtime's doing. */
+static bool fault(uintptr_t addr, bool write, bool present)
 {
-	for (;;) {
+	uint64_t since = sim_now;
+
+	if (!plan.signal) {
+		park(addr, write, present);
+		return true;
+	}
+	if (!signal_fault(addr, write, present, false))
+		return true;
+	/* Passed on: it is lost, if not poisoned yet. */
+	if (!signal_is_lost(addr) && !(page_at(addr)->flags & P_POISON) &&
+	    changed_at[(addr - SIM_BASE) / K_PAGE] < since)
+		sim_fail("SIGBUS at %#lx, which is not lost", addr);
+	return false;
+}
+
+static bool poisoned(struct page *p, uintptr_t addr, bool write, bool by_kernel)
+{
+	if (chance(plan.lost_poison)) {
+		p->flags &= ~(uint32_t)P_POISON;
+		return false;
+	}
+	if (!store_failures)
+		sim_fail("SIGBUS at %#lx, but no transfer failed", addr);
+	if (plan.signal && !by_kernel && !signal_fault(addr, write, false, true))
+		return false;
+	return true;
+}
+
+static enum touch is_lost(struct page *p, uintptr_t addr)
+{
+	/* Unless it was discarded while the signal was on its way. */
+	if (p->flags & P_POISON || signal_is_lost(addr))
+		p->model.lost = !p->model.discards;
+	trace("SIGBUS at %#lx", addr);
+	return TOUCH_BUS;
+}
+
+static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value, bool by_kernel)
+{
+	for (bool again = false;; again = true) {
 		struct page *p = page_at(addr);
+		/* A signal's handler came before it was tried again. */
+		if (again && co_self->may_leave && chance(plan.leaves_off))
+			return TOUCH_LEFT;
 		if (!(p->flags & P_MAPPED) || p->flags & P_NONE || (write && p->flags & P_READONLY))
 			return TOUCH_SEGV;
 		if (p->flags & P_POISON) {
-			if (chance(plan.lost_poison)) {
-				p->flags &= ~(uint32_t)P_POISON;
+			if (!poisoned(p, addr, write, by_kernel))
 				continue;
-			}
-			if (!store_failures)
-				sim_fail("SIGBUS at %#lx, but no transfer failed", addr);
-			p->model.lost = !p->model.discards;
-			trace("SIGBUS at %#lx", addr);
-			return TOUCH_BUS;
+			return is_lost(p, addr);
 		}
-		if (!(p->flags & P_PRESENT)) {
-			if (p->flags & P_REGISTERED) {
-				park(addr, write, false);
-				continue;
-			}
+		bool present = p->flags & P_PRESENT;
+		if (present ? write && p->flags & P_PROTECTED : p->flags & P_REGISTERED) {
+			if (plan.signal && by_kernel)
+				return TOUCH_FAULT;
+			if (!fault(addr, write, present))
+				return is_lost(p, addr);
+			continue;
+		}
+		if (!present) {
 			p->flags |= P_PRESENT;
 			p->value = 0;
-		}
-		if (write && p->flags & P_PROTECTED) {
-			park(addr, true, true);
-			continue;
 		}
 		check(p, addr);
 		seen(p);
@@ -252,6 +298,7 @@ static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value)
 			p->flags &= ~(uint32_t)(P_SHARED | P_FORKED);
 		if (value) {
 			p->value = p->model.value = *value;
+			p->model.twice = p->model.discards && (p->model.twice || p->model.written);
 			p->model.written = true;
 		}
 		return TOUCHED;
@@ -260,12 +307,35 @@ static enum touch access_page(uintptr_t addr, bool write, const uint64_t *value)
 
 enum touch touch(uintptr_t addr, const uint64_t *value)
 {
-	return access_page(addr, value != NULL, value);
+	return access_page(addr, value != NULL, value, false);
 }
 
-enum touch touch_populate(uintptr_t addr)
+int kernel_touch(uintptr_t addr, bool write, const uint64_t *value)
 {
-	return access_page(addr, true, NULL);
+	enum touch got = access_page(addr, write, value, true);
+
+	if (got != TOUCH_FAULT)
+		return got == TOUCHED ? 0 : -EFAULT;
+	if (!signal_is_lost(addr) && !page_at(addr)->model.discards && !program_leaves(addr) &&
+	    changed_at[(addr - SIM_BASE) / K_PAGE] < co_self->called)
+		sim_fail("a system call ends with EFAULT at %#lx", addr);
+	return -EFAULT;
+}
+
+static int populate(uintptr_t start, uintptr_t end, bool write)
+{
+	for (; start < end; start += K_PAGE)
+		switch (access_page(start, write, NULL, true)) {
+		case TOUCH_SEGV:
+			return mapped(start) ? -EINVAL : -ENOMEM;
+		case TOUCH_FAULT:
+			return -EFAULT;
+		case TOUCH_BUS:
+			return -EHWPOISON;
+		default:
+			break;
+		}
+	return 0;
 }
 
 /* --- events --- */
@@ -289,6 +359,8 @@ static void send_events(struct event *e, size_t n)
 		 * safe from that. */
 		if (!plan.raw && chance(4))
 			co_sleep(rnd_below(SIM_MS));
+		if (plan.event_ms)
+			co_sleep(plan.event_ms * SIM_MS);
 		trace("event %u of %#lx-%#lx", e->m.what, e->m.addr, e->m.end);
 		queue[nqueue++] = e;
 		co_block(was_read, e, 0);
@@ -312,6 +384,7 @@ static bool any_registered(uintptr_t start, uintptr_t end)
 static void unmap_pages(uintptr_t start, uintptr_t end)
 {
 	last_gone = start;
+	changes(start, end);
 	for (; start < end; start += K_PAGE)
 		*page_at(start) = (struct page){ 0 };
 }
@@ -320,7 +393,8 @@ static void unmap_pages(uintptr_t start, uintptr_t end)
 
 static bool is_empty(uintptr_t start, uintptr_t end)
 {
-	if (!is_program(start) || end > SIM_END)
+	/* Who looks behind a mapping is to find a page there. */
+	if (!is_program(start) || end >= SIM_END)
 		return false;
 	for (; start < end; start += K_PAGE)
 		if (page_at(start)->flags & P_MAPPED)
@@ -392,6 +466,7 @@ int k_munmap(void *addr, size_t len)
 static int discard_program(uintptr_t start, uintptr_t end)
 {
 	while (start < end) {
+		changes(start, end);
 		if (!mapped(start))
 			return -ENOMEM;
 		uintptr_t part = mapping_end(start, end);
@@ -400,8 +475,11 @@ static int discard_program(uintptr_t start, uintptr_t end)
 		if (page_at(start)->flags & P_REGISTERED) {
 			struct event e = event(UFFD_DISCARDED, start, part, 0);
 			send_events(&e, 1);
+			if (plan.discard_ms)
+				co_sleep(rnd_below(plan.discard_ms * SIM_MS));
 			co_point();
 		}
+		changes(start, part);
 		for (; start < part; start += K_PAGE)
 			if (mapped(start))
 				zap(page_at(start));
@@ -477,11 +555,9 @@ int k_madvise(void *addr, size_t len, int advice)
 	switch (advice) {
 	case MADV_DONTNEED:
 		return discard_program(start, end);
+	case MADV_POPULATE_READ:
 	case MADV_POPULATE_WRITE:
-		for (; start < end; start += K_PAGE)
-			if (touch_populate(start) != TOUCHED)
-				return -EFAULT;
-		return 0;
+		return populate(start, end, advice == MADV_POPULATE_WRITE);
 	case MADV_DONTDUMP:
 	case MADV_DODUMP:
 		trace("dump or not %#lx-%#lx: %d", start, end, advice);
@@ -500,6 +576,9 @@ static void move_mapping(uintptr_t from, uintptr_t to, size_t len, bool leave)
 {
 	static struct page moved[SIM_PAGES];
 	size_t n = len / K_PAGE;
+
+	changes(from, from + len);
+	changes(to, to + len);
 
 	for (size_t i = 0; i < n; i++) {
 		struct page *p = page_at(from) + i;
@@ -581,6 +660,19 @@ long k_mremap(void *addr, size_t old_len, size_t new_len, int flags, void *new_a
 	return (long)to;
 }
 
+static long lock_pages(const long *a)
+{
+	uintptr_t start = (uintptr_t)a[0], end = start + (size_t)a[1];
+	long r = 0;
+
+	trace("mlock %#lx-%#lx", start, end);
+	for (uintptr_t at = start; at < end; at += K_PAGE)
+		page_at(at)->flags |= P_LOCKED;
+	for (uintptr_t at = start; at < end && !r; at += K_PAGE)
+		r = kernel_touch(at, !(page_at(at)->flags & P_READONLY), NULL);
+	return r;
+}
+
 /* By symbol, as preload/ and the engine call it. */
 long syscall(long n, ...)
 {
@@ -606,15 +698,8 @@ long syscall(long n, ...)
 		}
 		return 0;
 	case SYS_mlock:
-		co_point();
-		trace("mlock %#lx-%#lx", start, end);
-		for (uintptr_t at = start; at < end; at += K_PAGE)
-			page_at(at)->flags |= P_LOCKED;
-		for (uintptr_t at = start; at < end; at += K_PAGE)
-			if (page_at(at)->flags & P_READONLY)
-				touch(at, NULL);
-			else
-				touch_populate(at);
+		/* Of which pages are there now, it is none of the test's to say. */
+		program_call(n, a, lock_pages);
 		return 0;
 	case SYS_munlock:
 		co_point();
@@ -634,22 +719,19 @@ long syscall(long n, ...)
 
 /* --- userfaultfd --- */
 
-/* Of engine.fault=signal there is nothing here. */
 uint64_t k_signals_open;
 void (*uffd_on_wake)(uintptr_t addr, size_t len);
 
 int uffd_open_signal(struct uffd *u, bool want_move)
 {
-	(void)u;
-	(void)want_move;
-	return -ENOSYS;
+	return uffd_open(u, want_move);
 }
 
 int uffd_open(struct uffd *u, bool want_move)
 {
 	opened = true;
 	*u = (struct uffd){ .fd = UFFD_FD,
-			    .pagemap = 5002,
+			    .pagemap = PAGEMAP_FD,
 			    .move = want_move && plan.move,
 			    .poison = plan.poison };
 	return 0;
@@ -725,7 +807,10 @@ void uffd_wake(const struct uffd *u, void *addr, size_t len)
 	(void)u;
 	co_point();
 	trace("wakes %#lx-%#lx", (uintptr_t)addr, (uintptr_t)addr + len);
-	wake((uintptr_t)addr, (uintptr_t)addr + len);
+	if (uffd_on_wake)
+		uffd_on_wake((uintptr_t)addr, len);
+	else
+		wake((uintptr_t)addr, (uintptr_t)addr + len);
 }
 
 /* Which pages of the frame's range are there? As the real kernel has them. */
@@ -1223,20 +1308,24 @@ void k_unlock_byte(int fd, uint64_t at)
 
 int k_eventfd(void)
 {
-	static int next = EVENT_FD;
+	static int n;
 
-	return next < EVENT_FD + EVENT_FDS ? next++ : -EMFILE;
+	if (n == EVENT_FDS)
+		sim_fail("too many events' descriptors");
+	return EVENT_FD + n++;
 }
 
 void k_eventfd_signal(int fd)
 {
-	eventfd_count[fd - EVENT_FD]++;
-	kernel_given += fd != EVENT_FD; /* the mover's */
+	eventfd_count[signal_fd(fd) - EVENT_FD]++;
+	kernel_given += !plan.signal && fd != EVENT_FD; /* the mover's */
 }
 
 void k_eventfd_drain(int fd)
 {
-	eventfd_count[fd - EVENT_FD] = 0;
+	/* Of the fault thread where it has none (sigfault_event). */
+	if (fd >= 0)
+		eventfd_count[signal_fd(fd) - EVENT_FD] = 0;
 }
 
 void k_object_name(uintptr_t addr, char *out, size_t len)

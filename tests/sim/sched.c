@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -79,6 +80,8 @@ static void dump_threads(void)
 			       c->fault.woken  ? ", woken"
 			       : c->fault.read ? ", event read"
 					       : ", event not read");
+		if (c->handles)
+			printf(", in a handler");
 		if (c->futex)
 			printf(", futex %p", c->futex);
 		if (c->held)
@@ -124,14 +127,42 @@ __asm__(".globl co_switch\n"
 	"	pop %r12\n	pop %rbx\n	pop %rbp\n"
 	"	ret\n");
 
+/* What is thread-local, as the linker has laid it out: right below the thread pointer. */
+static const char *tls_image;
+static size_t tls_image_size, tls_size, tls_block;
+
+static int find_tls(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	(void)size;
+	(void)arg;
+	for (unsigned i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *p = info->dlpi_phdr + i;
+		if (p->p_type != PT_TLS)
+			continue;
+		tls_image = (const char *)(info->dlpi_addr + p->p_vaddr);
+		tls_image_size = p->p_filesz;
+		tls_size = p->p_memsz;
+		tls_block = (p->p_memsz + p->p_align - 1) & ~(p->p_align - 1);
+	}
+	return 1; /* the program comes first */
+}
+
+static void *tls(void)
+{
+	char *p;
+
+	__asm__("mov %%fs:0, %0" : "=r"(p));
+	return p - tls_block;
+}
+
 static void leave(void)
 {
 	struct co *self = co_self;
 
 	self->err = errno;
-	self->runtime = engine_thread;
+	memcpy(self->tls, tls(), tls_size);
 	co_switch(&self->sp, scheduler_sp);
-	engine_thread = self->runtime;
+	memcpy(tls(), self->tls, tls_size);
 	errno = self->err;
 }
 
@@ -146,7 +177,7 @@ static void entry(void)
 {
 	struct co *self = co_self;
 
-	engine_thread = false;
+	memcpy(tls(), self->tls, tls_size);
 	self->fn(self->arg);
 	self->used = false;
 	self->ready = never;
@@ -166,6 +197,11 @@ struct co *co_start(const char *name, void *(*fn)(void *), void *arg)
 	if (stack == MAP_FAILED)
 		abort();
 	*c = (struct co){ .used = true, .name = name, .fn = fn, .arg = arg };
+	if (!tls_size)
+		dl_iterate_phdr(find_tls, NULL);
+	if (tls_size > CO_TLS)
+		sim_fail("too much is thread-local: %zu bytes", tls_size);
+	memcpy(c->tls, tls_image, tls_image_size);
 	/* As co_switch leaves it, and aligned as behind a call. */
 	void **sp = (void **)(void *)(stack + STACK - 64);
 	*sp = (void *)entry;
@@ -345,6 +381,8 @@ void word_wait(_Atomic uint32_t *word, uint32_t seen, int timeout_ms)
 		sim_fail("waits with locks %#x", co_self->held);
 	co_self->futex = word;
 	co_self->futex_woken = false;
+	if (co_self->handles && plan.patient)
+		timeout_ms = -1;
 	co_block(futex_woken, NULL, timeout_ms < 0 ? 0 : sim_now + (uint64_t)timeout_ms * SIM_MS);
 	co_self->futex = NULL;
 }
@@ -393,9 +431,10 @@ struct polled {
 
 static bool fd_ready(int fd)
 {
+	fd = signal_fd(fd);
 	if (fd >= STORE_FD)
 		return store_fd_ready(fd);
-	return fd < 5000 || kernel_fd_ready(fd); /* real ones are always ready (stripe.c) */
+	return fd < UFFD_FD || kernel_fd_ready(fd); /* real ones are always ready (stripe.c) */
 }
 
 static bool any_ready(struct co *c, void *arg)

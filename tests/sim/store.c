@@ -30,6 +30,7 @@ struct leaf_queue {
 	struct leaf *leaf;
 	unsigned depth;
 	struct emf_io *head;
+	struct co *user; /* of the one thread that may use it at a time */
 };
 
 /* In an io's scratch: when it ends; how many of its pages are through. */
@@ -126,14 +127,29 @@ static void finish(struct leaf_queue *q, struct emf_io *io)
 	io->done(io);
 }
 
+/* Others may run while it is used. */
+static struct co *use(struct leaf_queue *q)
+{
+	struct co *before = q->user;
+
+	if (before && before != co_self)
+		sim_fail("a queue is used by %s, too", before->name);
+	q->user = co_self;
+	co_point();
+	return before;
+}
+
 static int leaf_submit(struct emf_queue *eq, struct emf_io *io)
 {
 	struct leaf_queue *q = (struct leaf_queue *)eq;
 
-	co_point();
+	q->user = use(q);
 	if (eq->inflight >= q->depth)
 		return -EAGAIN;
 	uint64_t ns = plan.sync ? 0 : rnd_below(plan.delay_us * 1000ull);
+	/* What is read wrong is read again after a while (retry.c). */
+	if (plan.sync && io->op == EMF_READ && chance(plan.rereads))
+		ns = rnd_below(2 * SIM_MS);
 	if (chance(plan.stuck_ios)) {
 		ns = rnd_below(20 * SIM_S);
 		store_failures++;
@@ -151,9 +167,9 @@ static int leaf_submit(struct emf_queue *eq, struct emf_io *io)
 static int leaf_poll(struct emf_queue *eq)
 {
 	struct leaf_queue *q = (struct leaf_queue *)eq;
+	struct co *before = use(q);
 	int n = 0;
 
-	co_point();
 	for (struct emf_io *io = q->head; io; io = io->next)
 		if (chance(4))
 			go_on(q, io, rnd_below(io->length / PAGE));
@@ -166,6 +182,7 @@ static int leaf_poll(struct emf_queue *eq)
 		finish(q, io);
 		n++;
 	}
+	q->user = before;
 	return n;
 }
 

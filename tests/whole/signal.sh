@@ -38,5 +38,6 @@ in_turn() {
 	sed -E "s/^(ok|not ok|SKIPPED) /\\1 $name /" "$T/result"
 }
 in_turn semantics PROGRAMS="syscalls threads guarded" semantics.sh
+in_turn "past libc" PROGRAMS="window weights" ROWS="instructions-read weights-remap-past-libc" semantics.sh
 in_turn model MODES="tiered chaos tiered-threads" MODEL_SECONDS=3 model.sh
 finish
