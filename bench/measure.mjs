@@ -153,10 +153,12 @@ async function gets(socket, keys, seconds, limit) {
 		const said = /"GET","([^"]+)"/.exec(get.stdout)?.[1];
 		if (get.code !== 0 || !said)
 			throw new RunError(`redis-benchmark: status ${get.code}`);
-		// a piece that took no time by its clock: "inf"
+		// a piece that took no time by its clock
+		if (said === "inf")
+			continue;
 		const rate = Number(said);
 		if (!(rate > 0))
-			continue;
+			throw new RunError(`redis-benchmark: ${said} a second`);
 		n += piece;
 		time += piece / rate;
 	}

@@ -37,10 +37,12 @@ int lead_open(void)
 
 static unsigned wanted(void)
 {
-	const char *forced = env_get("EMFATIER_FAULT_THREADS"); /* in a test of the whole */
-	unsigned n = forced ? (unsigned)*forced - '0' : k_cores() / CORES;
+	const char *forced = env_get("EMFATIER_FAULT_THREADS"); /* a digit, in tests of the whole */
+	unsigned n = k_cores() / CORES;
 
-	/* There the program's threads resolve most, by the first one's queue. */
+	if (forced && *forced >= '1' && *forced <= '9')
+		n = (unsigned)(*forced - '0');
+	/* There who takes a turn is the fault thread, with the one queue. */
 	if (sigfault_on() || !n)
 		return 1;
 	return n < MOST ? n : MOST;

@@ -35,6 +35,7 @@ bool trap_on;
 
 #define CALLS 16  /* under way in one thread, in handlers that interrupt one another */
 #define PARTS 128 /* of one of them */
+#define VAIN 4	  /* looks that found nothing away, after the kernel had */
 
 struct holding {
 	uintptr_t sp;
@@ -257,7 +258,7 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 {
 	uintptr_t start = addr & ~(uintptr_t)(K_PAGE - 1),
 		  end = (addr + len + K_PAGE - 1) & ~(uintptr_t)(K_PAGE - 1);
-	unsigned clean = 0;
+	unsigned clean = 0, vain = 0;
 
 	/* Twice: what has just arrived is mapped writable first, and protected then. */
 	while (clean < 2) {
@@ -265,6 +266,12 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 				    write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 		if (err == -EFAULT &&
 		    sigfault_bring(start, end, write, has_room(alt_start, alt_end))) {
+			clean = 0;
+			continue;
+		}
+		/* It has come in between, and may be protected next: that is no answer. */
+		if (err == -EFAULT && sigfault_running() && ++vain < VAIN) {
+			sigfault_barrier();
 			clean = 0;
 			continue;
 		}

@@ -446,7 +446,6 @@ static void op_hold_pages(void)
 		page_at(start)[i].flags &= ~(uint32_t)P_PINNED;
 }
 
-/* Of the child there is only that it shares pages and slots for a while. */
 /* As the watch thread does it. */
 static void op_budget(void)
 {
@@ -484,6 +483,7 @@ static void await_others(void)
 	co_self->doing = NULL;
 }
 
+/* Of the child there is only that it shares pages and slots for a while. */
 static void op_fork(void)
 {
 	fork_prepare(true);

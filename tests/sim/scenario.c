@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the seeds have found once, each as it was, without chance: engine.fault=signal. */
+/* What the seeds have found once, each as it was: engine.fault=signal. Only the order of steps is by chance. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>

@@ -39,7 +39,7 @@ struct plan {
 	unsigned place;	   /* percent that belong there */
 	uint64_t seed;
 	bool signal;  /* engine.fault=signal */
-	bool patient; /* waits in handlers have no end: it hides that somebody was not woken */
+	bool patient; /* waits in handlers have no end, which would hide that nobody was woken */
 	bool move, poison;
 	unsigned budget_blocks, threads, ops, leaves, slots, total_blocks;
 	unsigned slow;	     /* a coroutine is held up once in so many calls */
