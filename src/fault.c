@@ -681,13 +681,12 @@ void fault_deferred(void)
  * Under the lock from before the read: until an event was read nothing can happen to the pages
  * in question, and after it only what knows of it.
  */
-static void read_messages(void)
+static void read_messages(uint64_t begin)
 {
 	struct uffd_message m[BATCH];
 	size_t room = DEFERRED - ndeferred;
 
 	first_fault = 0;
-	uint64_t begin = k_now_ns();
 	int n = uffd_read(&engine.uffd, m, room < BATCH ? (int)room : BATCH);
 	for (int i = 0; i < n; i++)
 		if (m[i].what == UFFD_FAULT)
@@ -700,9 +699,11 @@ static void read_messages(void)
 
 static void handle_messages(struct server *s, bool near)
 {
+	uint64_t begin = k_now_ns();
+
 	lock_take(&engine.lock);
 	if (!nfaults)
-		read_messages();
+		read_messages(begin);
 	while (lead_is(s) && nfaults) {
 		struct unresolved f = faults[first_fault];
 		if (!s->pool.free)
@@ -712,7 +713,8 @@ static void handle_messages(struct server *s, bool near)
 		first_fault++;
 		nfaults--;
 		bool passes = follow_fault(near, f.m.tid, f.since);
-		pass |= passes && s == lead_first();
+		if (s == lead_first())
+			pass |= passes;
 		if (engine.forking)
 			resolve_forking(s, &f.m);
 		else

@@ -144,7 +144,7 @@ void lead_back(struct server *s)
 
 void lead_home(struct server *s)
 {
-	if (leader == s && s != servers && alone >= ALONE && servers[0].waits)
+	if (leader == s && s != servers && alone >= ALONE && servers[0].waits && servers[0].pool.free)
 		lead(servers);
 }
 
@@ -158,7 +158,8 @@ void lead_elsewhere(struct server *s)
 
 bool lead_stuck(void)
 {
-	const struct server *s = leader;
-
-	return s && transfer_stuck(&s->pool);
+	for (const struct server *s = servers; s < servers + joined; s++)
+		if (!transfer_stuck(&s->pool))
+			return false;
+	return true;
 }

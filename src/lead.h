@@ -50,7 +50,7 @@ void lead_back(struct server *s);
 void lead_home(struct server *s);
 /* All its transfers are in use: to one that has some. */
 void lead_elsewhere(struct server *s);
-/* Does the store owe the leader all of its transfers? */
+/* Does the store owe them all of their transfers? */
 bool lead_stuck(void);
 
 void lead_after_fork(void);
