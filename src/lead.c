@@ -144,7 +144,8 @@ void lead_back(struct server *s)
 
 void lead_home(struct server *s)
 {
-	if (leader == s && s != servers && alone >= ALONE && servers[0].waits && servers[0].pool.free)
+	if (leader == s && s != servers && alone >= ALONE && servers[0].waits &&
+	    servers[0].pool.free)
 		lead(servers);
 }
 
