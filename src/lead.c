@@ -83,12 +83,11 @@ bool lead_is(const struct server *s)
 
 bool lead_wait(struct server *s)
 {
-	struct server *nobody = NULL;
-
 	if (leader == s)
 		return true;
 	lock_take(&engine.lock);
-	bool leads = atomic_compare_exchange_strong(&leader, &nobody, s);
+	lead_back(s);
+	bool leads = leader == s;
 	s->waits = !leads;
 	lock_give(&engine.lock);
 	return leads;

@@ -273,21 +273,39 @@ static void expect_inherited(char *p, size_t first, size_t n, const char *what)
 }
 #endif
 
+#ifdef __x86_64__
+/* Half of size, to a place with room for all of it; its own stays mapped. */
+static char *move_by_instruction(char *p, size_t size)
+{
+	long half = (long)(size / 2);
+	char *place = SYS(mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)), *to;
+
+	chill(size);
+	to = (char *)instruction(SYS_mremap, (long)p, half, half,
+				 MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, (long)place);
+	CHECK(to == place, "mremap: %ld", (long)to);
+	return place;
+}
+
+static void grow_by_instruction(char *place, size_t size)
+{
+	size_t half = size / 2;
+
+	SYS(munmap(place + half, half));
+	CHECK(instruction(SYS_mremap, (long)place, (long)half, (long)size, 0, 0) == (long)place, "mremap");
+}
+#endif
+
 /* What mremap by an instruction leaves behind, or grows by, a child inherits, touched or not. */
 static void row_instructions_fork(size_t size)
 {
 #ifdef __x86_64__
 	size_t half = size / 2, n = half / PAGE;
-	char *p = filled(half), *place, *to;
+	char *p = filled(half), *place;
 
-	place = SYS(mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-	chill(size);
-	to = (char *)instruction(SYS_mremap, (long)p, (long)half, (long)half,
-				 MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, (long)place);
-	CHECK(to == place, "mremap: %ld", (long)to);
+	place = move_by_instruction(p, size);
 	expect_inherited(p, 0, 300, "left behind");
-	SYS(munmap(place + half, half));
-	CHECK(instruction(SYS_mremap, (long)place, (long)half, (long)size, 0, 0) == (long)place, "mremap");
+	grow_by_instruction(place, size);
 	expect_inherited(place, n, n, "grown by");
 	check_pages(place, 0, n, 1, "moved");
 	/* By a part that the parent has touched. */
@@ -320,16 +338,11 @@ static void row_instructions_read(size_t size)
 {
 #ifdef __x86_64__
 	size_t half = size / 2, n = half / PAGE;
-	char *p = filled(half), *place, *to;
+	char *p = filled(half), *place;
 
-	place = SYS(mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-	chill(size);
-	to = (char *)instruction(SYS_mremap, (long)p, (long)half, (long)half,
-				 MREMAP_MAYMOVE | MREMAP_FIXED | 4 /* DONTUNMAP */, (long)place);
-	CHECK(to == place, "mremap: %ld", (long)to);
+	place = move_by_instruction(p, size);
 	read_page(p, n - 1);
-	SYS(munmap(place + half, half));
-	CHECK(instruction(SYS_mremap, (long)place, (long)half, (long)size, 0, 0) == (long)place, "mremap");
+	grow_by_instruction(place, size);
 	read_page(place, 2 * n - 1);
 	check_zeros(p, 0, n - 1, "left behind");
 	check_zeros(place, n, 2 * n - 1, "grown by");
