@@ -18,7 +18,6 @@
 #include "mapped.h"
 #include "preload.h"
 #include "region.h"
-#include "sigfault.h"
 #include "trap.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -292,12 +291,8 @@ int advise(void *addr, size_t len, int advice)
 		break;
 	}
 	int r = k_madvise(addr, len, advice);
-	/* The start may have come in between. */
-	if ((advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE) && r == -EFAULT &&
-	    sigfault_running()) {
-		trap_populate((uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
-		r = 0;
-	}
+	if (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE)
+		r = (int)trap_populated(r, (uintptr_t)addr, len, advice == MADV_POPULATE_WRITE);
 	if (advice == MADV_DODUMP)
 		engine_unkeep(addr, len, KEPT_DUMP);
 	if (advice == MADV_KEEPONFORK)

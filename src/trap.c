@@ -297,10 +297,12 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 	}
 }
 
-void trap_populate(uintptr_t addr, size_t len, bool write)
+long trap_populated(long r, uintptr_t addr, size_t len, bool write)
 {
 	uint64_t saved;
 
+	if (r != -EFAULT || !sigfault_running())
+		return r;
 	for (size_t part; len; addr += part, len -= part) {
 		part = len < (1ul << 20) ? len : 1ul << 20;
 		/* A handler may touch what is away, for which it needs the same locks. */
@@ -308,6 +310,7 @@ void trap_populate(uintptr_t addr, size_t len, bool write)
 		trap_bring(addr, part, write);
 		k_signals_restore(saved);
 	}
+	return 0;
 }
 
 /* --- threads --- */
@@ -866,8 +869,11 @@ void trap_bring(uintptr_t addr, size_t len, bool write)
 	(void)len;
 	(void)write;
 }
-void trap_populate(uintptr_t addr, size_t len, bool write)
+long trap_populated(long r, uintptr_t addr, size_t len, bool write)
 {
-	trap_bring(addr, len, write);
+	(void)addr;
+	(void)len;
+	(void)write;
+	return r;
 }
 #endif

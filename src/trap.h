@@ -44,8 +44,12 @@ void trap_thread_off(void);
  * mind. */
 void trap_bring(uintptr_t addr, size_t len, bool write);
 
-/* The same, one part after the other: all of it may be more than fits. */
-void trap_populate(uintptr_t addr, size_t len, bool write);
+/*
+ * r: what MADV_POPULATE_READ or _WRITE has returned. Where the kernel met what is away, be it
+ * because the engine has started in between, that is brought: one part after the other, as all
+ * of it may be more than fits. What the program gets: r, or 0.
+ */
+long trap_populated(long r, uintptr_t addr, size_t len, bool write);
 
 /* --- between the files of trap*.c --- */
 

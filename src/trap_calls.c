@@ -623,12 +623,8 @@ static bool populates(const struct trap_call *c, long *result)
 	    !is_near((uintptr_t)c->arg[0], (size_t)c->arg[1]))
 		return false;
 	*result = k_syscall(SYS_madvise, c->arg[0], c->arg[1], c->arg[2], 0, 0, 0);
-	/* Also when the start has come in between. */
-	if (*result == -EFAULT && sigfault_running()) {
-		trap_populate((uintptr_t)c->arg[0], (size_t)c->arg[1],
-			      c->arg[2] == MADV_POPULATE_WRITE);
-		*result = 0;
-	}
+	*result = trap_populated(*result, (uintptr_t)c->arg[0], (size_t)c->arg[1],
+				 c->arg[2] == MADV_POPULATE_WRITE);
 	return true;
 }
 
